@@ -1,0 +1,50 @@
+"""Emotion-driven optimizers for the Hugging Face Trainer. Importing this package registers their names.
+
+TrainingArguments(optim="emosens")      with Trainer, EmoTrainer or any Trainer after `attach(trainer)`
+TrainingArguments(lr_scheduler_type="emopulse")                   the emotion drives any other optimizer, as EmoPulse
+EmoSens(model.parameters())             in a loop of your own: ``optimizer.step(loss=loss)``
+"""
+
+from emo_hf.catalog import (
+    EmoAiry,
+    EmoCats,
+    EmoClan,
+    EmoFact,
+    EmoLynx,
+    EmoNavi,
+    EmoNeco,
+    EmoSens,
+    EmoTion,
+    EmoVoid,
+    EmoZeal,
+)
+from emo_hf.errors import EmoError
+from emo_hf.hf import EmotionCallback, EmoTrainer, EmoTrainerMixin, attach, register
+from emo_hf.optimizer import EmoOptimizer
+from emo_hf.scheduler import EmoPulse
+from emo_hf.signals import Signals
+
+__all__ = [
+    "EmoAiry",
+    "EmoCats",
+    "EmoClan",
+    "EmoError",
+    "EmoFact",
+    "EmoLynx",
+    "EmoNavi",
+    "EmoNeco",
+    "EmoOptimizer",
+    "EmoPulse",
+    "EmoSens",
+    "EmoTion",
+    "EmoTrainer",
+    "EmoTrainerMixin",
+    "EmoVoid",
+    "EmoZeal",
+    "EmotionCallback",
+    "Signals",
+    "attach",
+]
+__version__ = "0.1.0"
+
+register()

@@ -1,0 +1,271 @@
+"""The command line:
+
+    emo-hf run recipes/quickstart.yaml      trains every arm of a recipe and ends with a table
+    emo-hf ls                               the optimizers
+    emo-hf show emosens-3.9                 one of them
+    emo-hf plot coefficients                what the laws answer to the loss
+    emo-hf plot functions FILE              the paths that a recipe of recipes/functions/ found
+    emo-hf dashboard push --entity ME --project MINE      the W&B workspace, saved where you look at it
+    emo-hf report RUN [RUN ...]             one HTML file about a run, or a comparison of several
+    emo-hf watch RUN                        a run under way, in the terminal
+
+Exit codes: 0, 1 a run failed, 2 the input cannot be used, 130 interrupted.
+"""
+
+import argparse
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import emo_hf
+from emo_hf import catalog
+from emo_hf.dashboards import report, workspace
+from emo_hf.dashboards.watch import watch
+from emo_hf.errors import EmoError, RecipeError
+from emo_hf.lab import functions, load, pages, results, runner
+from emo_hf.lab.results import Row, Stat
+from emo_hf.lab.runner import Watch
+from emo_hf.lab.spec import Cell, FunctionRecipe
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a subcommand; returns the exit code."""
+    args = _parser().parse_args(argv)
+    errors = Console(stderr=True, soft_wrap=True)
+    handler = RichHandler(console=errors, show_time=False, show_path=False)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
+    try:
+        return args.command(args, Console())
+    except EmoError as error:
+        errors.print(f"[bold red]emo-hf:[/] {escape(str(error))}")
+        return 2
+    except OSError as error:  # a folder that cannot be written, no space left
+        errors.print(f"[bold red]emo-hf:[/] {escape(str(error))}")
+        return 1
+    except KeyboardInterrupt:
+        errors.print("Interrupted. Finished runs are kept; the same command goes on with the rest.")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="emo-hf", description="Emotion-driven optimizers for Hugging Face Trainer.")
+    parser.add_argument("--version", action="version", version=f"emo-hf {emo_hf.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    run = commands.add_parser("run", help="run a recipe", description="Trains every arm x seed that is not finished.")
+    run.set_defaults(command=_run)
+    run.add_argument("recipe", help="a YAML file, or the name of one below recipes/")
+    run.add_argument("--size", help="smoke, small or paper, as far as the recipe has them (default: the recipe's)")
+    run.add_argument("--data-dir", type=Path, help="folder with the data set's original files, instead of the hub")
+    run.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where results go (default: runs)")
+    run.add_argument("--seeds", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's")
+    run.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms")
+    run.add_argument("--report-to", choices=["none", "trackio", "wandb"], default="none", help="live dashboard")
+
+    ls = commands.add_parser("ls", help="list the optimizers")
+    ls.set_defaults(command=_ls)
+    show = commands.add_parser("show", help="show one optimizer")
+    show.set_defaults(command=_show)
+    show.add_argument("name", help="e.g. emosens or emosens-3.7")
+    show.add_argument("--markdown", action="store_true", help="as it stands in docs/optimizers/, with its formulas")
+
+    kinds = commands.add_parser("plot", help="draw a picture").add_subparsers(required=True, metavar="picture")
+    coefficients = kinds.add_parser("coefficients", help="factors and pulses of all generations")
+    coefficients.set_defaults(command=_plot_coefficients)
+    functions = kinds.add_parser("functions", help="paths over a test function")
+    functions.set_defaults(command=_plot_functions)
+    functions.add_argument("paths", type=Path, help="a paths.json of emo-hf run")
+    for kind in (coefficients, functions):
+        kind.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: a PNG in the current folder")
+
+    dashboard = commands.add_parser("dashboard", help="the W&B workspace")
+    actions = dashboard.add_subparsers(required=True, metavar="action")
+    actions.add_parser("show", help="print its specification").set_defaults(command=_show_dashboard)
+    push = actions.add_parser("push", help="save it in W&B and print its address")
+    push.set_defaults(command=_push_dashboard)
+    push.add_argument("--entity", required=True, help="user or team")
+    push.add_argument("--project", required=True, help="e.g. huggingface, Trainer's default")
+    push.add_argument("--update", metavar="URL", help="a view that it replaces (default: a new view)")
+
+    report = commands.add_parser("report", help="one HTML file about runs, with no network and no account")
+    report.set_defaults(command=_report)
+    places = "a run folder, a folder of runs, trainer_state.json or a W&B run"
+    report.add_argument("runs", nargs="+", metavar="RUN", type=Path, help=places)
+    report.add_argument("-o", "--output", type=Path, default=Path("report.html"), metavar="FILE")
+    report.add_argument("--png", action="store_true", help="a picture beside it, for a model card")
+    watch = commands.add_parser("watch", help="show a run under way in the terminal", description="Ctrl-C ends it.")
+    watch.set_defaults(command=_watch_run)
+    watch.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a folder of runs: the newest of them")
+    watch.add_argument("--once", action="store_true", help="show what is there and return")
+    return parser
+
+
+def _seed(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: expected an integer from 0 to 2**32 - 1")
+    return int(text)
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
+    recipe = load.recipe(args.recipe)
+    if isinstance(recipe, FunctionRecipe):
+        return _run_function(recipe, args, console)
+    data_dir = args.data_dir.resolve() if args.data_dir else None
+    cells = recipe.cells(args.size, args.arms, args.seeds, data_dir)
+    console.print(f"[bold]{recipe.name}[/] ({cells[0].size}): {escape(recipe.description)}")
+    with _progress(console) as bar:
+        outcomes = runner.run(cells, args.runs_dir, args.report_to, _watch(bar, cells))
+    failed = [outcome for outcome in outcomes if outcome.error]
+    rows = results.table(results.read(outcome.folder for outcome in outcomes))
+    if rows:
+        console.print(_results(rows, recipe.metric))
+    for outcome in failed:
+        console.print(f"[bold red]failed:[/] {outcome.cell.name} seed {outcome.cell.seed}: {escape(outcome.error)}")
+        console.print(f"        see {outcome.folder / 'log.txt'}", soft_wrap=True)
+    if skipped := sum(outcome.skipped for outcome in outcomes):
+        console.print(f"{skipped} of {len(outcomes)} runs were finished before.")
+    console.print(f"Results: {outcomes[0].folder.parents[1]}", soft_wrap=True)
+    return 1 if failed else 0
+
+
+def _run_function(recipe: FunctionRecipe, args: argparse.Namespace, console: Console) -> int:
+    if args.data_dir or args.seeds or args.report_to != "none":
+        raise RecipeError(f"{recipe.name} descends a function: leave out --data-dir, --seeds and --report-to.")
+    path = functions.run(recipe, args.runs_dir, args.size, args.arms)
+    result = functions.read(path)
+    table = Table(title=recipe.name, caption=f"mean distance of the last {functions.SETTLED} points to the minimum")
+    for column in ("arm", "lr", recipe.metric):
+        table.add_column(column)
+    tunings: dict[str, list[str]] = {}
+    for arm in result.paths:
+        table.add_row(arm.arm, f"{arm.lr:g}", f"{arm.distance:.2g}")
+        tunings.setdefault(arm.tuning, []).append(arm.arm)
+    console.print(table)
+    for tuning, arms in tunings.items():
+        console.print(f"{escape(tuning)}: {', '.join(arms)}", soft_wrap=True)
+    console.print(f"Results: {path}. Draw them: emo-hf plot functions {path}", soft_wrap=True)
+    return 0
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+
+
+def _watch(bar: Progress, cells: list[Cell]) -> Watch:
+    """Returns a function that shows two lines: all runs, and the steps of the one under way."""
+    runs = bar.add_task("runs", total=len(cells))
+    steps = bar.add_task("starting", total=None)
+    under_way = None
+
+    def watch(cell: Cell, step: int, total: int) -> None:
+        nonlocal under_way
+        if cell is not under_way:
+            under_way = cell
+            bar.reset(steps, description=f"{cell.name} seed {cell.seed}")
+            bar.update(runs, completed=cells.index(cell))
+        bar.update(steps, completed=step, total=total or None)
+
+    return watch
+
+
+def _results(rows: list[Row], metric: str) -> Table:
+    table = Table(caption="means over n seeds, ± standard deviation; step size: median of a run")
+    for column in ("arm", "n", metric, "eval loss", "step size", "seconds"):
+        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
+    table.add_column("tuning", min_width=10)
+    for row in rows:
+        numbers = (
+            _number(row.accuracy, ".3f"),
+            _number(row.eval_loss, ".3f"),
+            _number(Stat(row.step_size.mean, None), ".1e"),
+        )
+        table.add_row(row.arm, str(row.n), *numbers, _number(Stat(row.seconds.mean, None), ".0f"), escape(row.tuning))
+    return table
+
+
+def _number(stat: Stat, form: str) -> str:
+    if stat.mean is None:
+        return "not finite"
+    return f"{stat.mean:{form}}" + (f" ± {stat.sd:{form}}" if stat.sd is not None else "")
+
+
+def _report(args: argparse.Namespace, console: Console) -> int:
+    runs = report.read(args.runs)
+    report.write_html(runs, args.output)
+    written = [args.output]
+    if args.png:
+        written.append(args.output.with_suffix(".png"))
+        report.write_png(runs, written[1])
+    console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
+    return 0
+
+
+def _watch_run(args: argparse.Namespace, console: Console) -> int:
+    watch(args.run, console, args.once)
+    return 0
+
+
+def _ls(args: argparse.Namespace, console: Console) -> int:
+    table = Table()
+    for column in ("name", "lr", "state", "source"):
+        table.add_column(column)
+    for row in catalog.rows():
+        table.add_row(row.key, row.recommended_lr, f"{row.state_ratio:.3g}", row.source)
+    table.caption = "state: bytes per byte of a parameter matrix. A name without version is the newest."
+    console.print(table)
+    return 0
+
+
+def _show(args: argparse.Namespace, console: Console) -> int:
+    row = catalog.find(args.name)
+    if args.markdown:
+        console.print(pages.section(row), markup=False, highlight=False, soft_wrap=True)
+        return 0
+    table = Table(title=row.key, show_header=False)
+    table.add_row("learning rate", row.recommended_lr)
+    table.add_row("options", escape("\n".join(f"{name} = {value!r}" for name, value in row.options.items())))
+    if row.dead:
+        table.add_row("without effect", ", ".join(row.dead))
+    table.add_row("state", f"{row.state_ratio:.3g} bytes per byte of a parameter matrix, without shadow")
+    table.add_row("source", row.source)
+    table.add_row("quirks", escape("\n".join(row.quirks)))
+    console.print(table)
+    return 0
+
+
+def _show_dashboard(args: argparse.Namespace, console: Console) -> int:
+    console.print_json(data=workspace.specification())
+    return 0
+
+
+def _push_dashboard(args: argparse.Namespace, console: Console) -> int:
+    url = workspace.push(args.entity, args.project, args.update)
+    console.print(f"Saved: {url}", soft_wrap=True, markup=False, highlight=False)
+    return 0
+
+
+def _plot_coefficients(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.lab import figures  # needs the extra `plot`
+
+    return _drawn(args.output or Path("coefficients.png"), figures.coefficients, console)
+
+
+def _plot_functions(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.lab import figures  # needs the extra `plot`
+
+    result = functions.read(args.paths)
+    return _drawn(args.output or Path(f"{result.recipe}.png"), partial(figures.paths, result), console)
+
+
+def _drawn(path: Path, draw: Callable[[Path], None], console: Console) -> int:
+    draw(path)
+    console.print(f"Drawn: {path}", soft_wrap=True)
+    return 0

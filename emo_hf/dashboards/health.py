@@ -1,0 +1,93 @@
+"""Messages at the moment they matter, once per training: what a person who tunes an optimizer would want to be told.
+
+* The pulse is at its ceiling in more than half of the last 200 steps, or at its floor.
+* 3.9 is calm enough to stop, but at this scale of the loss its stop signal can never come up.
+* The shadow of 3.1 was mixed in, which shrinks the weights.
+* A warmup is ignored by the schedule.
+"""
+
+import logging
+from collections import deque
+from typing import Any
+
+from emo_hf.signals import Signals
+
+logger = logging.getLogger(__name__)
+
+RECENT = 200  # steps
+NEVER = 10  # a loss average so many times above stopcoef counts as out of reach
+
+
+class Health:
+    """Looks at every step. `config` is that of `Recorder`."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._shrinking = config.get("emo_version") == "3.1"
+        self._ceiling: deque[float] = deque(maxlen=RECENT)
+        self._seen = 0
+        self._said: set[str] = set()
+
+    def look(self, step: int, signals: Signals) -> None:
+        """Logs what is wrong at `step`, unless it was said before."""
+        self._seen += 1
+        if signals.at_ceiling is not None:
+            self._look_at_pulse(step, signals)
+        if signals.stop_margin_loss is not None and self._seen >= RECENT:
+            self._look_at_stop(step, signals)
+        if self._shrinking and signals.shadow_mix:
+            self._say(
+                "Step %d: the shadow was mixed in. In 3.1 the weights of the mixture do not sum to one, so that a "
+                "series of such shocks shrinks the model towards zero: leave use_shadow off, or use 3.6 or later.",
+                step,
+            )
+
+    def _look_at_pulse(self, step: int, signals: Signals) -> None:
+        self._ceiling.append(signals.at_ceiling)
+        pinned = sum(self._ceiling)
+        if len(self._ceiling) == RECENT and pinned > RECENT / 2:
+            self._say(
+                "Step %d: the pulse was at its ceiling in %d of the last %d steps: the step size hardly follows the "
+                "loss. If the loss falls, that is fine, and the multiplier (learning_rate) may be too small; if it "
+                "does not, a jump of the loss drove the pulse up, and the multiplier is too large.",
+                step,
+                pinned,
+                RECENT,
+            )
+        if signals.at_floor:
+            self._say(
+                "Step %d: the pulse is at its floor, %g: the model hardly trains. Raise the multiplier "
+                "(learning_rate), and check that the loss measures progress.",
+                step,
+                signals.pulse,
+            )
+
+    def _look_at_stop(self, step: int, signals: Signals) -> None:
+        stopcoef = signals.stop_margin_loss + signals.ema_medium
+        if signals.stop_margin_snr >= 0 and signals.ema_medium > NEVER * stopcoef:
+            self._say(
+                "Step %d: calm enough to stop, but the stop signal also waits for a loss of at most stopcoef = %g, "
+                "and the loss is %.3g. If it will never be that small, set stopcoef to a loss that you would stop at "
+                "(in optim_args; of emoPulse in lr_scheduler_kwargs), or ignore the signal.",
+                step,
+                stopcoef,
+                signals.ema_medium,
+            )
+
+    def _say(self, message: str, *numbers: float) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            logger.warning(message, *numbers)
+
+
+def advise_on_schedule(schedule: str, warmup: float) -> None:
+    """Logs that a warmup is ignored: Trainer's constant schedule has none.
+
+    Args:
+        schedule: ``lr_scheduler_type``.
+        warmup: ``warmup_steps`` or ``warmup_ratio``.
+    """
+    if warmup > 0 and schedule == "constant":
+        logger.warning(
+            "The warmup (%g) has no effect: lr_scheduler_type='constant' ignores it. Use 'constant_with_warmup'.",
+            warmup,
+        )

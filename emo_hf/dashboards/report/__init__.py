@@ -1,0 +1,32 @@
+"""Reports of finished and running trainings, with no account and no network:
+
+    runs = report.read(["runs/quickstart/small"])
+    report.write_html(runs, Path("report.html"))     one file, opened by any browser
+    report.write_png(runs, Path("report.png"))       one picture, for a model card; needs matplotlib
+
+What a run consists of is `runs`' business, what is shown `page`'s, and how, that of `build` and `figures`.
+"""
+
+from pathlib import Path
+
+from emo_hf.dashboards.report.build import html
+from emo_hf.dashboards.report.runs import Run, read
+
+__all__ = ["Run", "html", "read", "write_html", "write_png"]
+
+
+def write_html(runs: list[Run], path: Path) -> None:
+    """Writes the report of `runs` as one HTML file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html(runs), encoding="utf-8")
+
+
+def write_png(runs: list[Run], path: Path) -> None:
+    """Writes a picture of `runs`.
+
+    Raises:
+        EmoError: matplotlib is not installed.
+    """
+    from emo_hf.dashboards.report import figures  # needs the extra `plot`
+
+    figures.draw(runs, path)

@@ -1,0 +1,91 @@
+"""One picture of a run or a comparison: the first section of the report, for model cards and papers.
+
+By matplotlib and not by a browser: on a cluster it is one ``pip install`` away, and pictures are the same everywhere.
+"""
+
+import math
+from pathlib import Path
+
+from emo_hf.dashboards.report.page import Chart, Line, Page, arrange
+from emo_hf.dashboards.report.runs import Run
+from emo_hf.errors import EmoError
+
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+except ImportError as error:
+    raise EmoError(f"Pictures need matplotlib ({error}): pip install 'emo-hf[plot]'") from None
+
+COLOURS = ("#0068b3", "#c75000", "#008a63", "#b0458c", "#8a6d00", "#5b54c9", "#a33030", "#48808f")  # as in page.css
+READY = "#2f9e6e"
+COLUMNS = 3
+POINTS = 200  # per line: a chart is four inches wide
+
+
+def draw(runs: list[Run], path: Path) -> None:
+    """Draws `runs` into the file `path`."""
+    page = arrange(runs, POINTS)
+    charts = page.sections[0][2]
+    rows = math.ceil(len(charts) / COLUMNS)
+    figure = Figure(figsize=(13, 3.3 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, COLUMNS, squeeze=False)
+    for axes, chart in zip(grid.flat, charts, strict=False):
+        _draw_chart(axes, chart, page)
+    for axes in grid.flat[len(charts) :]:
+        axes.set_axis_off()
+    figure.suptitle(page.title, fontsize=13, weight="bold")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_chart(axes: Axes, chart: Chart, page: Page) -> None:
+    has_mean = {line.name for line in chart.lines if line.kind == "seed"}
+    for line in chart.lines:
+        _draw_line(axes, line, thick=line.name in has_mean)
+    if page.ready:
+        shares = [share or 0.0 for share in page.ready.y]
+        style = {"color": READY, "alpha": 0.3, "linewidth": 0}
+        axes.fill_between(page.ready.x, 0, shares, step="pre", transform=axes.get_xaxis_transform(), **style)
+    _scale(axes, chart)
+    axes.set(xlabel="step", ylabel=chart.metrics[0].unit, xlim=(0, 1.02 * page.steps))
+    axes.set_title(chart.title, fontsize=10.5)
+    axes.grid(color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8.5)
+
+
+def _draw_line(axes: Axes, line: Line, thick: bool) -> None:
+    y = _gapped(line.y)
+    style = {
+        "color": COLOURS[line.colour % len(COLOURS)],
+        "linestyle": "--" if line.colour >= len(COLOURS) else "-",
+        "marker": "o" if len(line.x) == 1 else None,
+    }
+    if line.kind == "seed":
+        axes.plot(line.x, y, alpha=0.3, linewidth=0.8, markersize=3, **style)
+        return
+    axes.plot(line.x, y, label=line.name, linewidth=1.8 if thick else 1.2, markersize=5, **style)
+    if line.low != line.high:
+        axes.fill_between(line.x, _gapped(line.low), _gapped(line.high), color=style["color"], alpha=0.2, linewidth=0)
+
+
+def _gapped(values: list[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]
+
+
+def _scale(axes: Axes, chart: Chart) -> None:
+    metric = chart.metrics[0]
+    values = [value for line in chart.lines for value in line.y if value is not None]
+    if metric.axis == "log" and values and min(values) > 0:
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 10 * low else MaxNLocator(5))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+    elif metric.axis == "fixed":
+        low, high = metric.range
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    if chart.zero_line:
+        axes.axhline(0.0, color="black", linewidth=0.8)

@@ -1,0 +1,169 @@
+"""What a report shows: charts made of lines, and a table of numbers. `build` and `figures` draw it.
+
+One run: a chart for each panel of `emo_hf.dashboards.metrics`, with a band from the least to the greatest value.
+Several runs: a chart for each metric; one colour per group, a thin line per run, a thick one for the group's mean.
+
+Long runs are reduced to buckets of steps. A bucket ends at its right edge, so that all runs share their x values.
+"""
+
+import math
+import posixpath
+import statistics
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from emo_hf.dashboards.metrics import METRICS, SECTIONS, Metric, Panel
+from emo_hf.dashboards.report.runs import Run, Series
+
+POINTS = 1500  # per line of a single run
+POINTS_OF_ALL = 4000  # per metric of a comparison
+FEWEST_POINTS = 150
+NAMED = 5  # groups in a title
+COLOURS = 8  # then the same with dashes
+AVERAGES = {"emo/ema_short", "emo/ema_medium", "emo/ema_long"}  # follow emo/loss: nobody compares them over runs
+
+Point = float | None  # None: not finite
+
+
+@dataclass(slots=True)
+class Line:
+    """One line: y over x, and the least and greatest value where a band is drawn."""
+
+    name: str  # lines of one name are switched on and off together
+    colour: int
+    x: list[int]
+    y: list[Point]
+    low: list[Point] = field(default_factory=list)
+    high: list[Point] = field(default_factory=list)
+    kind: str = "main"  # "seed": thin, behind its group's mean
+
+
+@dataclass(slots=True)
+class Chart:
+    """One chart. Its axis is that of its first metric."""
+
+    title: str
+    metrics: tuple[Metric, ...]
+    zero_line: bool
+    lines: list[Line]
+
+
+@dataclass(slots=True)
+class Group:
+    """Runs that differ in the seed alone."""
+
+    label: str
+    runs: list[Run]
+
+
+@dataclass(slots=True)
+class Page:
+    """A report. `bucket` steps share a point; `ready` is the share of ready steps, of a single run."""
+
+    title: str
+    groups: list[Group]
+    sections: list[tuple[str, bool, list[Chart]]]
+    bucket: int
+    ready: Line | None
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for group in self.groups for run in group.runs]
+
+    @property
+    def steps(self) -> int:
+        return max(run.steps for run in self.runs)
+
+    @property
+    def is_comparison(self) -> bool:
+        return len(self.runs) > 1
+
+
+def arrange(runs: list[Run], points: int = POINTS) -> Page:
+    """Returns the page that shows `runs`, with at most so many points per line."""
+    groups = _grouped(runs)
+    if len(runs) > 1:
+        points = max(FEWEST_POINTS, min(points, POINTS_OF_ALL // len(runs)))
+    longest = max(len(series) for run in runs for series in run.series.values())
+    bucket = math.ceil(max(run.steps for run in runs) / points) if longest > points else 1
+    sections = []
+    for section in SECTIONS:
+        charts = (
+            _single(panel, runs[0], bucket) if len(runs) == 1 else _compared(panel, groups, bucket)
+            for panel in section.panels
+        )
+        found = [chart for of_panel in charts for chart in of_panel if chart.lines]
+        if found:
+            sections.append((section.title, section.open, found))
+    labels = [group.label for group in groups]
+    title = ", ".join(labels) if len(labels) <= NAMED else f"{len(labels)} settings"
+    title = runs[0].name if len(runs) == 1 else title
+    ready = _line("ready", 0, runs[0].series.get("emo/stop_share", {}), bucket) if len(runs) == 1 else None
+    return Page(title, groups, sections, bucket, ready)
+
+
+def _grouped(runs: list[Run]) -> list[Group]:
+    """Groups in the order of first appearance, labelled by what tells them apart."""
+    optimizers: dict[str, set[str]] = {}
+    for run in runs:
+        optimizers.setdefault(run.group, set()).add(run.optimizer)
+    names = [run.group if len(optimizers[run.group]) == 1 else f"{run.group}/{run.optimizer}" for run in runs]
+    seeds = Counter((name, run.seed) for name, run in zip(names, runs, strict=True))
+    doubtful = {name for (name, _), times in seeds.items() if times > 1}  # such runs differ in more than the seed
+    groups: dict[str, list[Run]] = {}
+    for name, run in zip(names, runs, strict=True):
+        if name in doubtful:
+            name = run.path.resolve().as_posix()
+        groups.setdefault(name.strip("/"), []).append(run)
+    common = posixpath.commonpath(groups)
+    if common in groups:
+        common = posixpath.dirname(common)
+    return [Group(posixpath.relpath(name, common) if common else name, members) for name, members in groups.items()]
+
+
+def _single(panel: Panel, run: Run, bucket: int) -> list[Chart]:
+    keys = [key for key in panel.keys if key in run.series]
+    lines = [_line(key, place, run.series[key], bucket) for place, key in enumerate(keys)]
+    if keys and keys[0] == panel.keys[0]:
+        low, high = (run.series.get(key, run.series[keys[0]]) for key in panel.band or (keys[0], keys[0]))
+        (of_low, low), (of_high, high) = _reduced(low, bucket, min), _reduced(high, bucket, max)
+        if of_low == of_high == lines[0].x:
+            lines[0].low, lines[0].high = low, high
+    return [Chart(panel.title, tuple(METRICS[key] for key in keys), panel.zero_line, lines)]
+
+
+def _compared(panel: Panel, groups: list[Group], bucket: int) -> list[Chart]:
+    charts = []
+    keys = [key for key in panel.keys if key not in AVERAGES]
+    for key in keys:
+        title = panel.title if len(keys) == 1 else f"{panel.title}: {METRICS[key].name}"
+        lines = [line for colour, group in enumerate(groups) for line in _lines_of(group, colour, key, bucket)]
+        charts.append(Chart(title, (METRICS[key],), panel.zero_line, lines))
+    return charts
+
+
+def _lines_of(group: Group, colour: int, key: str, bucket: int) -> list[Line]:
+    found = [_line(group.label, colour, run.series[key], bucket) for run in group.runs if key in run.series]
+    if len(found) < 2:
+        return found
+    for line in found:
+        line.kind = "seed"
+    shared = [dict(zip(line.x, line.y, strict=True)) for line in found]
+    # only where every run goes on: a mean over the survivors would hide those that broke off
+    x = [step for step in found[0].x if all(points.get(step) is not None for points in shared)]
+    mean = [statistics.fmean(points[step] for points in shared) for step in x]
+    return [*found, Line(group.label, colour, x, mean)]
+
+
+def _line(name: str, colour: int, series: Series, bucket: int) -> Line:
+    return Line(name, colour, *_reduced(series, bucket, statistics.fmean))
+
+
+def _reduced(series: Series, bucket: int, of: Callable[[list[float]], float]) -> tuple[list[int], list[Point]]:
+    """Returns one x and one y per bucket of steps."""
+    buckets: dict[int, list[float]] = {}
+    for step, value in sorted(series.items()):
+        buckets.setdefault(math.ceil(step / bucket) * bucket, []).append(value)
+    finite = ([value for value in values if math.isfinite(value)] for values in buckets.values())
+    return list(buckets), [of(values) if values else None for values in finite]

@@ -1,0 +1,233 @@
+"""What was recorded of a training, from any of the places where it may lie:
+
+    a run folder            emo_signals.jsonl, with history.jsonl or trainer_state.json (the newest checkpoint's)
+    a folder of runs        all runs below it, except those moved aside
+    trainer_state.json      what Trainer logged, also of optimizers that have no emotion
+    a W&B run, offline      its folder, or its .wandb file
+
+Keys are those of `emo_hf.dashboards.metrics`. The step size of an optimizer without emotion is Trainer's
+``learning_rate``, so that all can be compared.
+"""
+
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from emo_hf.dashboards.jsonl import FILE_NAME, RUN_NAME, read_signals
+from emo_hf.dashboards.metrics import METRICS
+from emo_hf.errors import RecordError
+
+logger = logging.getLogger(__name__)
+
+HISTORY = "history.jsonl"
+STATE = "trainer_state.json"
+OF_TRAINER = {"loss": "train/loss", "grad_norm": "train/grad_norm", "learning_rate": "train/learning_rate"}
+COST = {"eval/runtime", "eval/samples_per_second", "eval/steps_per_second", "eval/epoch"}  # say nothing of the model
+STEP = "train/global_step"  # of a row in W&B
+TIMEOUT = 120  # seconds for W&B to print a file
+
+Series = dict[int, float]  # step -> value; nan: it was not finite
+
+
+@dataclass(slots=True)
+class Run:
+    """One training. `group` is shared by runs of the same setting with other seeds."""
+
+    path: Path
+    name: str
+    group: str
+    optimizer: str = ""  # empty: not known
+    seed: int | None = None
+    total_steps: int = 0  # of the whole training; 0: not known
+    series: dict[str, Series] = field(default_factory=dict)
+
+    def add(self, step: int, row: dict[str, Any]) -> None:
+        """Takes what one row says of `step`; a later row wins."""
+        values = {**row, **dict.fromkeys(row.get("nonfinite", ()), math.nan)}
+        for name, value in values.items():
+            key = OF_TRAINER.get(name) or name.replace("eval_", "eval/", 1)
+            wanted = key in METRICS or key == "train/learning_rate" or (key.startswith("eval/") and key not in COST)
+            number = _number(value) if wanted else None
+            if number is not None:
+                self.series.setdefault(key, {})[step] = number
+
+    @property
+    def steps(self) -> int:
+        """The last step of which anything is known."""
+        return max((max(series) for series in self.series.values()), default=0)
+
+
+def read(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
+    """Returns the runs at `paths`.
+
+    Raises:
+        RecordError: A path holds no run, or a record cannot be read.
+    """
+    asked = [Path(path) for path in paths]
+    places = {place.resolve(): place for path in asked for place in _find(path)}
+    runs = []
+    for place in places.values():
+        run = _read(place)
+        if not METRICS.keys().isdisjoint(run.series):
+            runs.append(run)
+        elif place in asked:
+            raise RecordError(f"{place} holds no step yet.")
+        else:
+            logger.warning("%s holds no step yet and is left out.", place)
+    if not runs:
+        raise RecordError(f"No run in {', '.join(map(str, asked))} holds a step yet.")
+    return runs
+
+
+def _find(path: Path) -> list[Path]:
+    """Returns the files and folders at or below `path` that hold a run each."""
+    if not path.exists():
+        raise RecordError(f"There is no {path}. Expected a run folder, {STATE}, or an offline W&B run.")
+    found = [path] if path.is_file() else list(run_places(path))
+    if not found:
+        raise RecordError(f"{path} holds no run: no {FILE_NAME}, {HISTORY}, {STATE} or .wandb file, here or below.")
+    return found
+
+
+def run_places(folder: Path) -> Iterator[Path]:
+    """Yields the run folders and .wandb files at or below a folder."""
+    if (folder / FILE_NAME).exists() or _log_of(folder):
+        yield folder
+        return
+    yield from sorted(folder.glob("*.wandb"))
+    for path in sorted(folder.iterdir()):
+        # links may lead in circles; W&B's latest-run is one
+        if path.is_dir() and not path.is_symlink() and ".aside-" not in path.name:
+            yield from run_places(path)
+
+
+def _log_of(folder: Path) -> Path | None:
+    """Returns the file with what Trainer logged: the laboratory's, else the newest that Trainer saved."""
+    if (folder / HISTORY).exists():
+        return folder / HISTORY
+    states = [path for pattern in (STATE, f"checkpoint-*/{STATE}") for path in folder.glob(pattern)]
+    return max(states, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _read(place: Path) -> Run:
+    try:
+        run = _read_file(place) if place.is_file() else _read_folder(place)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{place} cannot be read: {error}.") from None
+    rate = run.series.pop("train/learning_rate", None)
+    if rate and "emo/lr" not in run.series:
+        run.series["emo/lr"] = rate
+    return run
+
+
+def _read_file(path: Path) -> Run:
+    if path.suffix == ".wandb":
+        return _read_wandb(path)
+    run = _named(path, path.parent if path.name in (FILE_NAME, STATE) else path.with_suffix(""))
+    _add_log(run, path)
+    return run
+
+
+def _read_folder(folder: Path) -> Run:
+    run = described(folder)
+    if log := _log_of(folder):
+        _add_log(run, log)
+    if (folder / FILE_NAME).exists():  # the truth about the signals, and every step of them
+        for key in [key for key in run.series if key.startswith("emo/")]:
+            del run.series[key]
+        _add_log(run, folder / FILE_NAME)
+    return run
+
+
+def _named(path: Path, by: Path) -> Run:
+    """Returns an empty run with the name of a file or folder, in a group of its own."""
+    return Run(path, by.resolve().name, by.resolve().as_posix().lstrip("/"))
+
+
+def described(folder: Path) -> Run:
+    """Returns an empty run, named by its configuration if it is one of the laboratory, else by its folder."""
+    run = _named(folder, folder)
+    if (folder / RUN_NAME).exists():
+        settings = _json(folder / RUN_NAME)
+        run.optimizer, run.seed = _emotion(settings), settings.get("seed")
+        run.group = run.optimizer or run.group
+        run.total_steps = settings.get("total_steps", 0)
+    if (folder / "config.yaml").exists():
+        try:
+            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            group, optimizer = f"{config['recipe']}/{config['size']}/{config['name']}", config["arm"]["optim"]
+            run.seed = config["seed"]
+        except (yaml.YAMLError, KeyError, TypeError):
+            return run  # somebody else's file
+        run.name, run.group, run.optimizer = f"{group} seed {run.seed}", group, run.optimizer or optimizer
+    return run
+
+
+def _add_log(run: Run, path: Path) -> None:
+    if path.suffix == ".jsonl":
+        rows = read_signals(path)
+    else:
+        rows = _json(path).get("log_history")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and "step" in row for row in rows):
+            raise RecordError(f"{path} is no state of Trainer: expected a list log_history of rows with a step.")
+    for row in rows:
+        run.add(row["step"], row)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise RecordError(f"{path}: expected a JSON object, got {str(content)[:60]!r}.")
+    return content
+
+
+def _read_wandb(path: Path) -> Run:
+    """Reads a run through W&B's own printer: the file's format is W&B's business."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise RecordError(f"W&B took more than {TIMEOUT} seconds to read {path}.") from None
+    if done.returncode:
+        raise RecordError(f"W&B cannot read {path}: {done.stderr.strip()[-200:]}")
+    run, config = Run(path, path.parent.name, ""), {}
+    for record in map(json.loads, done.stdout.splitlines()):
+        content = record.get(record["type"], {})
+        if record["type"] == "history" and STEP in content["item"]:
+            run.add(content["item"][STEP], content["item"])
+        elif record["type"] == "run":
+            run.name = content.get("display_name", run.name)
+            run.group = content.get("run_group", "")
+            config |= content.get("config", {}).get("update", {})
+        elif record["type"] == "config":
+            config |= content.get("update", {})
+    run.seed = config.get("seed")
+    run.optimizer = _emotion(config) or config.get("optim", "")
+    run.group = run.group or run.optimizer or run.name
+    return run
+
+
+def _emotion(settings: dict[str, Any]) -> str:
+    """Returns the emo optimizer that `Recorder` was told, e.g. "emosens-3.9", or an empty string."""
+    return "-".join(str(settings[name]) for name in ("emo_optimizer", "emo_version") if name in settings)
+
+
+def _number(value: Any) -> float | None:
+    """Returns a float, nan for what is not finite, None for what is no number. W&B prints "NaN" and "Infinity"."""
+    if value in ("NaN", "Infinity", "-Infinity"):
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else math.nan

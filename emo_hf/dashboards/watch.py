@@ -1,0 +1,191 @@
+"""A live view of a training in the terminal, read from its files: it works from another terminal, and afterwards.
+
+Each metric is a line of bars over the whole training, from its least to its greatest value (a share from 0 to 1), on a
+logarithmic axis where it is declared so. Two colours tell the signs.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from emo_hf.dashboards.health import RECENT
+from emo_hf.dashboards.jsonl import FILE_NAME, read_new
+from emo_hf.dashboards.metrics import METRICS, Metric
+from emo_hf.dashboards.report.numbers import findings
+from emo_hf.dashboards.report.runs import HISTORY, Run, described, run_places
+from emo_hf.errors import RecordError
+
+BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
+SHOWN = (
+    *("train/loss", "eval/loss", "emo/loss", "emo/ema_short", "emo/ema_medium", "emo/ema_long"),
+    *("emo/scalar", "emo/lr", "emo/stop_margin_snr", "emo/stop_margin_loss", "emo/stop_share"),
+)
+SUMMARY = "summary.json"  # of a finished run of the laboratory
+MARGINS = {"emo/stop_margin_snr", "emo/stop_margin_loss"}
+PERIOD = 1.0  # seconds between two looks at the files
+QUIET = 30.0  # seconds without a step that are worth a word
+
+
+def watch(path: Path, console: Console, once: bool = False) -> None:
+    """Shows the run at `path` until it is interrupted; the newest one if several are at or below it.
+
+    Args:
+        path: a run folder, or a folder of runs.
+        console: where to.
+        once: show what is there and return. So it is where `console` is no terminal.
+
+    Raises:
+        RecordError: there is no folder `path`, a file in it is no record, or with `once` there is no step in it.
+    """
+    if not path.is_dir():
+        raise RecordError(f"{path} is no folder. Expected the folder of a run that records its signals.")
+    follower = Follower(path)
+    follower.look()
+    if once or not console.is_terminal:
+        if not follower.run.series:
+            raise RecordError(f"{path} holds no step yet: no {FILE_NAME} or {HISTORY} with rows, here or below.")
+        console.print(View(follower))
+        return
+    try:
+        with Live(View(follower), console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                live.refresh()
+                time.sleep(PERIOD)
+                follower.look()
+    except KeyboardInterrupt:
+        console.print(View(follower))  # what was seen last stays in the terminal
+
+
+class Follower:
+    """The newest run at or below a folder, as far as it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run = Run(path, path.name, "")
+        self.written = 0.0  # when
+        self._read: dict[Path, tuple[int, int]] = {}  # file -> its number on the disk, and the bytes read of it
+
+    def look(self) -> None:
+        """Takes in what was written since the last look."""
+        found = [
+            file
+            for folder in run_places(self.path)
+            for name in (FILE_NAME, HISTORY)
+            if (file := folder / name).exists()
+        ]
+        if not found:
+            return
+        newest = max(found, key=lambda file: file.stat().st_mtime)
+        self.written = newest.stat().st_mtime
+        files = [file for file in found if file.parent == newest.parent]
+        if not self._read or newest.parent != self.run.path or any(self._was_replaced(file) for file in files):
+            self.run, self._read = described(newest.parent), {}
+        for file in files:
+            _, start = self._read.get(file, (0, 0))
+            rows, end = read_new(file, start)
+            self._read[file] = file.stat().st_ino, end
+            for row in rows:
+                self.run.add(row["step"], row)
+                self.run.total_steps = row.get("total_steps", self.run.total_steps)
+
+    def _was_replaced(self, file: Path) -> bool:
+        """A resumed training cuts its record by putting a shorter file in its place."""
+        now = file.stat()
+        number, end = self._read.get(file, (now.st_ino, 0))
+        return now.st_ino != number or now.st_size < end
+
+
+class View:
+    """One look at a run, as wide as the terminal."""
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        run = self._follower.run
+        yield Text(" | ".join(part for part in (run.name, run.optimizer, *self._progress()) if part), style="bold")
+        if not run.series:
+            yield Text(f"Waiting for the first step in {self._follower.path} ...")
+            return
+        table = Table(box=None, padding=(0, 1), expand=True)
+        table.add_column("")
+        table.add_column("", ratio=1, no_wrap=True)
+        for name in ("now", "least", "greatest"):
+            table.add_column(name, justify="right")
+        for key in SHOWN:
+            if key in run.series:
+                values = [value for _, value in sorted(run.series[key].items())]
+                table.add_row(METRICS[key].name, Sparkline(values, METRICS[key]), *_numbers(values))
+        yield table
+        for text in findings(run, RECENT):
+            yield Text(f"! {text}", style="yellow")
+
+    def _progress(self) -> list[str]:
+        run, total = self._follower.run, self._follower.run.total_steps
+        if not run.series:
+            return []
+        parts = [f"step {run.steps:,}" + (f" of {total:,}" if total else "")]
+        seconds = [value for _, value in sorted(run.series.get("emo/step_seconds", {}).items())][-RECENT:]
+        quiet = time.time() - self._follower.written
+        if (run.path / SUMMARY).exists() or (total and run.steps >= total):
+            parts.append("finished")
+        elif quiet > QUIET:
+            parts.append(f"nothing new for {_duration(quiet)}")
+        elif seconds:
+            parts.append(f"{statistics.median(seconds):.3g} s per step")
+            if total:
+                parts.append(f"{_duration(statistics.fmean(seconds) * (total - run.steps))} left")
+        return parts
+
+
+class Sparkline:
+    """Values as a line of bars, as wide as there is room; x stands for values that are not finite."""
+
+    def __init__(self, values: Sequence[float], metric: Metric) -> None:
+        self._values = values
+        self._metric = metric
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        values, bars = self._values, ASCII_BARS if options.ascii_only else BARS
+        width = min(options.max_width, len(values))
+        parts = [values[len(values) * at // width : len(values) * (at + 1) // width] for at in range(width)]
+        log = self._metric.axis == "log" and all(value > 0 for value in values if math.isfinite(value))
+        heights = [_height(part, log) for part in parts]
+        seen = [height for height in heights if height is not None]
+        low, high = (0, 1) if self._metric.range == (0, 1) else (min(seen, default=0), max(seen, default=0))
+        above, below = ("green", "red") if self._metric.key in MARGINS else ("cyan", "magenta")
+        line = Text()
+        for part, height in zip(parts, heights, strict=True):
+            if height is None:
+                line.append("x", style="bold red")
+                continue
+            place = (height - low) / (high - low) if high > low else 0.5
+            bar = bars[min(int(place * len(bars)), len(bars) - 1)]
+            line.append(bar, style=above if part[-1] >= 0 else below)
+        yield line
+
+
+def _height(values: Sequence[float], log: bool) -> float | None:
+    """Returns the mean on the axis, None if a value is not finite."""
+    if not all(map(math.isfinite, values)):
+        return None
+    return statistics.fmean(map(math.log, values) if log else values)
+
+
+def _numbers(values: list[float]) -> list[str]:
+    finite = [value for value in values if math.isfinite(value)]
+    ends = [min(finite), max(finite)] if finite else [math.nan] * 2
+    return [f"{value:.3g}" for value in (values[-1], *ends)]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,84 @@
+"""Several steps in one row, so that a long training leaves about 5,000 rows.
+
+    emo/<signal>                            mean over the window; for one step its exact value
+    emo/lr_min, _max; emo/scalar_min, _max  what a mean would hide
+    emo/lr_at_ceiling, emo/lr_at_floor      share of the steps with the pulse clamped
+    emo/stop_share, emo/stop_count          share of the steps that were ready to stop; their number since step 1
+    emo/step_seconds                        wall time of a step, with whatever lies between (evaluation, checkpoints)
+    nonfinite                               names of those left out, because the window holds a NaN or infinity
+
+`emo_hf.dashboards.metrics` says what they mean.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from emo_hf.signals import EXTREMES, PREFIX, SHARES, Signals
+
+ROWS = 5000
+
+Row = dict[str, Any]
+
+
+def window_size(total_steps: int) -> int:
+    """Returns the steps per row that keep ``total_steps`` within 5,000 rows; 1 if the total is not known."""
+    return max(1, math.ceil(total_steps / ROWS))
+
+
+class Window:
+    """Gathers the signals of ``size`` steps, row after row."""
+
+    def __init__(self, size: int, stop_count: int = 0) -> None:
+        """``stop_count``: the steps that were ready before this window, in a training that is resumed."""
+        self._size = size
+        self._stop_count = stop_count
+        self._steps: list[Signals] = []
+        self._last = 0
+        self._since = time.perf_counter()
+
+    def add(self, step: int, signals: Signals) -> Row | None:
+        """Takes one step; returns the row that it completes."""
+        self._last = step
+        self._steps.append(signals)
+        return self.row() if len(self._steps) == self._size else None
+
+    def row(self) -> Row | None:
+        """Returns the row of the steps gathered so far, and starts over; None if there are none."""
+        if not self._steps:
+            return None
+        values = dict(self._values())
+        finite = {PREFIX + name: value for name, value in values.items() if math.isfinite(value)}
+        nonfinite = [PREFIX + name for name in values if PREFIX + name not in finite]
+        self._steps.clear()
+        return {"step": self._last, **finite} | ({"nonfinite": nonfinite} if nonfinite else {})
+
+    def _values(self) -> Iterator[tuple[str, float]]:
+        now, steps = time.perf_counter(), len(self._steps)
+        for key in self._steps[0].log():
+            name = key.removeprefix(PREFIX)
+            values = [getattr(signals, name) for signals in self._steps]
+            mean = sum(values) / steps
+            yield SHARES.get(name, name), mean
+            if name in EXTREMES:  # no order among values with a NaN: then they are NaN as well
+                yield f"{name}_min", min(values) if math.isfinite(mean) else mean
+                yield f"{name}_max", max(values) if math.isfinite(mean) else mean
+        self._stop_count += sum(signals.ready > 0 for signals in self._steps)
+        yield "stop_count", self._stop_count
+        yield "step_seconds", (now - self._since) / steps
+        self._since = now
+
+
+def summarize(rows: list[Row]) -> dict[str, float]:
+    """Returns the flat numbers that sum up a training: ``emo/lr_median``, ``emo/lr_ceiling_share``, if it was ever
+    ready to stop ``emo/first_stop_step`` (the last step of the window in which it first was)."""
+    summary: dict[str, float] = {}
+    if lrs := [row["emo/lr"] for row in rows if "emo/lr" in row]:
+        summary["emo/lr_median"] = statistics.median(lrs)
+    if shares := [row["emo/lr_at_ceiling"] for row in rows if "emo/lr_at_ceiling" in row]:
+        summary["emo/lr_ceiling_share"] = statistics.fmean(shares)
+    if stops := [row["step"] for row in rows if row.get("emo/stop_share", 0) > 0]:
+        summary["emo/first_stop_step"] = stops[0]
+    return summary

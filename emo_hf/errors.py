@@ -1,0 +1,64 @@
+"""Every error this package raises on purpose.
+
+    EmoError
+    ├── MissingLossError (RuntimeError)         step() without the loss of this step
+    ├── NonFiniteLossError (FloatingPointError) the loss is NaN or infinite
+    ├── CheckpointError (RuntimeError)          optimizer state of another row, or unreadable
+    ├── UnknownOptimizerError (ValueError)      no such name or version in the catalog
+    ├── OptionError (ValueError)                unknown, dead or out-of-range optimizer option
+    ├── RegistrationError (ImportError)         transformers moved what the ``optim`` string relies on
+    ├── RecipeError (ValueError)                a recipe, its data or its output folder cannot be used
+    ├── RecordError (ValueError)                a file of recorded signals cannot be read
+    └── DashboardError (RuntimeError)           a dashboard cannot be saved where it belongs
+
+Each message says what happened, what was given, what was expected, and what to do.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class EmoError(Exception):
+    """Root of all errors of emo_hf."""
+
+
+class MissingLossError(EmoError, RuntimeError):
+    """``step()`` was called although no loss was observed since the last step."""
+
+
+class NonFiniteLossError(EmoError, FloatingPointError):
+    """The observed loss is NaN or infinite."""
+
+
+class CheckpointError(EmoError, RuntimeError):
+    """A saved optimizer state does not belong to this optimizer."""
+
+
+class UnknownOptimizerError(EmoError, ValueError):
+    """A name or a version that the catalog does not hold."""
+
+
+class OptionError(EmoError, ValueError):
+    """An optimizer option that does not exist, has no effect, or is out of range."""
+
+
+class RegistrationError(EmoError, ImportError):
+    """The optimizer names cannot be registered with the installed transformers."""
+
+
+class RecipeError(EmoError, ValueError):
+    """A recipe cannot be read or run."""
+
+
+class RecordError(EmoError, ValueError):
+    """A file of recorded signals holds something else."""
+
+
+class DashboardError(EmoError, RuntimeError):
+    """A dashboard cannot be saved where it belongs."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns ``" Did you mean 'x' or 'y'?"`` for the nearest of ``known``, or an empty string."""
+    nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""

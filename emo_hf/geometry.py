@@ -1,0 +1,92 @@
+"""The whole-model norm step of Tion and Void: the L1 norm ``n = sum |p|`` of all weights, compared with the last one.
+
+It runs once per step, after the mechanism and before any update. Upstream reads the first parameter group only, frozen
+weights included, so the result there depends on how parameters are grouped; here it is every weight with a gradient in
+all groups, which is the same with one group and nothing frozen. Norms add up in float64.
+
+Source: muooon/EmoSens@397c573, "Approx W-Ref Geometry".
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RESCALED_STEPS = 55  # Void holds the norm for this many steps after the start, and for one after each stop signal
+
+
+@dataclass(slots=True)
+class State:
+    """What a geometry remembers.
+
+    The reference norm (nan before the first step), freshness in [0, 1], the steps taken, and the number of weights
+    that the norm is of.
+    """
+
+    norm: float = math.nan
+    freshness: float = 1.0
+    count: float = 0.0
+    size: float = 0.0
+
+    def pack(self) -> tuple[float, float, float, float]:
+        """Returns the state as plain floats."""
+        return self.norm, self.freshness, self.count, self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """``before(params, state, beta1)`` runs before the updates, ``after(state)`` when the stop signal rises."""
+
+    before: Callable[[Sequence[Tensor], State, float], None]
+    after: Callable[[State], None]
+
+
+def to_float(parts: Sequence[Tensor]) -> float:
+    """Sum of 0-d tensors, sharded or on several devices, with one wait for the host; 0 if there are none."""
+    if not parts:
+        return 0.0
+    whole = [part.full_tensor() if hasattr(part, "full_tensor") else part for part in parts]  # DTensor
+    return float(torch.stack([part.to(whole[0].device) for part in whole]).sum())
+
+
+def l1_norm(params: Sequence[Tensor]) -> float:
+    """Sum of |p| over all elements of all tensors."""
+    return to_float([p.abs().sum(dtype=torch.float64) for p in params])
+
+
+def refresh(params: Sequence[Tensor], state: State, beta1: float) -> None:
+    """Tion: the more the norm moved, the more of the gradient the momentum takes in."""
+    norm = l1_norm(params)
+    if math.isnan(state.norm):
+        state.freshness, state.norm = 1.0, norm
+        return
+    moved = abs(norm - state.norm) / (state.norm + 1e-8)
+    state.freshness = max(math.tanh(moved / 0.03), 1 - beta1)
+    state.norm = norm * moved  # as released: the next reference is not the norm, so freshness cycles (0.1, 1, 1)
+
+
+def hold_(params: Sequence[Tensor], state: State, beta1: float) -> None:
+    """Void: rescales all weights in place to the norm of the step before."""
+    norm, count, size = l1_norm(params), state.count, float(sum(p.numel() for p in params))
+    state.count += 1
+    # The norm of other weights (a layer without gradient, a group added late) is no reference for these
+    if 0 < size == state.size and count <= RESCALED_STEPS:
+        ratio = state.norm / (norm + 1e-8)
+        torch._foreach_mul_(list(params), ratio)
+        norm *= ratio
+    state.norm, state.size = norm, size
+
+
+def restart(state: State) -> None:
+    """Void: a rising stop signal has the norm held once more."""
+    state.count = float(RESCALED_STEPS)
+
+
+def ignore(state: State) -> None:
+    """Tion does not react to the stop signal."""
+
+
+TION = Geometry(refresh, ignore)
+VOID = Geometry(hold_, restart)

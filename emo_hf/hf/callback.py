@@ -1,0 +1,173 @@
+"""`EmotionCallback`: records what the optimizer saw at every step, and feeds it the loss where nothing else does.
+
+    <output_dir>/emo_signals.jsonl, and every sink that ``report_to`` names      one row per step, or window of steps
+    trainer_state.json, of checkpoints and at the end                            ``emo/*`` in every logged step
+
+It is added by itself where `emo_hf.hf.trainer.connect` runs. Given to a Trainer that nothing connects
+(``EMO_HF_PATCH=0``), it also supplies the loss and the true ``learning_rate``, from ``on_train_begin`` to
+``on_train_end``; the loss also in every Trainer where `EmoPulse` drives an optimizer that is not one of ours. A record
+that fails is logged as an error and ends; the training goes on.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from emo_hf.dashboards import Recorder, wandb
+from emo_hf.dashboards.health import advise_on_schedule
+from emo_hf.hf.feed import Listener, LossFeed, await_accelerator, find_listener, stop_feeding
+from emo_hf.optimizer import EmoOptimizer
+from emo_hf.scheduler import NAME, VERSION
+
+logger = logging.getLogger(__name__)
+
+
+def lr_used(optimizer: EmoOptimizer) -> float:
+    """Returns the step size of the last step, 0.0 while there was none (a GradScaler skips its first steps)."""
+    return 0.0 if math.isnan(optimizer.effective_lr) else optimizer.effective_lr
+
+
+class EmotionCallback(TrainerCallback):
+    """Records the signals of an emotion-driven optimizer or of `EmoPulse`; see the module for what it does alone.
+
+    Alone it cannot reach what Trainer logs under ``lr_scheduler_type="reduce_lr_on_plateau"`` or ``"greedy"``: there
+    ``learning_rate`` remains the schedule's multiplier. ``emo/lr`` is the step size really used in any case.
+    """
+
+    def __init__(self) -> None:
+        self._listener: Listener | None = None
+        self._recorder: Recorder | None = None
+        self._feeding = False  # while this callback supplies the loss
+        self._scheduler: Any = None  # set while this callback makes it tell the true learning rate
+        self.tensorboard: Any = None  # Trainer's callback for it, where `connect` knows the Trainer
+
+    def prepare(self, args: TrainingArguments) -> None:
+        """Makes W&B safe before its own callback starts a run at ``on_train_begin``."""
+        if "wandb" in args.report_to and args.process_index == 0:
+            self._try(wandb.prepare, args.run_name)
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.prepare(args)
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        lr_scheduler: Any = None,
+        **_: Any,
+    ) -> None:
+        self._finish()  # what an interrupted training left open
+        self._listener = find_listener(optimizer, lr_scheduler)
+        if self._listener is None:
+            logger.warning(
+                "EmotionCallback has nothing to record: %s is not one of its optimizers, nor driven by EmoPulse.",
+                args.optim,
+            )
+            return
+        if LossFeed.of(self._listener) is None:
+            self._feeding = True
+            await_accelerator(self._listener)
+            if isinstance(self._listener, EmoOptimizer):  # EmoPulse tells the true learning rate by itself
+                self._scheduler = lr_scheduler
+                _tell_lr_used(lr_scheduler, self._listener)
+        if state.is_world_process_zero:
+            advise_on_schedule(args.lr_scheduler_type, args.get_warmup_steps(state.max_steps))
+            self._recorder = self._try(self._open_recorder, args, state)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        **_: Any,
+    ) -> None:
+        if self._recorder is None or getattr(optimizer, "step_was_skipped", False):  # by a GradScaler
+            return
+        signals = self._listener.signals()
+        if signals is not None:
+            self._try(self._recorder.write, state.global_step, signals)
+        if self._recorder is not None and (control.should_log or control.should_evaluate):
+            self._try(self._recorder.check)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        # Trainer also logs evaluations and summaries, which belong to no optimizer step.
+        signals = self._listener.signals() if self._listener is not None and "loss" in logs else None
+        if signals is not None:
+            state.log_history[-1] |= signals.log()
+        if "train_runtime" in logs and self._recorder is not None:
+            # The last log. At on_train_end other callbacks would have closed their runs before this one.
+            self._try(state.save_to_json, os.path.join(args.output_dir, TRAINER_STATE_NAME))  # reports read it
+            self._end_record()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        losses = [log["eval_loss"] for log in state.log_history if "eval_loss" in log]
+        if losses and "wandb" in args.report_to and state.is_world_process_zero:
+            self._try(wandb.summarize, {"best/eval_loss": min(losses)})
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._recorder is not None:  # a window of steps must not straddle a checkpoint: a resume would lose half
+            self._try(self._recorder.flush)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._finish()
+
+    def _open_recorder(self, args: TrainingArguments, state: TrainerState) -> Recorder:
+        name, version = NAME, VERSION
+        if isinstance(self._listener, EmoOptimizer):
+            name, version = self._listener.row.name, self._listener.row.version
+        return Recorder(
+            args.output_dir,
+            state.max_steps,
+            report_to=args.report_to,
+            start_step=state.global_step,
+            resume=state.global_step > 0,
+            config={"emo_optimizer": name, "emo_version": version, "seed": args.seed},
+            writer=getattr(self.tensorboard, "tb_writer", None),
+        )
+
+    def _finish(self) -> None:
+        self._end_record()
+        if self._feeding:
+            stop_feeding(self._listener)
+        if self._scheduler is not None:
+            self._scheduler.__class__ = type(self._scheduler).__base__
+        self._feeding = False
+        self._listener = self._scheduler = None
+
+    def _end_record(self) -> None:
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            self._try(recorder.close)
+
+    def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Returns what ``action`` returns; if it fails, logs the error and ends the record."""
+        try:
+            return action(*args, **kwargs)
+        except Exception:
+            logger.exception("%s failed. The training goes on without this record.", action.__qualname__)
+            self._end_record()
+            return None
+
+
+def _tell_lr_used(scheduler: Any, optimizer: EmoOptimizer) -> None:
+    """Makes ``scheduler.get_last_lr()`` tell the step size really used.
+
+    By a subclass for this one object: an attribute would be saved with the scheduler's ``state_dict``.
+    """
+    kind = type(scheduler)
+    scheduler.__class__ = type(kind.__name__, (kind,), {"get_last_lr": lambda self: [lr_used(optimizer)]})

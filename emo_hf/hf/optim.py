@@ -1,0 +1,204 @@
+"""The ``optim`` string: ``TrainingArguments(optim="emosens")``, or pinned to a version, ``optim="emosens-3.9"``.
+
+transformers has no registration API. Every name of the catalog becomes a genuine member of its ``OptimizerNames``, and
+a handler is put into the dispatch table of transformers >= 5.2; before, ``Trainer.get_optimizer_cls_and_kwargs`` is
+wrapped once. Trainer's other optimizers are not touched.
+
+What reaches the optimizer, the strongest first:
+
+    optim_args="stopcoef=0.1,use_shadow=true,beta2=0.99"      names and types of the catalog row's options
+    learning_rate, adam_beta1, adam_beta2, adam_epsilon       where they differ from the defaults of type(args)
+    the catalog row's own defaults
+
+Trainer sets the weight decay of every parameter group (``TrainingArguments.weight_decay``).
+"""
+
+import functools
+import logging
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import SchedulerType
+from transformers.training_args import OptimizerNames
+
+from emo_hf import catalog
+from emo_hf.errors import OptionError, RegistrationError, did_you_mean
+from emo_hf.hf.names import add_members
+
+logger = logging.getLogger(__name__)
+
+# fields of TrainingArguments -> options of a catalog row
+FIELDS = {"learning_rate": "lr", "adam_beta1": "beta1", "adam_beta2": "beta2", "adam_epsilon": "eps"}
+
+# Below it a multiplier is nearly always a learning rate meant for AdamW; 0.01 is the smallest recommended one.
+LEAST_MULTIPLIER = 1e-2
+
+
+def names() -> list[str]:
+    """Returns every string that ``optim`` accepts for our optimizers: families and pinned versions."""
+    return [*catalog.families(), *(row.key for row in catalog.rows())]
+
+
+def register() -> None:
+    """Makes every name of the catalog an ``optim`` string. Calling it again changes nothing.
+
+    Raises:
+        RegistrationError: transformers has moved the private names this relies on.
+    """
+    try:
+        add_members(OptimizerNames, names())
+        _add_handlers(names())
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RegistrationError(
+            f"The installed transformers does not accept new optim names ({type(error).__name__}: {error}). Install a "
+            "supported transformers; or set EMO_HF_REGISTER=0, which leaves the names out, and instead of "
+            "optim='emosens' use Trainer(optimizer_cls_and_kwargs=(emo_hf.catalog.optimizer_class('emosens'), {}))."
+        ) from error
+
+
+def _add_handlers(values: Iterable[str]) -> None:
+    """Tells Trainer how to build the optimizer of each of ``values``."""
+    try:
+        from transformers import trainer_optimizer
+    except ImportError:  # transformers < 5.2: an if-chain inside this static method
+        _wrap_getter(frozenset(values))
+        return
+    for value in values:
+        trainer_optimizer._OPTIMIZER_HANDLERS[value] = _handle
+
+
+def _handle(context: Any) -> tuple[type, dict[str, Any]]:
+    return class_and_kwargs(context.args)
+
+
+def _wrap_getter(values: frozenset[str]) -> None:
+    original = Trainer.get_optimizer_cls_and_kwargs
+    if hasattr(original, "emo_hf_wraps"):
+        return
+
+    @functools.wraps(original)
+    def get_optimizer_cls_and_kwargs(args: TrainingArguments, *rest: Any, **kwargs: Any) -> tuple[Any, Any]:
+        if OptimizerNames(args.optim).value in values:
+            return class_and_kwargs(args)
+        return original(args, *rest, **kwargs)
+
+    get_optimizer_cls_and_kwargs.emo_hf_wraps = original
+    Trainer.get_optimizer_cls_and_kwargs = staticmethod(get_optimizer_cls_and_kwargs)
+
+
+def class_and_kwargs(args: TrainingArguments) -> tuple[type, dict[str, Any]]:
+    """Returns the optimizer class that ``args.optim`` names and its keyword arguments.
+
+    Raises:
+        OptionError: ``args.optim_args`` holds an unknown option or a value of the wrong type.
+        UnknownOptimizerError: it asks for a version that does not exist.
+    """
+    given = _parse(args.optim_args)
+    row = _find_row(OptimizerNames(args.optim).value, given.pop("version", None))
+    settable = _settable(row)
+    chosen = {**_from_fields(args, row, settable), **{k: _typed(row, settable, k, v) for k, v in given.items()}}
+    if args.process_index == 0:
+        _advise(args, row, chosen.get("lr", row.options["lr"]))
+    return catalog.optimizer_class(row.name), {"version": row.version, **_with_tuples(row, chosen)}
+
+
+def _parse(optim_args: str | None) -> dict[str, str]:
+    given = {}
+    for item in filter(None, (optim_args or "").replace(" ", "").split(",")):
+        key, equals, value = item.partition("=")
+        if not (key and equals and value):
+            raise OptionError(f"optim_args={optim_args!r}: got {item!r}, expected name=value pairs joined by commas.")
+        given[key] = value
+    return given
+
+
+def _find_row(name: str, version: str | None) -> catalog.Row:
+    row = catalog.find(name)
+    if version is None or version == row.version:
+        return row
+    if name == row.key:
+        raise OptionError(f"optim={name!r} and optim_args version={version} contradict each other: drop one of them.")
+    return catalog.find(name, version)
+
+
+def _settable(row: catalog.Row) -> dict[str, Any]:
+    """Returns option -> default as ``optim_args`` spells them: ``betas`` is ``beta1`` and ``beta2``."""
+    options: dict[str, Any] = {}
+    for name, default in row.options.items():
+        if isinstance(default, tuple):
+            options |= {f"{name[:-1]}{i}": part for i, part in enumerate(default, start=1)}
+        elif isinstance(default, (bool, int, float, str)) and name != "weight_decay":
+            options[name] = default
+    return options
+
+
+def _with_tuples(row: catalog.Row, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Joins ``beta1`` and ``beta2`` to the ``betas`` that the constructor takes."""
+    chosen = dict(chosen)
+    for name, default in row.options.items():
+        if isinstance(default, tuple):
+            parts = [f"{name[:-1]}{i}" for i in range(1, len(default) + 1)]
+            if any(part in chosen for part in parts):
+                chosen[name] = tuple(chosen.pop(part, value) for part, value in zip(parts, default, strict=True))
+    return chosen
+
+
+def _from_fields(args: TrainingArguments, row: catalog.Row, settable: dict[str, Any]) -> dict[str, float]:
+    """Returns the options that were set through fields of ``args``.
+
+    A field that still has the default of ``type(args)`` (5e-5 in TrainingArguments, 2e-5 in TRL's SFTConfig) was
+    chosen for AdamW by the class, not by the user: the row's own default applies.
+    """
+    chosen = {}
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if field.name not in FIELDS or value == field.default:
+            continue
+        if FIELDS[field.name] in settable:
+            chosen[FIELDS[field.name]] = value
+        else:
+            logger.warning("%s=%s has no effect: %s has no such option.", field.name, value, row.key)
+    return chosen
+
+
+def _typed(row: catalog.Row, settable: dict[str, Any], key: str, text: str) -> bool | int | float | str:
+    """Returns ``text`` as a value of the type of the option's default."""
+    if key == "weight_decay":
+        raise OptionError(
+            "optim_args weight_decay has no effect: Trainer sets it; use TrainingArguments.weight_decay."
+        )
+    if key not in settable:
+        raise OptionError(
+            f"optim_args: {row.key} has no option {key!r}.{did_you_mean(key, settable)} "
+            f"Its options: {', '.join(sorted(settable))}, version."
+        )
+    default = settable[key]
+    try:
+        return {"true": True, "false": False}[text.lower()] if isinstance(default, bool) else type(default)(text)
+    except (KeyError, ValueError):
+        expected = "true or false" if isinstance(default, bool) else f"a value like {default}"
+        raise OptionError(f"optim_args: {row.key} got {key}={text}, expected {expected}.") from None
+
+
+def _advise(args: TrainingArguments, row: catalog.Row, lr: float) -> None:
+    if row.lr_is_multiplier and 0 < lr < LEAST_MULTIPLIER:
+        logger.warning(
+            "The learning rate is a multiplier for %s: %g means a step of about %g. Leave learning_rate unset for %g.",
+            row.key,
+            lr,
+            lr * 1e-4,
+            row.options["lr"],
+        )
+    if args.lr_scheduler_type == SchedulerType.LINEAR:
+        _say_linear()
+
+
+@functools.cache
+def _say_linear() -> None:
+    """Says it once per process: Trainer's default cannot be told from a chosen schedule."""
+    logger.warning(
+        "The linear schedule (Trainer's default) multiplies the emotion-driven step size down to 0. It is kept; "
+        "lr_scheduler_type='constant' leaves the step size to the emotion alone, as the authors do."
+    )

@@ -1,0 +1,99 @@
+"""Three ways to a Trainer that feeds and records:
+
+    trainer = EmoTrainer(...)                     a subclass; `EmoTrainerMixin` makes one of any other Trainer
+    attach(trainer)                               an existing Trainer of any class
+    Trainer(args=...optim="emosens")              the wrap of Trainer.create_optimizer that importing emo_hf installs
+
+(The fourth, `EmotionCallback` alone, needs no access to the Trainer.) Each acts where the optimizer is created, and
+only if it is one of ours or ``lr_scheduler_type="emopulse"`` drives it: any other Trainer behaves as if this package
+were not there. They may be combined.
+"""
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import Trainer
+from transformers.integrations import TensorBoardCallback
+
+from emo_hf.hf.callback import EmotionCallback, lr_used
+from emo_hf.hf.feed import LossFeed, find_optimizer
+from emo_hf.hf.schedule import find_pulse
+from emo_hf.scheduler import NAME
+
+
+def _connecting(create: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Returns the method ``create`` followed by `connect`."""
+
+    @functools.wraps(create)
+    def create_optimizer(self: Trainer, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer = create(self, *args, **kwargs)
+        connect(self)
+        return optimizer
+
+    return create_optimizer
+
+
+_create_optimizer = Trainer.create_optimizer
+_create_and_connect = _connecting(_create_optimizer)
+
+
+def install_wrap() -> None:
+    """Wraps ``Trainer.create_optimizer``, so that a plain Trainer with one of our optimizers simply works."""
+    if Trainer.create_optimizer is _create_optimizer:
+        Trainer.create_optimizer = _create_and_connect
+
+
+def remove_wrap() -> None:
+    """Undoes `install_wrap`, unless another package has wrapped the method since."""
+    if Trainer.create_optimizer is _create_and_connect:
+        Trainer.create_optimizer = _create_optimizer
+
+
+def attach(trainer: Trainer) -> None:
+    """Makes ``trainer`` feed and record; call it before ``trainer.train()``. Calling it again changes nothing."""
+    if "create_optimizer" not in vars(trainer):
+        trainer.create_optimizer = types.MethodType(_connecting(type(trainer).create_optimizer), trainer)
+    connect(trainer)
+
+
+class EmoTrainerMixin:
+    """Feeds the loss and records the signals: ``class MyTrainer(EmoTrainerMixin, SFTTrainer): ...``."""
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(*args, **kwargs)
+        connect(self)
+        return optimizer
+
+
+class EmoTrainer(EmoTrainerMixin, Trainer):
+    """``transformers.Trainer`` that feeds the loss to an emotion-driven optimizer and records its signals."""
+
+
+def connect(trainer: Trainer) -> None:
+    """Gives the optimizer or `EmoPulse` of ``trainer``, if it has one, its loss, true learning rates and a record.
+
+    It runs each time Trainer asks for its optimizer, also for one that exists: a sum of losses that an interrupted
+    training left unfinished is dropped.
+    """
+    optimizer = find_optimizer(trainer.optimizer)
+    if optimizer is not None:
+        LossFeed.install(trainer.accelerator, optimizer)
+        trainer._get_learning_rate = functools.partial(_get_learning_rate, trainer)
+    elif trainer.args.lr_scheduler_type != NAME and find_pulse(trainer.lr_scheduler) is None:
+        return  # an EmoPulse is created after the optimizer: it gets its loss from the callback
+    callbacks = trainer.callback_handler.callbacks
+    callback = next((each for each in callbacks if isinstance(each, EmotionCallback)), None)
+    if callback is None:
+        callback = EmotionCallback()
+        trainer.add_callback(callback)
+    callback.tensorboard = next((each for each in callbacks if isinstance(each, TensorBoardCallback)), None)
+    callback.prepare(trainer.args)
+
+
+def _get_learning_rate(trainer: Trainer) -> float:
+    """Trainer's own method reads the scheduler, which knows only the multiplier."""
+    optimizer = find_optimizer(trainer.optimizer)
+    return type(trainer)._get_learning_rate(trainer) if optimizer is None else lr_used(optimizer)

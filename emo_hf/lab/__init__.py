@@ -1,0 +1,20 @@
+"""Comparisons: recipes, the tasks they train, the runs they start, and the tables they end in.
+
+    strict   the words and numbers of a recipe
+    arms     optimizer settings
+    spec     what a recipe may say; a Recipe gives one Cell per arm and seed
+    load     a YAML file -> Recipe, checked in full before anything starts
+    sources  where examples come from: shipped with the package, a local folder, the hub
+    tasks    a Cell -> model, tokenizer, data sets, metric
+    child    trains one Cell in a process of its own
+    runner   starts the children, skips what is finished, moves aside what is broken
+    results  result files -> the table of a comparison
+
+    functions  the paths of optimizers over two test functions
+    curves     what the laws answer to the scalar and to the loss
+    figures    pictures of both; needs matplotlib
+    laws       the laws of the catalog in words
+    pages      the documentation page of every optimizer
+
+Nothing here prints: `emo_hf.cli` shows what these return.
+"""

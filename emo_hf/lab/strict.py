@@ -1,0 +1,31 @@
+"""What every part of a recipe is made of: a model that takes nothing it does not know, checked words and numbers."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# letters and digits with single separators between them: neither "..", nor a separator of any system, nor "-x"
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=64)]
+Text = Annotated[str, Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Strict(BaseModel):
+    """No unknown keys, no conversions, no later changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def one_of(*names: str) -> Any:
+    """Returns a model validator: exactly one of the fields `names` is given."""
+
+    def check(model: Strict) -> Strict:
+        if len([name for name in names if getattr(model, name) is not None]) != 1:
+            raise ValueError(f"give exactly one of {', '.join(names)}")
+        return model
+
+    return model_validator(mode="after")(check)

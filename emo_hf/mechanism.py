@@ -1,0 +1,223 @@
+"""One generation's way from the loss to the step size: a scalar law, a damper or a pulse, and a stop law.
+
+`Mechanism` is a frozen row of choices; `State` is what it carries through time, a handful of floats. Once per
+optimizer step, before any parameter is touched, `Mechanism.advance` moves the state by the loss; `Mechanism.rate` then
+gives the two numbers that every update needs, for the learning rate and the scope of each parameter group. Upstream
+advanced some of these numbers once per parameter tensor up to 3.7.0; here it is once per step everywhere.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from emo_hf.emotion import BRANCHED, SMALLEST_LOSS, Averages, Branch, absolute, relative, relative_rounding, trust
+from emo_hf.pulse import FirstPulse, Pulse, SignalToNoise, calm, drive, full, zones
+from emo_hf.signals import Signals
+
+WINDOW = 32  # steps that the stop law up to 3.7 looks back
+
+
+@dataclass(slots=True)
+class State:
+    """All that a mechanism remembers. `pack` makes it a tuple of floats for checkpoints."""
+
+    averages: Averages = field(default_factory=Averages)
+    pulse: SignalToNoise = field(default_factory=lambda: SignalToNoise(math.nan, math.nan, math.nan))
+    scalar: float = 0.0
+    ready: float = 0.0  # 1.0 while the stop signal is up
+    resting: float = 0.0  # 1.0 when this step's scope is reduced, because the signal was up before it (3.8)
+    steps: float = 0.0  # finite losses seen
+    skipped: float = 0.0  # steps left out because of a non-finite loss
+    history: tuple[float, ...] = ()  # the latest scalars, oldest first, at most 32 (stop law up to 3.7)
+
+    def pack(self) -> tuple[float, ...]:
+        """Returns the state as plain floats, the history last."""
+        a, s = self.averages, self.pulse
+        head = (a.short, a.medium, a.long, s.noise, s.distance, s.snr, s.signal, s.doubt, s.drift)
+        return (*head, self.scalar, self.ready, self.resting, self.steps, self.skipped, *self.history)
+
+    @classmethod
+    def unpack(cls, values: tuple[float, ...]) -> "State":
+        """Inverse of `pack`."""
+        return cls(Averages(*values[:3]), SignalToNoise(*values[3:9]), *values[9:14], history=tuple(values[14:]))
+
+
+class Rate(NamedTuple):
+    """What a mechanism grants one parameter group at one step."""
+
+    step: float  # multiplies the direction
+    decay: float  # multiplies weight_decay * param
+    pulse: float | None = None
+    at_ceiling: float | None = None
+    at_floor: float | None = None
+
+
+def settled(state: State, mechanism: "Mechanism") -> bool:
+    """Stop law of 1.0 to 3.7: the last 32 scalars are small and even. Stays up for good."""
+    history = state.history
+    if state.ready or len(history) < WINDOW:
+        return bool(state.ready)
+    mean = sum(history) / len(history)
+    variance = sum((x - mean) ** 2 for x in history) / len(history)
+    return sum(abs(x) for x in history) / len(history) < 0.05 and variance < 0.005
+
+
+def still(state: State, mechanism: "Mechanism") -> bool:
+    """Stop law of 3.8: no emotion and no difference between signal and doubt, to within stopcoef * least."""
+    bound = mechanism.stopcoef * mechanism.pulse.least
+    return abs(state.scalar) <= bound and abs(state.pulse.doubt - state.pulse.signal) <= bound
+
+
+def within_margins(state: State, mechanism: "Mechanism") -> bool:
+    """Stop law of 3.9: both `Mechanism.margins` are at least 0. Clears itself."""
+    return state.pulse.distance - state.pulse.noise >= 0.3 and medium_loss(state) <= mechanism.stopcoef
+
+
+def medium_loss(state: State) -> float:
+    """The medium average as 3.9's stop law sees it, in units of the loss."""
+    return max(state.averages.medium, SMALLEST_LOSS)
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanism:
+    """A generation. Options that it does not have are None.
+
+    Attributes:
+        scalar: law of the scalar.
+        damper: factor on the learning rate; None where the pulse is the step size.
+        pulse: law of the pulse; None in damped generations.
+        stop: law of the stop signal.
+        calm_scalar: law of the scalar that `settled` looks at, where it is not the scalar itself.
+        branch: 3.6 and later: who decides between the long and the medium average (`emo_hf.emotion.BRANCHED`).
+        stopcoef: threshold of the stop law, relative to the least pulse (3.8) or in units of the loss (3.9).
+        rest: 3.8: factor on the scope while the stop signal is up.
+    """
+
+    version: str
+    scalar: Callable[[Averages], float]
+    stop: Callable[[State, "Mechanism"], bool] = settled
+    damper: Callable[[float], float] | None = None
+    pulse: Pulse | FirstPulse | None = None
+    calm_scalar: Callable[[Averages], float] | None = None
+    branch: Branch | None = None
+    stopcoef: float | None = None
+    rest: float = 1.0
+
+    def configure(self, branch: Branch | None = None, stopcoef: float | None = None, fftmode: bool = False):
+        """Returns this mechanism with its options set."""
+        changes = {"stopcoef": stopcoef, "branch": branch} if self.branch else {}
+        if branch:
+            changes["scalar"] = BRANCHED[branch]
+        if fftmode:
+            changes["pulse"] = replace(self.pulse, **FFTMODE)
+        return replace(self, **changes)
+
+    def start(self) -> State:
+        """State before the first loss."""
+        return State(pulse=self.pulse.start()) if self.pulse else State()
+
+    def advance(self, state: State, loss: float) -> None:
+        """Moves `state` in place by the finite `loss` of this step."""
+        state.steps += 1
+        state.averages.observe(loss)
+        state.scalar = self.scalar(state.averages)
+        state.resting = state.ready
+        if self.pulse:
+            self.pulse.advance(state.pulse, state.scalar)
+        if self.stop is settled:
+            calm = self.calm_scalar(state.averages) if self.calm_scalar else state.scalar
+            state.history = (*state.history, calm)[-WINDOW:]
+        state.ready = float(self.stop(state, self))
+
+    def factor(self, state: State) -> float | None:
+        """Multiplier of the damped generations, > 0; None where there is none."""
+        return self.damper(state.scalar) if self.damper else None
+
+    def rate(self, state: State, lr: float, scope: float) -> Rate:
+        """Step and decay sizes of a parameter group.
+
+        Args:
+            state: after `advance`.
+            lr: the group's current learning rate, >= 0.
+            scope: the group's initial learning rate, > 0. Schedulers act through ``lr / scope``.
+        """
+        if self.pulse is None:
+            return Rate(step=lr * self.damper(state.scalar), decay=lr)
+        # 1.0 unless a scheduler moved lr, so that a constant schedule is upstream's trajectory bit for bit
+        schedule = lr / scope
+        pulse, cap, least = self.pulse.size(state.pulse, scope * self.rest if state.resting else scope)
+        driven = pulse * self.damper(state.scalar) if self.damper else pulse
+        return Rate(driven * schedule, pulse * schedule, pulse, float(pulse >= cap), float(pulse <= least))
+
+    def margins(self, state: State) -> tuple[float, float] | None:
+        """3.9: (distance - noise - 0.3, stopcoef - medium loss); ready while both are >= 0. None before."""
+        if self.stop is not within_margins:
+            return None
+        return state.pulse.distance - state.pulse.noise - 0.3, self.stopcoef - medium_loss(state)
+
+    def signals(self, state: State, loss: float, rate: Rate, shadow_mix: float | None = None) -> Signals:
+        """Everything observable about the step that `advance` and `rate` have just decided."""
+        pulse, averages = state.pulse, state.averages
+        ratio = isinstance(self.pulse, Pulse)
+        margins = self.margins(state) or (None, None)
+        return Signals(
+            loss=loss,
+            ema_short=averages.short,
+            ema_medium=averages.medium,
+            ema_long=averages.long,
+            ema_gap=averages.gap,
+            scalar=state.scalar,
+            trust=trust(state.scalar),
+            trust_abs=1.0 - abs(state.scalar),
+            lr=rate.step,
+            factor=self.factor(state),
+            pulse=rate.pulse,
+            at_ceiling=rate.at_ceiling,
+            at_floor=rate.at_floor,
+            noise=pulse.noise if self.pulse else None,
+            distance=pulse.distance if self.pulse else None,
+            drift=pulse.drift if ratio and self.pulse.chained else None,
+            snr=pulse.snr if ratio else None,
+            snr_now=pulse.now if ratio else None,
+            stop_margin_snr=margins[0],
+            stop_margin_loss=margins[1],
+            ready=state.ready,
+            shadow_mix=shadow_mix,
+        )
+
+
+FFTMODE = {"base": 1e-5, "cap": 3e-4, "least": 1e-8}  # 3.8's option for full fine-tunes
+
+V1 = Mechanism("1.0", absolute, damper=full)
+V2 = Mechanism("2.0", absolute, damper=full)
+V2_CALM = Mechanism("2.0", absolute, damper=calm)
+MOMENTS = Mechanism("moments", relative, damper=full)
+V3 = Mechanism("3.0", absolute, damper=calm)
+V3_1 = Mechanism("3.1", relative, damper=zones)
+V3_6 = Mechanism("3.6", relative_rounding, damper=drive, calm_scalar=relative, branch="rounding")
+V3_7_0 = replace(V3_6, version="3.7.0", pulse=FirstPulse())
+V3_7 = Mechanism(
+    "3.7",
+    relative_rounding,
+    pulse=Pulse(grow=1.05, brake=0.98, floor=1e-3, least=1e-6),
+    calm_scalar=relative,
+    branch="rounding",
+)
+V3_8 = Mechanism(
+    "3.8",
+    relative_rounding,
+    pulse=Pulse(grow=1.50, brake=0.80, floor=1e-10, least=1e-7),
+    stop=still,
+    branch="rounding",
+    stopcoef=0.3,
+    rest=0.1,
+)
+V3_9 = Mechanism(
+    "3.9",
+    relative_rounding,
+    pulse=Pulse(grow=1.50, brake=0.80, floor=1e-10, least=1e-8, chained=True),
+    stop=within_margins,
+    branch="rounding",
+    stopcoef=0.04,
+)

@@ -1,0 +1,322 @@
+"""The optimizer: takes the loss in, asks the mechanism once, then applies shadow and update to every parameter.
+
+One step, in this order, which the golden traces pin:
+
+    loss -> mechanism (once, floats only) -> geometry (whole model, Tion and Void)
+         -> per parameter with a gradient: shadow, update -> signals
+
+The loss arrives by ``step(loss=...)``, ``step(closure)`` or a preceding ``observe(loss)``; without it `step` raises.
+The optimizer never writes ``group["lr"]``: that belongs to the scheduler. What the mechanism remembers lives in every
+parameter group as a tuple of plain floats (``group["emo"]``), the one place that survives every kind of checkpoint.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from emo_hf import geometry
+from emo_hf.errors import CheckpointError, EmoError, MissingLossError, NonFiniteLossError, OptionError
+from emo_hf.mechanism import Rate, State
+from emo_hf.moments import Moments, gradient_moments
+from emo_hf.row import GROUP_OPTIONS, Row
+from emo_hf.signals import Signals
+from emo_hf.updates import Hyper
+
+
+class Scalar(Protocol):
+    """Anything that becomes a float on demand: a 0-d tensor, or a copy from a device still under way."""
+
+    def item(self) -> float: ...
+
+
+def finite(observed: float | Scalar, receiver: str) -> float:
+    """Returns the observed loss as a float.
+
+    Raises:
+        NonFiniteLossError: it is NaN or infinite. `receiver` names who got it.
+    """
+    loss = float(observed.item() if hasattr(observed, "item") else observed)
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"{receiver} got a loss of {loss}. Nothing was changed. Look for a division by zero or an overflow in the"
+            " model, lower the learning rate, or (emo optimizers) leave such steps out with on_nonfinite_loss='skip'."
+        )
+    return loss
+
+
+class EmoOptimizer(torch.optim.Optimizer):
+    """Any row of the catalog as a `torch.optim.Optimizer`.
+
+    Args:
+        params: parameters or parameter groups. A group may have its own `lr`, `betas`, `eps`, `weight_decay`.
+        row: what to compute (`emo_hf.catalog`).
+        writer: any object with ``add_scalar(tag, value, step)``; gets every signal of every step.
+        **options: see ``row.options``.
+
+    Raises:
+        OptionError: an option is unknown, has no effect in this row, or is out of range.
+    """
+
+    def __init__(self, params: Iterable, row: Row, *, writer: Any = None, **options: Any) -> None:
+        self.row = row
+        self.options = row.resolve(options)
+        self.writer = writer
+        self.mechanism = row.mechanism.configure(
+            branch=self.options.get("branch"), stopcoef=self.options.get("stopcoef"), fftmode=self._on("fftmode")
+        )
+        self._state = self.mechanism.start()
+        self._geometry = geometry.State()
+        self._forget_step()
+        if row.shadow.warning and self._uses_shadow:
+            warnings.warn(f"{row.key} with use_shadow=True: {row.shadow.warning}", stacklevel=3)
+        super().__init__(params, {k: v for k, v in self.options.items() if k in GROUP_OPTIONS})
+
+    # -- the loss --------------------------------------------------------------------------------------------------
+
+    def observe(self, loss: float | Scalar) -> None:
+        """Notes the loss of the coming step. A second call before `step` replaces the first."""
+        self._observed = loss
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: float | Scalar | None = None) -> Any:
+        """Updates every parameter that has a gradient.
+
+        Args:
+            closure: recomputes the model, calls backward and returns the loss.
+            loss: the loss of this step, when there is no closure and nothing was observed.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            MissingLossError: no loss in any of the three ways.
+            NonFiniteLossError: the loss is NaN or infinite and `on_nonfinite_loss` is "raise"; nothing was changed.
+        """
+        result = None
+        if closure is not None:
+            if loss is not None:
+                raise OptionError(f"{type(self).__name__}.step() got both a closure and a loss: give one of them.")
+            with torch.enable_grad():
+                loss = result = closure()
+        if loss is not None:
+            self.observe(loss)
+        self._refuse_unsupported_gradients()
+        if self._observed is not None:
+            self._advance()
+        elif self._is_probe():
+            self._create_state()
+            return result
+        elif not self._continues():
+            raise MissingLossError(
+                f"{type(self).__name__}.step() got no loss. Emotion-driven optimizers need the training loss of every"
+                " step: train with emo_hf.EmoTrainer, or call emo_hf.attach(trainer), or add emo_hf.EmotionCallback"
+                " to your Trainer, or in your own loop call optimizer.step(loss=loss) or optimizer.step(closure)."
+            )
+        if not self._skipping:
+            self._apply()
+        if self.writer is not None and not self._skipping and not self._stepped:
+            self._write()
+        self._stepped.update(map(id, self.param_groups))
+        for group in self.param_groups:
+            self._publish_to(group)
+        return result
+
+    def _advance(self) -> None:
+        observed, self._observed = self._observed, None
+        self._stepped.clear()
+        try:
+            self._loss = finite(observed, f"{type(self).__name__}.step()")
+        except NonFiniteLossError:
+            if self.options["on_nonfinite_loss"] == "raise":
+                raise
+            self._skipping = True
+            self._state.skipped += 1
+            return
+        self._skipping = False
+        was_ready = self._state.ready
+        self.mechanism.advance(self._state, self._loss)
+        self._move_geometry(rising=bool(self._state.ready) and not was_ready)
+
+    def _continues(self) -> bool:
+        # DeepSpeed ZeRO calls step() once per parameter group, so one observed loss serves each group once.
+        return bool(self._stepped) and self._stepped.isdisjoint(map(id, self.param_groups))
+
+    def _is_probe(self) -> bool:
+        # torch.distributed.checkpoint creates the state of a fresh optimizer by a step with every lr at 0.
+        return all(float(group["lr"]) == 0 for group in self.param_groups)
+
+    def _forget_step(self) -> None:
+        """Clears what belongs to one step only and no checkpoint holds."""
+        self._observed: float | Scalar | None = None
+        self._loss = math.nan
+        self._skipping = False
+        self._stepped: set[int] = set()  # ids of the groups that used the current loss
+        self._rate: Rate | None = None
+        self._moments: Moments | None = None
+
+    # -- the parameters --------------------------------------------------------------------------------------------
+
+    def _apply(self) -> None:
+        shadow = self.row.shadow.apply if self._uses_shadow else None
+        if self.options["moments"] != "off":
+            self._moments = gradient_moments([p.grad for p in self._with_gradient()])
+        for i, group in enumerate(self.param_groups):
+            rate = self.mechanism.rate(self._state, float(group["lr"]), group["scope"])
+            if self.options["moments"] == "drive":
+                rate = rate._replace(step=rate.step * self._moments.factor)
+            if i == 0 and not self._stepped:
+                self._rate = rate
+            hyper = self._hyper(group, rate)
+            for param in group["params"]:
+                if param.grad is None:
+                    continue
+                state = self._state_of(param)
+                if shadow:
+                    shadow(param, state, self._state.scalar)
+                self.row.update.apply(param, param.grad, state, hyper)
+
+    def _hyper(self, group: dict, rate: Rate) -> Hyper:
+        beta1, beta2 = group.get("betas", (0.0, 0.0))
+        decay = rate.decay * group.get("weight_decay", 0.0)
+        return Hyper(
+            step=rate.step,
+            decay=decay,
+            lion_decay=decay / group["scope"] if decay and self._on("decoupled_weight_decay") else decay,
+            beta1=beta1,
+            beta2=beta2,
+            eps=group.get("eps", 0.0),
+            scalar=self._state.scalar,
+            lynx_betas=group.get("lynx_betas", (0.0, 0.0)),
+            freshness=self._geometry.freshness,
+        )
+
+    def _state_of(self, param: Tensor) -> dict[str, Tensor]:
+        state = self.state[param]
+        if not state:
+            state.update(self.row.update.init(param))
+        return state
+
+    def _create_state(self) -> None:
+        for param in self._with_gradient():
+            self._state_of(param)
+
+    def _with_gradient(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+
+    def _move_geometry(self, rising: bool) -> None:
+        law = self.row.geometry
+        if law is None:
+            return
+        law.before(self._with_gradient(), self._geometry, self.param_groups[0].get("betas", (0.0,))[0])
+        if rising:
+            law.after(self._geometry)
+
+    def _refuse_unsupported_gradients(self) -> None:
+        for param in self._with_gradient():
+            if param.grad.is_sparse or param.is_complex():
+                raise EmoError(
+                    f"{type(self).__name__} got a sparse gradient or a complex parameter of shape"
+                    f" {tuple(param.shape)}; expected dense real ones. Use sparse=False in the embedding, or give"
+                    " that parameter to torch.optim.SparseAdam."
+                )
+
+    def _on(self, option: str) -> bool:
+        return bool(self.options.get(option, False))
+
+    @property
+    def _uses_shadow(self) -> bool:
+        return self.row.shadow.always or self._on("use_shadow")
+
+    # -- what can be seen ------------------------------------------------------------------------------------------
+
+    @property
+    def effective_lr(self) -> float:
+        """Step size used in the first parameter group at the last step; nan before the first."""
+        return self._rate.step if self._rate else math.nan
+
+    @property
+    def should_stop(self) -> bool:
+        """The hint that training may stop (upstream's name)."""
+        return bool(self._state.ready)
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps left out because of a non-finite loss."""
+        return int(self._state.skipped)
+
+    def signals(self) -> Signals | None:
+        """Returns what the last step saw and decided, or None before the first step."""
+        if self._rate is None:
+            return None
+        mix = max(self.row.shadow.mix(self._state.scalar), 0.0) if self._uses_shadow else None
+        signals = self.mechanism.signals(self._state, self._loss, self._rate, shadow_mix=mix)
+        return replace(signals, **self._moments.signals()) if self._moments else signals
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Adds a group; it shares the emotion of the others. Its `lr` becomes its scope."""
+        own = {k: v for k, v in param_group.items() if k in GROUP_OPTIONS and k in {*self.row.options, *self.row.dead}}
+        if not own.get("weight_decay"):
+            own.pop("weight_decay", None)  # Trainer gives every group one: 0 is no request where it is dead
+        self.row.resolve(own)
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        group.setdefault("scope", float(group["lr"]))
+        group["optimizer"] = self.row.key
+        self._publish_to(group)
+
+    def _write(self) -> None:
+        for tag, value in self.signals().log().items():
+            self.writer.add_scalar(tag, value, int(self._state.steps))
+
+    def _publish_to(self, group: dict) -> None:
+        group["emo"] = self._state.pack()
+        if self.row.geometry:
+            group["geometry"] = self._geometry.pack()
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Loads a state of the same row; `state_dict` is not changed.
+
+        Raises:
+            CheckpointError: the state belongs to another row, another version or another optimizer.
+        """
+        for group in state_dict.get("param_groups") or [{}]:
+            saved = group.get("optimizer", "another optimizer")
+            if saved != self.row.key or "emo" not in group:
+                raise CheckpointError(
+                    f"The saved optimizer state is of {saved}, this optimizer is {self.row.key}. Continue with"
+                    f" {saved}, or start {self.row.key} anew from the saved weights without the optimizer state."
+                )
+        super().load_state_dict(state_dict)
+        self._forget_step()
+        self._read_groups()
+
+    def _read_groups(self) -> None:
+        if not self.param_groups:
+            return
+        self._state = State.unpack(tuple(self.param_groups[0]["emo"]))
+        if self.row.geometry:
+            self._geometry = geometry.State(*self.param_groups[0]["geometry"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **super().__getstate__(),
+            **{name: getattr(self, name) for name in ("row", "options", "mechanism")},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "row" in state:  # unpickled or copied; load_state_dict passes the torch part only
+            self.writer = None
+            self._geometry = geometry.State()
+            self._forget_step()
+            self._read_groups()
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace(type(self).__name__, f"{type(self).__name__} {self.row.version}", 1)

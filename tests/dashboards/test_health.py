@@ -1,0 +1,86 @@
+from collections.abc import Iterable
+
+import pytest
+
+from emo_hf.dashboards import Recorder
+from emo_hf.dashboards.health import NEVER, RECENT, Health, advise_on_schedule
+from emo_hf.signals import Signals
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+
+def look(steps: Iterable[Signals], version: str = "3.9") -> None:
+    health = Health({"emo_version": version})
+    for step, signals in enumerate(steps, start=1):
+        health.look(step, signals)
+
+
+def test_a_healthy_training_says_nothing(make, caplog) -> None:
+    look([make(at_ceiling=float(step % 2)) for step in range(3 * RECENT)])
+    assert said(caplog) == []
+
+
+def test_pinned_at_the_ceiling_is_said_once_when_it_is_more_than_half(make, caplog) -> None:
+    calm, pinned = make(), make(at_ceiling=1.0)
+    look([calm] * RECENT + [pinned] * (RECENT // 2))
+    assert said(caplog) == []
+    look([calm] * RECENT + [pinned] * (RECENT + 50) + [calm] * RECENT + [pinned] * RECENT)
+    (message,) = said(caplog)
+    assert message.startswith(f"Step {RECENT + RECENT // 2 + 1}: the pulse was at its ceiling in 101 of the last 200")
+    assert "multiplier" in message
+
+
+def test_the_first_steps_alone_say_nothing_about_the_ceiling(make, caplog) -> None:
+    look([make(at_ceiling=1.0)] * (RECENT - 1))
+    assert said(caplog) == []
+
+
+def test_the_floor_is_said_at_once(make, caplog) -> None:
+    look([make(), make(), make(at_floor=1.0, pulse=1e-8), make(at_floor=1.0, pulse=1e-8)])
+    (message,) = said(caplog)
+    assert message.startswith("Step 3: the pulse is at its floor, 1e-08: ")
+
+
+@pytest.mark.parametrize(
+    ("ready_by_snr", "loss", "expected"), [(0.1, 2.0, 1), (-0.1, 2.0, 0), (0.1, 0.9 * NEVER * 0.04, 0)]
+)
+def test_a_stop_signal_out_of_reach(make, caplog, ready_by_snr: float, loss: float, expected: int) -> None:
+    steps = [make(ema_medium=loss, stop_margin_snr=ready_by_snr, stop_margin_loss=0.04 - loss)] * (RECENT + 10)
+    look(steps)
+    assert len(said(caplog)) == expected
+    if expected:
+        assert said(caplog)[0].startswith(f"Step {RECENT}: calm enough to stop, but")
+        assert "stopcoef = 0.04, and the loss is 2." in said(caplog)[0]
+
+
+def test_generations_without_margins_or_pulse(make, caplog) -> None:
+    look([make(stop_margin_snr=None, stop_margin_loss=None, at_ceiling=None, at_floor=None)] * (2 * RECENT), "3.6")
+    assert said(caplog) == []
+
+
+@pytest.mark.parametrize(("version", "expected"), [("3.1", 1), ("3.6", 0)])
+def test_the_shadow_that_shrinks_is_said_when_it_is_mixed_in(make, caplog, version: str, expected: int) -> None:
+    look([make(shadow_mix=None), make(shadow_mix=0.0)], version)
+    assert said(caplog) == []
+    look([make(shadow_mix=0.0), make(shadow_mix=0.2), make(shadow_mix=0.2)], version)
+    assert len(said(caplog)) == expected
+    assert all(message.startswith("Step 2: the shadow was mixed in.") for message in said(caplog))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [("constant", 100, 1), ("constant", 0, 0), ("constant_with_warmup", 100, 0), ("linear", 100, 0)],
+)
+def test_an_ignored_warmup(caplog, schedule: str, warmup: float, expected: int) -> None:
+    advise_on_schedule(schedule, warmup)
+    assert len(said(caplog)) == expected
+    assert all("constant_with_warmup" in message for message in said(caplog))
+
+
+def test_the_recorder_looks_at_every_step_of_a_window(tmp_path, make, caplog) -> None:
+    recorder = Recorder(tmp_path, 50_000, config={"emo_version": "3.9"})
+    recorder.write(1, make(at_floor=1.0, pulse=1e-8))
+    assert len(said(caplog)) == 1
+    recorder.close()

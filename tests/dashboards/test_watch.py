@@ -1,0 +1,198 @@
+"""The terminal view: what it follows, what it shows, and how it ends."""
+
+import io
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from recorded import row, write_cell, write_rows, write_run
+from rich.console import Console
+
+from emo_hf.cli import main
+from emo_hf.dashboards.metrics import METRICS
+from emo_hf.dashboards.watch import Follower, Sparkline, View, watch
+from emo_hf.errors import RecordError
+
+
+def seen(what: object, width: int = 80, **settings: object) -> str:
+    """What a terminal without colours shows."""
+    console = Console(file=io.StringIO(), width=width, **settings)
+    console.print(what)
+    return console.file.getvalue()
+
+
+def look(path: Path) -> str:
+    follower = Follower(path)
+    follower.look()
+    return seen(View(follower))
+
+
+def append(path: Path, *rows: dict) -> None:
+    with path.open("a") as file:
+        file.writelines(json.dumps(each) + "\n" for each in rows)
+
+
+def test_a_finished_run(tmp_path: Path) -> None:
+    text = look(write_run(tmp_path / "out", steps=1200))
+    assert text.startswith("out | emosens-3.9 | step 1,200 of 1,200 | finished")
+    lines = {line.split()[0]: line for line in text.splitlines()[2:]}
+    assert list(lines) == [
+        *("loss", "ema_short", "ema_medium", "ema_long", "scalar", "lr", "stop_margin_snr", "stop_margin_loss"),
+        "stop_share",
+    ]
+    assert re.search(r"lr\s+▁.*█\s+0.12\s+0.0001\s+0.12$", lines["lr"].rstrip())
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_a_run_under_way_says_how_long_it_takes(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "out", steps=60)
+    (folder / "emo_run.json").write_text(json.dumps({"total_steps": 60_060}))
+    assert "| step 60 of 60,060 | 0.01 s per step | 10 min left" in look(folder)
+
+
+def test_a_run_that_is_quiet(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, steps=60)
+    (folder / "emo_run.json").unlink()
+    then = time.time() - 7200
+    os.utime(folder / "emo_signals.jsonl", (then, then))
+    assert "| step 60 | nothing new for 2.0 h" in look(folder)
+
+
+def test_it_takes_in_what_is_appended(tmp_path: Path) -> None:
+    folder = write_cell(tmp_path, "emosens", 0, steps=5)
+    follower = Follower(folder)
+    follower.look()
+    assert follower.run.steps == 5
+    append(folder / "emo_signals.jsonl", row(6))
+    with (folder / "emo_signals.jsonl").open("a") as file:
+        file.write(json.dumps(row(7))[:50])  # torn
+    append(folder / "history.jsonl", {"step": 6, "loss": 0.5})
+    follower.look()
+    assert max(follower.run.series["emo/loss"]) == 6
+    assert follower.run.series["train/loss"][6] == 0.5
+    with (folder / "emo_signals.jsonl").open("a") as file:
+        file.write(json.dumps(row(7))[50:] + "\n")
+    follower.look()
+    assert max(follower.run.series["emo/loss"]) == 7
+
+
+def test_a_resumed_run_starts_over(tmp_path: Path) -> None:
+    folder = write_cell(tmp_path, "emosens", 0, steps=9)
+    follower = Follower(folder)
+    follower.look()
+    write_rows(folder / "part", [row(step, **{"emo/loss": 7.0}) for step in range(1, 12)])
+    (folder / "part").replace(folder / "emo_signals.jsonl")
+    follower.look()
+    assert follower.run.series["emo/loss"] == dict.fromkeys(range(1, 12), 7.0)
+    assert follower.run.series["train/loss"][9] == pytest.approx(1.91)
+
+
+def test_of_several_runs_the_newest_is_followed(tmp_path: Path) -> None:
+    then = time.time() - 100
+    for seed in (0, 1):
+        for file in write_cell(tmp_path, "emosens", seed).iterdir():
+            os.utime(file, (then + seed, then + seed))
+    follower = Follower(tmp_path)
+    follower.look()
+    assert follower.run.seed == 1
+    write_cell(tmp_path, "emosens", 2, steps=3)
+    follower.look()
+    assert (follower.run.seed, follower.run.steps) == (2, 3)
+
+
+def test_warnings(tmp_path: Path) -> None:
+    write_rows(tmp_path / "emo_signals.jsonl", [row(step, **{"emo/lr_at_ceiling": 1.0}) for step in range(1, 300)])
+    append(tmp_path / "emo_signals.jsonl", {**row(300), "emo/loss": None, "nonfinite": ["emo/loss"]})
+    text = " ".join(look(tmp_path).split())
+    assert "! emo/loss was not finite at 1 recorded steps, first at step 300." in text
+    assert "! The pulse is at its ceiling in 100% of the steps." in text
+    assert "▁x nan " in text  # in the line of the loss
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "shown"),
+    [
+        ("emo/lr", [1e-5, 1e-4, 1e-3], "▁▅█"),  # logarithmic
+        ("emo/loss", [-1.0, 0.0, 1.0], "▁▅█"),  # has no logarithm
+        ("emo/scalar", [-1.0, 0.0, 1.0], "▁▅█"),
+        ("emo/scalar", [0.0, 0.1], "▁█"),
+        ("emo/noise", [0.5, 0.6], "▅▅"),  # from 0 to 1
+        ("emo/ema_gap", [1.0, 1.0], "▅▅"),
+        ("emo/ema_gap", [0.0, float("nan"), 1.0], "▁x█"),
+        ("emo/ema_gap", [0.0] * 200 + [1.0] * 200, "▁" * 5 + "█" * 5),
+        ("emo/ema_gap", [float("nan")], "x"),
+    ],
+)
+def test_sparklines(key: str, values: list[float], shown: str) -> None:
+    assert seen(Sparkline(values, METRICS[key]), width=10).strip() == shown
+
+
+def test_a_terminal_that_knows_ascii_only(tmp_path: Path) -> None:
+    follower = Follower(write_run(tmp_path))
+    follower.look()
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    Console(file=file, width=80).print(View(follower))
+    file.flush()
+    assert b"#" in file.buffer.getvalue()
+
+
+def test_what_cannot_be_watched(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO())
+    with pytest.raises(RecordError, match="is no folder"):
+        watch(tmp_path / "nothing", console)
+    with pytest.raises(RecordError, match="holds no step yet"):
+        watch(tmp_path, console, once=True)
+    (tmp_path / "emo_signals.jsonl").write_text("nonsense\n")
+    with pytest.raises(RecordError, match="line 1"):
+        watch(tmp_path, console, once=True)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", str(write_run(tmp_path / "out")), "--once"]) == 0
+    assert "step 60 of 60 | finished" in capsys.readouterr().out
+    assert main(["watch", str(tmp_path / "nothing")]) == 2
+
+
+LIVE = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from emo_hf.dashboards.watch import watch
+watch(Path(sys.argv[1]), Console(width=80))
+"""
+
+
+def test_live_until_it_is_interrupted(alone, tmp_path: Path) -> None:
+    """In a terminal of its own: it waits, shows what comes, and leaves the last view behind."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm"}
+    process = subprocess.Popen(alone(LIVE, tmp_path), stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    try:
+        until(ours, "Waiting for the first step")
+        write_cell(tmp_path, "emosens", 3, steps=5)
+        until(ours, "step 5 of 5 | finished")
+        process.send_signal(signal.SIGINT)
+        until(ours, "\x1b[?1049l")  # the end of the alternate screen
+        until(ours, "step 5 of 5")
+        assert process.wait(timeout=10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def until(terminal: int, text: str) -> None:
+    """Reads a terminal up to a text."""
+    shown, end = b"", time.monotonic() + 30
+    while not shown.endswith(text.encode()):
+        assert time.monotonic() < end, shown
+        if select.select([terminal], [], [], 0.2)[0]:
+            shown += os.read(terminal, 1)

@@ -1,0 +1,90 @@
+"""From summaries to a table, and from a training to its summary."""
+
+import json
+import math
+
+import pytest
+
+from emo_hf.errors import RecipeError
+from emo_hf.lab import child, load, results
+from emo_hf.lab.results import Stat
+
+
+def summary(arm: str, **changes) -> dict:
+    return {
+        "arm": arm,
+        "optimizer": "emosens-3.9",
+        "accuracy": 0.5,
+        "eval_loss": 1.0,
+        "step_size_median": 1e-4,
+        "seconds": 10.0,
+        "tuning": "untuned",
+        **changes,
+    }
+
+
+def test_table():
+    rows = results.table([summary("b", accuracy=0.4), summary("a", eval_loss=None), summary("b", accuracy=0.6)])
+    assert [(row.arm, row.n) for row in rows] == [("b", 2), ("a", 1)]
+    assert rows[0].accuracy == Stat(0.5, pytest.approx(math.sqrt(0.02)))
+    assert rows[1].accuracy == Stat(0.5, None)  # one seed has no standard deviation
+    assert rows[1].eval_loss == Stat(None, None)  # it was not finite
+    assert results.table([]) == []
+
+
+def test_read(tmp_path):
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders[:2]:
+        folder.mkdir()
+    (folders[0] / "summary.json").write_text(json.dumps(summary("a")))
+    assert results.read(folders) == [summary("a")]
+    (folders[1] / "summary.json").write_text("{")
+    with pytest.raises(RecipeError, match="is no summary"):
+        results.read(folders)
+
+
+def test_numbers_that_json_lacks():
+    row = {"a": 1.0, "b": math.nan, "c": -math.inf, "d": "x"}
+    assert child.finite(row) == {"a": 1.0, "b": None, "c": None, "d": "x", "nonfinite": ["b", "c"]}
+    assert child.finite({"a": 1.0}) == {"a": 1.0}
+
+
+def test_summary_is_whole_or_absent(tmp_path):
+    path = tmp_path / "summary.json"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        child.write_json(path, {"a": math.nan})
+    assert not path.exists()
+    child.write_json(path, {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_no_secrets_in_env(monkeypatch):
+    for name in ("WANDB_API_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, "sesame-0123")
+    found = child.environment()
+    assert found["packages"]["torch"]
+    assert "sesame" not in json.dumps(found)
+
+
+def test_trainer_gets_the_arm(recipe, write, tmp_path):
+    recipe["arms"]["emosens"] |= {
+        "lr": 5e-5,  # Trainer's default: still not taken for "unset"
+        "options": {"betas": [0.8, 0.9], "use_shadow": True},
+        "schedule": "cosine",
+        "warmup": 0.5,
+        "weight_decay": 0.1,
+    }
+    recipe["arms"]["adamw"]["lr"] = 3e-4
+    emo, _, adamw, _ = load.recipe(write(recipe)).cells("smoke")
+    args = child.arguments(emo, tmp_path, 32, "none")
+    assert args.max_steps == 4
+    assert args.warmup_steps == 2
+    assert args.optim_args == "lr=5e-05,beta1=0.8,beta2=0.9,use_shadow=True"
+    from emo_hf.hf.optim import class_and_kwargs
+
+    kwargs = class_and_kwargs(args)[1]
+    assert kwargs == {"version": "3.9", "lr": 5e-5, "betas": (0.8, 0.9), "use_shadow": True}
+    assert (args.lr_scheduler_type, args.weight_decay, args.report_to) == ("cosine", 0.1, [])
+    args = child.arguments(adamw, tmp_path, 33, "none")
+    assert (args.optim, args.optim_args, args.learning_rate, args.max_steps) == ("adamw_torch", None, 3e-4, 5)

@@ -1,0 +1,135 @@
+"""Who may import whom, and what the package shows."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import emo_hf
+from emo_hf import errors
+
+PACKAGE = Path(emo_hf.__file__).parent
+LAWS = {"emotion", "pulse", "mechanism", "updates", "shadow", "geometry", "moments", "quirks", "row"}
+CORE = {*LAWS, "optimizer", "catalog", "scheduler"}
+# Each part and the parts it may import; all may import EVERYWHERE.
+ALLOWED = {
+    "emotion": set(),
+    "pulse": {"emotion"},
+    "mechanism": {"pulse", "emotion"},
+    "updates": set(),
+    "shadow": {"pulse", "emotion"},
+    "geometry": set(),
+    "moments": {"geometry"},
+    "quirks": set(),
+    "row": {"mechanism", "updates", "shadow", "geometry", "emotion"},
+    "optimizer": {"row", "mechanism", "updates", "geometry", "moments", "emotion"},
+    "scheduler": {"optimizer", "mechanism", "emotion"},
+    "catalog": {"optimizer", *LAWS},
+    "dashboards": set(),
+    "hf": {"catalog", "optimizer", "row", "scheduler", "mechanism", "dashboards"},
+    "launch": {"__init__"},
+    "lab": {"hf", "dashboards", "__init__", *CORE},
+    "cli": {"lab", "hf", "catalog", "dashboards", "__init__"},
+    "__main__": {"cli"},
+    "__init__": {"hf", "catalog", "optimizer", "scheduler"},
+    "signals": set(),
+    "errors": set(),
+}
+EVERYWHERE = {"errors", "signals"}
+VENDORS = {"wandb", "wandb_workspaces", "trackio", "tensorboard", "mlflow", "comet_ml"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it. ``from emo_hf import x`` counts as emo_hf.x if x is a part."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            of_package = node.module == "emo_hf"
+            found |= {f"emo_hf.{alias.name}" for alias in node.names} if of_package else {node.module}
+    return {"emo_hf.__init__" if is_name_of_package(name) else name for name in found}
+
+
+def is_name_of_package(name: str) -> bool:
+    return name == "emo_hf" or (name.startswith("emo_hf.") and name.split(".")[1] not in ALLOWED)
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+def of_top(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
+@every_file
+def test_imports_point_one_way(path):
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("emo_hf.")}
+    part = part_of(path)
+    assert own - EVERYWHERE - {part} <= ALLOWED[part]
+
+
+def test_every_part_has_a_rule_and_the_rules_have_no_cycle():
+    assert {part_of(path) for path in FILES} == set(ALLOWED)
+    order = []
+    while len(order) < len(ALLOWED):
+        free = [part for part, needs in ALLOWED.items() if part not in order and needs <= {*order, *EVERYWHERE}]
+        assert free, f"a cycle among {set(ALLOWED) - set(order)}"
+        order += free
+
+
+@every_file
+def test_who_touches_what_from_outside(path):
+    part, top = part_of(path), of_top(path)
+    if part in ("emotion", "pulse"):
+        assert top <= {"math", "dataclasses", "collections", "typing", "emo_hf"}
+    if part in CORE:
+        assert top <= {"torch", "emo_hf", *sys.stdlib_module_names}
+    if part != "dashboards":
+        assert not top & VENDORS
+    if path.name != "figures.py":
+        assert "matplotlib" not in top
+
+
+def test_what_the_package_shows_is_sorted_and_there():
+    for module in (emo_hf, sys.modules["emo_hf.hf"], sys.modules["emo_hf.dashboards"]):
+        assert sorted(module.__all__) == module.__all__
+        assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_every_error_is_an_emo_error_and_in_the_tree():
+    found = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__]
+    assert len(found) > 5
+    for cls in found:
+        assert issubclass(cls, errors.EmoError)
+        assert cls.__doc__
+        if cls is not errors.EmoError:
+            builtin = cls.__mro__[2].__name__
+            assert f"{cls.__name__} ({builtin})" in errors.__doc__
+
+
+def test_the_core_runs_without_transformers():
+    """The core's modules, put into an empty package, build and step an optimizer without importing transformers."""
+    code = f"""
+import sys, types
+package = types.ModuleType("emo_hf")
+package.__path__ = [{str(PACKAGE)!r}]
+sys.modules["emo_hf"] = package
+import torch
+from emo_hf import catalog
+p = torch.nn.Parameter(torch.ones(3))
+p.grad = torch.ones(3)
+catalog.build("emosens", [p]).step(loss=1.0)
+assert p.lt(1).all()
+assert not {{"transformers", "wandb", "matplotlib", "datasets"}} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

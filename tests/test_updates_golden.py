@@ -1,0 +1,45 @@
+"""Parameters agree with the released code, for every row of the catalog."""
+
+import pytest
+import torch
+import traces
+
+from emo_hf import catalog
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*shrinks the weights:UserWarning")  # 3.1 with shadow
+FLOAT32_EPS = torch.finfo(torch.float32).eps
+
+
+def tolerance(row, dtype: torch.dtype, step: int, largest: float) -> float:
+    if dtype == torch.float32:
+        return (1 + step) * FLOAT32_EPS * largest  # the start is rounded, and every weight twice per step
+    return 1e-7 if row.name == "emoclan" else 1e-9  # the released EmoClan keeps part of its state in float32
+
+
+def test_every_recorded_optimizer_is_in_the_catalog():
+    recorded = traces.names("updates")
+    assert recorded == sorted(row.key for row in catalog.rows())
+    assert len(recorded) == 35
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("row", catalog.rows(), ids=lambda row: row.key)
+def test_parameters_are_those_of_the_released_code(row, dtype):
+    checked = 0
+    for run in traces.load(f"updates/{row.key}")["runs"]:
+        params = traces.parameters(run, dtype)
+        optimizer = catalog.build(row.key, params.values(), **traces.options(row, run))
+        for step in traces.replay(optimizer, params, run["losses"]):
+            largest = max(p.abs().max().item() for p in params.values())
+            off = traces.distance(params, run["params"][str(step)])
+            assert off < tolerance(row, dtype, step, largest), (run["losses"], run["options"], step)
+            checked += 1
+    assert checked == len(traces.CHECKPOINTS) * (4 if row.shadow.always else 8)
+
+
+@pytest.mark.parametrize("row", catalog.rows(), ids=lambda row: row.key)
+def test_defaults_are_those_of_the_released_code_without_the_dead_arguments(row):
+    recorded = traces.load(f"updates/{row.key}")["defaults"]
+    assert set(row.dead) < set(recorded)
+    acting = {name: tuple(v) if isinstance(v, list) else v for name, v in recorded.items() if name not in row.dead}
+    assert dict(row.defaults) == acting
