@@ -1,6 +1,7 @@
 """Emotion-driven optimizers for the Hugging Face Trainer. Importing this package registers their names.
 
 TrainingArguments(optim="emosens")      with Trainer, EmoTrainer or any Trainer after `attach(trainer)`
+EmoTrainingArguments(emo_stopcoef=0.3)  the same with typed options
 TrainingArguments(lr_scheduler_type="emopulse")                   the emotion drives any other optimizer, as EmoPulse
 EmoSens(model.parameters())             in a loop of your own: ``optimizer.step(loss=loss)``
 """
@@ -19,13 +20,22 @@ from emo_hf.catalog import (
     EmoZeal,
 )
 from emo_hf.errors import EmoError
-from emo_hf.hf import EmotionCallback, EmoTrainer, EmoTrainerMixin, attach, register
+from emo_hf.hf import (
+    EmoArgumentsMixin,
+    EmotionCallback,
+    EmoTrainer,
+    EmoTrainerMixin,
+    EmoTrainingArguments,
+    attach,
+    register,
+)
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.scheduler import EmoPulse
 from emo_hf.signals import Signals
 
 __all__ = [
     "EmoAiry",
+    "EmoArgumentsMixin",
     "EmoCats",
     "EmoClan",
     "EmoError",
@@ -39,6 +49,7 @@ __all__ = [
     "EmoTion",
     "EmoTrainer",
     "EmoTrainerMixin",
+    "EmoTrainingArguments",
     "EmoVoid",
     "EmoZeal",
     "EmotionCallback",

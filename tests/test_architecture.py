@@ -29,7 +29,7 @@ ALLOWED = {
     "scheduler": {"optimizer", "mechanism", "emotion"},
     "catalog": {"optimizer", *LAWS},
     "dashboards": set(),
-    "hf": {"catalog", "optimizer", "row", "scheduler", "mechanism", "dashboards"},
+    "hf": {"catalog", "optimizer", "row", "scheduler", "mechanism", "emotion", "dashboards"},
     "launch": {"__init__"},
     "lab": {"hf", "dashboards", "__init__", *CORE},
     "cli": {"lab", "hf", "catalog", "dashboards", "__init__"},

@@ -3,11 +3,22 @@
 import os
 
 from emo_hf.hf import optim, schedule, trainer
+from emo_hf.hf.arguments import EmoArgumentsMixin, EmoTrainingArguments
 from emo_hf.hf.callback import EmotionCallback
 from emo_hf.hf.feed import LossFeed
 from emo_hf.hf.trainer import EmoTrainer, EmoTrainerMixin, attach
 
-__all__ = ["EmoTrainer", "EmoTrainerMixin", "EmotionCallback", "LossFeed", "attach", "register"]
+__all__ = [
+    "EmoArgumentsMixin",
+    "EmoTrainer",
+    "EmoTrainerMixin",
+    "EmoTrainingArguments",
+    "EmotionCallback",
+    "LossFeed",
+    "attach",
+    "register",
+    "unregister",
+]
 
 
 def register() -> None:
@@ -21,3 +32,13 @@ def register() -> None:
         schedule.register()
     if os.environ.get("EMO_HF_PATCH") != "0":
         trainer.install_wrap()
+
+
+def unregister() -> None:
+    """Leaves transformers and accelerate as they were before `register`; `EmoTrainer` and `attach` still work.
+
+    What another package has wrapped since stays in place. Calling it again changes nothing.
+    """
+    trainer.remove_wrap()
+    schedule.unregister()
+    optim.unregister()

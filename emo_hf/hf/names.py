@@ -30,5 +30,16 @@ def add_members(enumeration: EnumMeta, values: Iterable[str]) -> None:
             raise ValueError(f"{enumeration.__name__} ignores its new member {value!r}")
 
 
+def remove_members(enumeration: EnumMeta, values: Iterable[str]) -> None:
+    """Takes those of ``values`` out again that `add_members` has added."""
+    for value in values:
+        member = enumeration._value2member_map_.get(value)
+        if member is None or "__reduce_ex__" not in vars(member):
+            continue
+        enumeration._member_names_.remove(value)
+        del enumeration._member_map_[value], enumeration._value2member_map_[value]
+        type.__delattr__(enumeration, value)
+
+
 def _reduce(value: str, protocol: int | None = None) -> tuple[type[str], tuple[str]]:
     return str, (value,)

@@ -7,6 +7,7 @@ wrapped once. Trainer's other optimizers are not touched.
 What reaches the optimizer, the strongest first:
 
     optim_args="stopcoef=0.1,use_shadow=true,beta2=0.99"      names and types of the catalog row's options
+    emo_stopcoef=0.1, ...                                     the same of `EmoTrainingArguments`; not both
     learning_rate, adam_beta1, adam_beta2, adam_epsilon       where they differ from the defaults of type(args)
     the catalog row's own defaults
 
@@ -25,12 +26,15 @@ from transformers.training_args import OptimizerNames
 
 from emo_hf import catalog
 from emo_hf.errors import OptionError, RegistrationError, did_you_mean
-from emo_hf.hf.names import add_members
+from emo_hf.hf.names import add_members, remove_members
 
 logger = logging.getLogger(__name__)
 
 # fields of TrainingArguments -> options of a catalog row
 FIELDS = {"learning_rate": "lr", "adam_beta1": "beta1", "adam_beta2": "beta2", "adam_epsilon": "eps"}
+
+# fields of EmoTrainingArguments that are options of a catalog row
+EMO_FIELDS = ("emo_version", "emo_use_shadow", "emo_stopcoef", "emo_branch", "emo_on_nonfinite_loss")
 
 # Below it a multiplier is nearly always a learning rate meant for AdamW; 0.01 is the smallest recommended one.
 LEAST_MULTIPLIER = 1e-2
@@ -69,14 +73,30 @@ def _add_handlers(values: Iterable[str]) -> None:
         trainer_optimizer._OPTIMIZER_HANDLERS[value] = _handle
 
 
+def unregister() -> None:
+    """Undoes `register`. Calling it again changes nothing."""
+    remove_members(OptimizerNames, names())
+    try:
+        from transformers import trainer_optimizer
+    except ImportError:
+        getter = Trainer.get_optimizer_cls_and_kwargs
+        if hasattr(getter, "emo_hf_wraps"):
+            Trainer.get_optimizer_cls_and_kwargs = getter.emo_hf_wraps
+        return
+    for value in names():
+        if trainer_optimizer._OPTIMIZER_HANDLERS.get(value) is _handle:
+            del trainer_optimizer._OPTIMIZER_HANDLERS[value]
+
+
 def _handle(context: Any) -> tuple[type, dict[str, Any]]:
     return class_and_kwargs(context.args)
 
 
 def _wrap_getter(values: frozenset[str]) -> None:
-    original = Trainer.get_optimizer_cls_and_kwargs
-    if hasattr(original, "emo_hf_wraps"):
+    if hasattr(Trainer.get_optimizer_cls_and_kwargs, "emo_hf_wraps"):
         return
+    static = vars(Trainer)["get_optimizer_cls_and_kwargs"]  # to put back the very object
+    original = static.__func__
 
     @functools.wraps(original)
     def get_optimizer_cls_and_kwargs(args: TrainingArguments, *rest: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -84,7 +104,7 @@ def _wrap_getter(values: frozenset[str]) -> None:
             return class_and_kwargs(args)
         return original(args, *rest, **kwargs)
 
-    get_optimizer_cls_and_kwargs.emo_hf_wraps = original
+    get_optimizer_cls_and_kwargs.emo_hf_wraps = static
     Trainer.get_optimizer_cls_and_kwargs = staticmethod(get_optimizer_cls_and_kwargs)
 
 
@@ -92,16 +112,55 @@ def class_and_kwargs(args: TrainingArguments) -> tuple[type, dict[str, Any]]:
     """Returns the optimizer class that ``args.optim`` names and its keyword arguments.
 
     Raises:
-        OptionError: ``args.optim_args`` holds an unknown option or a value of the wrong type.
-        UnknownOptimizerError: it asks for a version that does not exist.
+        OptionError: ``args.optim_args`` or an ``emo_*`` field holds an unknown option or a value of the wrong type.
+        UnknownOptimizerError: they ask for a version that does not exist.
     """
-    given = _parse(args.optim_args)
-    row = _find_row(OptimizerNames(args.optim).value, given.pop("version", None))
-    settable = _settable(row)
-    chosen = {**_from_fields(args, row, settable), **{k: _typed(row, settable, k, v) for k, v in given.items()}}
+    row, written = _read_options(args)
+    chosen = {**_from_fields(args, row, _settable(row)), **written}
     if args.process_index == 0:
         _advise(args, row, chosen.get("lr", row.options["lr"]))
     return catalog.optimizer_class(row.name), {"version": row.version, **_with_tuples(row, chosen)}
+
+
+def check(args: TrainingArguments) -> None:
+    """Raises what `class_and_kwargs` would, before there is a model; and if ``emo_*`` options are without effect."""
+    name, given = OptimizerNames(args.optim).value, _emo_options(args)
+    if name in names():
+        row, written = _read_options(args)
+        row.resolve(_with_tuples(row, written))
+    elif given:
+        raise OptionError(
+            f"{_spell(given)}: no effect with optim={name!r}, which no emotion drives. Remove it, or choose one of "
+            f"{', '.join(catalog.families())}. (Under lr_scheduler_type='emopulse', use lr_scheduler_kwargs.)"
+        )
+
+
+def _emo_options(args: TrainingArguments) -> dict[str, Any]:
+    """Returns option -> value of the ``emo_*`` fields that are set; a plain TrainingArguments has none."""
+    values = {name.removeprefix("emo_"): getattr(args, name, None) for name in EMO_FIELDS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _spell(given: dict[str, Any]) -> str:
+    return ", ".join(f"emo_{name}={value!r}" for name, value in given.items())
+
+
+def _read_options(args: TrainingArguments) -> tuple[catalog.Row, dict[str, Any]]:
+    """Returns the row that ``args`` name, and the options written for it in ``optim_args`` and ``emo_*`` fields."""
+    texts, given = _parse(args.optim_args), _emo_options(args)
+    if twice := {name: value for name, value in given.items() if name in texts}:
+        raise OptionError(
+            f"{_spell(twice)} and optim_args={args.optim_args!r} set the same option: keep one of the two."
+        )
+    versions = [options.pop("version") for options in (texts, given) if "version" in options]
+    row = _find_row(OptimizerNames(args.optim).value, *versions)
+    settable = _settable(row)
+    if unknown := {name: value for name, value in given.items() if name not in settable}:
+        raise OptionError(
+            f"{_spell(unknown)}: {row.key} has no such option. Its options: {', '.join(sorted(settable))}. "
+            "Remove it, or choose another optim or emo_version."
+        )
+    return row, {**given, **{name: _typed(row, settable, name, text) for name, text in texts.items()}}
 
 
 def _parse(optim_args: str | None) -> dict[str, str]:
@@ -114,12 +173,12 @@ def _parse(optim_args: str | None) -> dict[str, str]:
     return given
 
 
-def _find_row(name: str, version: str | None) -> catalog.Row:
+def _find_row(name: str, version: str | None = None) -> catalog.Row:
     row = catalog.find(name)
     if version is None or version == row.version:
         return row
     if name == row.key:
-        raise OptionError(f"optim={name!r} and optim_args version={version} contradict each other: drop one of them.")
+        raise OptionError(f"optim={name!r} and version {version} contradict each other: drop one of them.")
     return catalog.find(name, version)
 
 
@@ -185,13 +244,15 @@ def _typed(row: catalog.Row, settable: dict[str, Any], key: str, text: str) -> b
 def _advise(args: TrainingArguments, row: catalog.Row, lr: float) -> None:
     if row.lr_is_multiplier and 0 < lr < LEAST_MULTIPLIER:
         logger.warning(
-            "The learning rate is a multiplier for %s: %g means a step of about %g. Leave learning_rate unset for %g.",
+            "The learning rate is a multiplier for %s: %g means a step of about %g. Leave learning_rate unset for %g, "
+            "or give it to args.set_optimizer(), which otherwise sets 5e-05.",
             row.key,
             lr,
             lr * 1e-4,
             row.options["lr"],
         )
-    if args.lr_scheduler_type == SchedulerType.LINEAR:
+    by_default = any(field.name == "lr_scheduler_type" and field.default == "linear" for field in fields(args))
+    if by_default and args.lr_scheduler_type == SchedulerType.LINEAR:
         _say_linear()
 
 

@@ -12,7 +12,7 @@ from transformers import optimization
 from transformers.trainer_utils import SchedulerType
 
 from emo_hf.errors import RegistrationError
-from emo_hf.hf.names import add_members
+from emo_hf.hf.names import add_members, remove_members
 from emo_hf.scheduler import NAME, EmoPulse
 
 
@@ -31,6 +31,13 @@ def register() -> None:
             " Install a supported transformers; or set EMO_HF_REGISTER=0, which leaves the names out, and pass"
             " Trainer(optimizers=(optimizer, emo_hf.EmoPulse(optimizer)))."
         ) from error
+
+
+def unregister() -> None:
+    """Undoes `register`. Calling it again changes nothing."""
+    if optimization.TYPE_TO_SCHEDULER_FUNCTION.get(NAME) is _make:
+        del optimization.TYPE_TO_SCHEDULER_FUNCTION[NAME]
+    remove_members(SchedulerType, [NAME])
 
 
 def _make(

@@ -18,6 +18,7 @@ import torch
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 
+from emo_hf.hf.arguments import callback_options
 from emo_hf.hf.callback import EmotionCallback, lr_used
 from emo_hf.hf.feed import LossFeed, find_optimizer
 from emo_hf.hf.schedule import find_pulse
@@ -87,7 +88,7 @@ def connect(trainer: Trainer) -> None:
     callbacks = trainer.callback_handler.callbacks
     callback = next((each for each in callbacks if isinstance(each, EmotionCallback)), None)
     if callback is None:
-        callback = EmotionCallback()
+        callback = EmotionCallback(**callback_options(trainer.args))
         trainer.add_callback(callback)
     callback.tensorboard = next((each for each in callbacks if isinstance(each, TensorBoardCallback)), None)
     callback.prepare(trainer.args)
