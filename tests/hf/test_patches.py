@@ -1,0 +1,91 @@
+"""What emo_hf changes in transformers, accelerate and torch: these few things, and `unregister` takes them back."""
+
+import enum
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+from packaging.version import Version
+
+import emo_hf
+from emo_hf.hf import names
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SENTENCES = Path(emo_hf.__file__).parent / "lab" / "data" / "sentences.tsv"
+OLD = Version(transformers.__version__) < Version("5.2")  # no table of handlers: the getter is wrapped
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory):
+    """One process for all of it: importing cannot be undone in this one."""
+    result = subprocess.run(
+        [sys.executable, str(HERE / "patches_script.py"), str(SENTENCES)],
+        cwd=tmp_path_factory.mktemp("patches"),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_only_these_attributes_of_classes_change(facts):
+    getter = ["Trainer.get_optimizer_cls_and_kwargs"] if OLD else []
+    assert facts["changed_classes"] == ["Trainer.create_optimizer", *getter]
+
+
+def test_tables_only_grow(facts):
+    added = {f"OptimizerNames.{name}" for name in emo_hf.hf.optim.names()} | {"SchedulerType.emopulse"}
+    maps = {
+        f"{enumeration}.{table}"
+        for enumeration in ("OptimizerNames", "SchedulerType")
+        for table in ("_member_map_", "_member_names_", "_value2member_map_")
+    }
+    handlers = set() if OLD else {"handlers"}
+    assert {*facts["changed_tables"]} == added | maps | handlers | {"schedulers"}
+    assert facts["only_added"]
+
+
+def test_every_other_optim_string_builds_the_same(facts):
+    assert facts["optimizers"] == {}
+    # The others need packages or devices that may not be here: then the same error before and after.
+    assert {"adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"} <= {*facts["built"]}
+
+
+def test_adamw_trains_the_same_and_gets_no_callback(facts):
+    assert facts["same_training"]
+    assert facts["same_after"]
+    assert "EmotionCallback" not in facts["callbacks"]
+    assert facts["trained"] == "EmotionCallback"  # which an emo optimizer gets
+
+
+def test_registering_again_changes_nothing(facts):
+    assert facts["again"] == []
+
+
+def test_unregister_leaves_everything_as_it_was(facts):
+    assert facts["unregistered"] == facts["unregistered_again"] == []
+    assert facts["rejected"] == [True, True]
+    assert "emosens" in facts["error"]
+
+
+def test_it_can_be_registered_after_that(facts):
+    assert facts["registered_again"] == []
+
+
+def test_members_of_others_stay(monkeypatch):
+    class Names(str, enum.Enum):
+        ADAMW = "adamw"
+
+    names.add_members(Names, ["emosens", "adamw"])
+    names.remove_members(Names, ["emosens", "adamw", "gone"])
+    assert Names.__members__ == {"ADAMW": Names.ADAMW}
+    assert Names("adamw") is Names.ADAMW
+    with pytest.raises(ValueError, match="emosens"):
+        Names("emosens")
