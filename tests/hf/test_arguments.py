@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pickle
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -21,6 +22,7 @@ from emo_hf.hf.arguments import callback_options
 from emo_hf.hf.optim import EMO_FIELDS, class_and_kwargs
 from emo_hf.row import CHOICES
 
+ROOT = Path(__file__).parents[2]
 OPTIONS = {
     "optim": "emocats",
     "emo_version": "3.8",
@@ -64,11 +66,12 @@ def test_defaults_that_differ_are_listed(make_emo_args):
 
 
 def test_every_option_is_typed_and_documented():
-    types = get_type_hints(EmoTrainingArguments)
+    table, types = (ROOT / "docs" / "arguments.md").read_text(encoding="utf-8"), get_type_hints(EmoTrainingArguments)
     added = {each.name: each for each in dataclasses.fields(EmoTrainingArguments) if each.name.startswith("emo_")}
     assert {*added} == {*EMO_FIELDS, "emo_stop", "emo_stop_patience"}
     for name, each in added.items():
         assert f"{name}: " in EmoArgumentsMixin.__doc__
+        assert f"\n| `{name}` | " in table
         assert each.metadata["help"].endswith(".")
         assert "%" not in each.metadata["help"]  # argparse would format it
     for name, choices in CHOICES.items():

@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
+from accelerate import Accelerator
 from packaging.version import Version
 
 import emo_hf
+from emo_hf import catalog
 from emo_hf.hf import names
+from emo_hf.hf.feed import await_accelerator, stop_feeding
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -79,7 +83,23 @@ def test_it_can_be_registered_after_that(facts):
     assert facts["registered_again"] == []
 
 
-def test_members_of_others_stay(monkeypatch):
+def test_backward_is_wrapped_once_for_all_who_wait_and_given_back():
+    backward = Accelerator.backward
+    waiting = [catalog.build("emosens", [torch.nn.Parameter(torch.ones(()))]) for _ in range(2)]
+    try:
+        await_accelerator(waiting[0])
+        wrapped = Accelerator.backward
+        await_accelerator(waiting[1])
+        assert Accelerator.backward is wrapped is not backward
+        stop_feeding(waiting[0])
+        assert Accelerator.backward is wrapped
+    finally:
+        for optimizer in [*waiting, *waiting]:
+            stop_feeding(optimizer)
+    assert Accelerator.backward is backward
+
+
+def test_members_of_others_stay():
     class Names(str, enum.Enum):
         ADAMW = "adamw"
 
