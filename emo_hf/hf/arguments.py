@@ -45,7 +45,7 @@ class EmoArgumentsMixin:
         emo_branch: Which average of the loss decides: "rounding" (as released), "quieter" (as documented) or "long".
         emo_on_nonfinite_loss: "raise" ends the training at a NaN or infinite loss, "skip" leaves the step out.
         emo_stop: What to do when the stop signal comes up: "log" it, "save" a checkpoint, or "stop" the training.
-        emo_stop_patience: Number of steps with the signal up that ``emo_stop`` waits for, at least 1.
+        emo_stop_patience: Number of steps in a row with the signal up that ``emo_stop`` waits for, at least 1.
 
     None stands for the optimizer's own default.
 
@@ -78,7 +78,7 @@ class EmoArgumentsMixin:
         default="log", metadata={"help": "What to do when the stop signal comes up: log it, save a checkpoint, stop."}
     )
     emo_stop_patience: int = field(
-        default=1, metadata={"help": "Number of steps with the stop signal up that emo_stop waits for."}
+        default=1, metadata={"help": "Number of steps in a row with the stop signal up that emo_stop waits for."}
     )
 
     def __post_init__(self) -> None:
