@@ -134,9 +134,8 @@ class EmoTrainingArguments(EmoArgumentsMixin, TrainingArguments):
 def callback_options(args: TrainingArguments) -> dict[str, Any]:
     """Returns the options of `EmotionCallback` that ``args`` set: none, if it is a plain TrainingArguments."""
     options = {"on_ready": "emo_stop", "patience": "emo_stop_patience"}
-    chosen = {name: getattr(args, field, None) for name, field in options.items()}
     return {
-        name: value
-        for name, value in chosen.items()
-        if value not in (None, getattr(EmoArgumentsMixin, options[name]))  # the default is the callback's as well
+        option: getattr(args, name)
+        for option, name in options.items()
+        if getattr(args, name, None) not in (None, getattr(EmoArgumentsMixin, name))  # its default is the callback's
     }

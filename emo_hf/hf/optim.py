@@ -39,6 +39,8 @@ EMO_FIELDS = ("emo_version", "emo_use_shadow", "emo_stopcoef", "emo_branch", "em
 # Below it a multiplier is nearly always a learning rate meant for AdamW; 0.01 is the smallest recommended one.
 LEAST_MULTIPLIER = 1e-2
 
+_getter: list[Any] = []  # our Trainer.get_optimizer_cls_and_kwargs and the staticmethod it replaces
+
 
 def names() -> list[str]:
     """Returns every string that ``optim`` accepts for our optimizers: families and pinned versions."""
@@ -79,9 +81,7 @@ def unregister() -> None:
     try:
         from transformers import trainer_optimizer
     except ImportError:
-        getter = Trainer.get_optimizer_cls_and_kwargs
-        if hasattr(getter, "emo_hf_wraps"):
-            Trainer.get_optimizer_cls_and_kwargs = getter.emo_hf_wraps
+        _unwrap_getter()
         return
     for value in names():
         if trainer_optimizer._OPTIMIZER_HANDLERS.get(value) is _handle:
@@ -93,10 +93,9 @@ def _handle(context: Any) -> tuple[type, dict[str, Any]]:
 
 
 def _wrap_getter(values: frozenset[str]) -> None:
-    if hasattr(Trainer.get_optimizer_cls_and_kwargs, "emo_hf_wraps"):
+    original = Trainer.get_optimizer_cls_and_kwargs
+    if hasattr(original, "emo_hf_wraps"):  # also if another package has wrapped ours, with functools.wraps
         return
-    static = vars(Trainer)["get_optimizer_cls_and_kwargs"]  # to put back the very object
-    original = static.__func__
 
     @functools.wraps(original)
     def get_optimizer_cls_and_kwargs(args: TrainingArguments, *rest: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -104,8 +103,14 @@ def _wrap_getter(values: frozenset[str]) -> None:
             return class_and_kwargs(args)
         return original(args, *rest, **kwargs)
 
-    get_optimizer_cls_and_kwargs.emo_hf_wraps = static
+    get_optimizer_cls_and_kwargs.emo_hf_wraps = original
+    _getter[:] = get_optimizer_cls_and_kwargs, vars(Trainer)["get_optimizer_cls_and_kwargs"]
     Trainer.get_optimizer_cls_and_kwargs = staticmethod(get_optimizer_cls_and_kwargs)
+
+
+def _unwrap_getter() -> None:
+    if Trainer.get_optimizer_cls_and_kwargs in _getter[:1]:  # else another package has wrapped it since
+        Trainer.get_optimizer_cls_and_kwargs = _getter[1]
 
 
 def class_and_kwargs(args: TrainingArguments) -> tuple[type, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What emo_hf changes in transformers, accelerate and torch: these few things, and `unregister` takes them back."""
 
 import enum
+import functools
 import json
 import os
 import subprocess
@@ -12,10 +13,11 @@ import torch
 import transformers
 from accelerate import Accelerator
 from packaging.version import Version
+from transformers import Trainer
 
 import emo_hf
 from emo_hf import catalog
-from emo_hf.hf import names
+from emo_hf.hf import names, optim
 from emo_hf.hf.feed import await_accelerator, stop_feeding
 
 HERE = Path(__file__).parent
@@ -45,7 +47,7 @@ def test_only_these_attributes_of_classes_change(facts):
 
 
 def test_tables_only_grow(facts):
-    added = {f"OptimizerNames.{name}" for name in emo_hf.hf.optim.names()} | {"SchedulerType.emopulse"}
+    added = {f"OptimizerNames.{name}" for name in optim.names()} | {"SchedulerType.emopulse"}
     maps = {
         f"{enumeration}.{table}"
         for enumeration in ("OptimizerNames", "SchedulerType")
@@ -97,6 +99,35 @@ def test_backward_is_wrapped_once_for_all_who_wait_and_given_back():
         for optimizer in [*waiting, *waiting]:
             stop_feeding(optimizer)
     assert Accelerator.backward is backward
+
+
+def test_getter_of_old_transformers_is_wrapped_once_and_given_back(make_args, monkeypatch):
+    """What `register` does below transformers 5.2, in any version."""
+    optim._unwrap_getter()
+    original, adamw = vars(Trainer)["get_optimizer_cls_and_kwargs"], make_args(optim="adamw_torch")
+    before = Trainer.get_optimizer_cls_and_kwargs(adamw)
+    try:
+        optim._wrap_getter(frozenset({"emosens"}))
+        ours = Trainer.get_optimizer_cls_and_kwargs
+        assert ours(adamw) == before
+        assert ours(make_args(optim="emosens"))[0] is catalog.optimizer_class("emosens")
+
+        @functools.wraps(ours)
+        def theirs(*args):
+            return ours(*args)
+
+        with monkeypatch.context() as context:
+            context.setattr(Trainer, "get_optimizer_cls_and_kwargs", staticmethod(theirs))
+            optim._wrap_getter(frozenset({"emosens"}))
+            optim._unwrap_getter()
+            assert Trainer.get_optimizer_cls_and_kwargs is theirs
+        assert Trainer.get_optimizer_cls_and_kwargs is ours
+        optim._wrap_getter(frozenset({"emosens"}))
+        assert Trainer.get_optimizer_cls_and_kwargs is ours
+    finally:
+        optim._unwrap_getter()
+    assert vars(Trainer)["get_optimizer_cls_and_kwargs"] is original
+    optim.register()
 
 
 def test_members_of_others_stay():
