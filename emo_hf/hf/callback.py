@@ -1,6 +1,7 @@
 """`EmotionCallback`: records what the optimizer saw at every step, and feeds it the loss where nothing else does.
 
     <output_dir>/emo_signals.jsonl, and every sink that ``report_to`` names      one row per step, or window of steps
+    <output_dir>/rank1/emo_signals.jsonl, ...                                    where each rank has its own emotion
     trainer_state.json, of checkpoints and at the end                            ``emo/*`` in every logged step
 
 It is added by itself where `emo_hf.hf.trainer.connect` runs. Given to a Trainer that nothing connects
@@ -45,6 +46,7 @@ class EmotionCallback(TrainerCallback):
         self._feeding = False  # while this callback supplies the loss
         self._scheduler: Any = None  # set while this callback makes it tell the true learning rate
         self.tensorboard: Any = None  # Trainer's callback for it, where `connect` knows the Trainer
+        self.every_rank = False  # each rank has an emotion of its own: record them all
 
     def prepare(self, args: TrainingArguments) -> None:
         """Makes W&B safe before its own callback starts a run at ``on_train_begin``."""
@@ -79,6 +81,7 @@ class EmotionCallback(TrainerCallback):
                 _tell_lr_used(lr_scheduler, self._listener)
         if state.is_world_process_zero:
             advise_on_schedule(args.lr_scheduler_type, args.get_warmup_steps(state.max_steps))
+        if state.is_world_process_zero or self.every_rank:
             self._recorder = self._try(self._open_recorder, args, state)
 
     def on_step_end(
@@ -111,7 +114,8 @@ class EmotionCallback(TrainerCallback):
             state.log_history[-1] |= signals.log()
         if "train_runtime" in logs and self._recorder is not None:
             # The last log. At on_train_end other callbacks would have closed their runs before this one.
-            self._try(state.save_to_json, os.path.join(args.output_dir, TRAINER_STATE_NAME))  # reports read it
+            if state.is_world_process_zero:  # reports read it
+                self._try(state.save_to_json, os.path.join(args.output_dir, TRAINER_STATE_NAME))
             self._end_record()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -130,10 +134,11 @@ class EmotionCallback(TrainerCallback):
         name, version = NAME, VERSION
         if isinstance(self._listener, EmoOptimizer):
             name, version = self._listener.row.name, self._listener.row.version
+        main = state.is_world_process_zero
         return Recorder(
-            args.output_dir,
+            args.output_dir if main else os.path.join(args.output_dir, f"rank{args.process_index}"),
             state.max_steps,
-            report_to=args.report_to,
+            report_to=args.report_to if main else (),
             start_step=state.global_step,
             resume=state.global_step > 0,
             config={"emo_optimizer": name, "emo_version": version, "seed": args.seed},

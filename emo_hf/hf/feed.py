@@ -27,6 +27,7 @@ from emo_hf.scheduler import EmoPulse, innermost
 Listener = EmoOptimizer | EmoPulse
 
 _MARK = "_emo_hf_feed"
+_OWN_LOSS = "_emo_hf_own_loss"
 _feeds: "weakref.WeakSet[LossFeed]" = weakref.WeakSet()
 _awaiting: list[Listener] = []
 _patch: list[Callable[..., None]] = []  # our Accelerator.backward and the one it replaces
@@ -41,6 +42,16 @@ def find_optimizer(optimizer: Any) -> EmoOptimizer | None:
 def find_listener(optimizer: Any, scheduler: Any) -> Listener | None:
     """Returns what needs the loss: the optimizer of ours, else the `EmoPulse` that drives another one, or None."""
     return find_optimizer(optimizer) or find_pulse(scheduler)
+
+
+def keep_own_loss(accelerator: Accelerator) -> None:
+    """Makes every feed of ``accelerator``, now and later, give this rank's own loss instead of the mean over ranks."""
+    setattr(accelerator, _OWN_LOSS, True)
+
+
+def keeps_own_loss(accelerator: Accelerator) -> bool:
+    """Whether each rank lives by its own loss."""
+    return getattr(accelerator, _OWN_LOSS, False)
 
 
 class LossFeed:
@@ -95,7 +106,8 @@ class LossFeed:
         self._total = loss if self._total is None else self._total + loss
         if self._accelerator.sync_gradients:
             total, self._total = self._total, None
-            self.listener.observe(PendingLoss(total, self._accelerator.num_processes))
+            ranks = 1 if keeps_own_loss(self._accelerator) else self._accelerator.num_processes
+            self.listener.observe(PendingLoss(total, ranks))
 
     def _note_and_backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         self.note(loss)  # before the original: DeepSpeed steps the optimizer inside it

@@ -18,9 +18,10 @@ import torch
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 
+from emo_hf.hf import local_sgd
 from emo_hf.hf.arguments import callback_options
 from emo_hf.hf.callback import EmotionCallback, lr_used
-from emo_hf.hf.feed import LossFeed, find_optimizer
+from emo_hf.hf.feed import LossFeed, find_optimizer, keeps_own_loss
 from emo_hf.hf.schedule import find_pulse
 from emo_hf.scheduler import NAME
 
@@ -61,12 +62,56 @@ def attach(trainer: Trainer) -> None:
 
 
 class EmoTrainerMixin:
-    """Feeds the loss and records the signals: ``class MyTrainer(EmoTrainerMixin, SFTTrainer): ...``."""
+    """Feeds the loss and records the signals: ``class MyTrainer(EmoTrainerMixin, SFTTrainer): ...``.
+
+    Args:
+        local_sgd_steps: train without synchronisation (`emo_hf.hf.local_sgd`), with any optimizer: each rank lives by
+            its own loss and emotion, and the weights are averaged every so many optimizer steps, before evaluations
+            and checkpoints, and at the end. None: synchronously.
+
+    Raises:
+        OptionError: `local_sgd_steps` is below 1, or given with FSDP or DeepSpeed.
+    """
+
+    _averaging: local_sgd.Averaging | None = None
+
+    def __init__(self, *args: Any, local_sgd_steps: int | None = None, **kwargs: Any) -> None:
+        if local_sgd_steps is not None:
+            local_sgd.check_steps(local_sgd_steps)
+        super().__init__(*args, **kwargs)
+        if local_sgd_steps is not None:
+            self._averaging = local_sgd.install(self, local_sgd_steps)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(*args, **kwargs)
         connect(self)
         return optimizer
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        self._average()
+        return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        self._average()
+        return super().predict(*args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._average()
+        super()._save_checkpoint(*args, **kwargs)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._averaging is not None:
+            self._averaging.save_state(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._averaging is not None:
+            self._averaging.load_state(checkpoint)
+
+    def _average(self) -> None:
+        if self._averaging is not None:
+            self._averaging.average()
 
 
 class EmoTrainer(EmoTrainerMixin, Trainer):
@@ -90,6 +135,7 @@ def connect(trainer: Trainer) -> None:
     if callback is None:
         callback = EmotionCallback(**callback_options(trainer.args))
         trainer.add_callback(callback)
+    callback.every_rank = keeps_own_loss(trainer.accelerator)
     callback.tensorboard = next((each for each in callbacks if isinstance(each, TensorBoardCallback)), None)
     callback.prepare(trainer.args)
 

@@ -8,7 +8,7 @@ from transformers.training_args import OptimizerNames
 from emo_hf import catalog
 from emo_hf.errors import OptionError, did_you_mean
 from emo_hf.hf.optim import names
-from emo_hf.lab.strict import NonNegative, Positive, Share, Strict, Text
+from emo_hf.lab.strict import Count, NonNegative, Positive, Share, Strict, Text
 
 
 def _named(value: Any) -> Any:
@@ -58,6 +58,8 @@ class Arm(Strict):
         weight_decay: of all parameters but biases and norms, as Trainer does it.
         schedule: transformers' name of the learning rate schedule.
         warmup: share of the steps over which the schedule rises from 0.
+        local_sgd_steps: each process of the recipe trains by itself, and their weights are averaged every so many
+            steps; without it they train synchronously.
     """
 
     optim: Annotated[str, AfterValidator(_known_optimizer)]
@@ -66,6 +68,7 @@ class Arm(Strict):
     weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
     warmup: Share = 0.0
+    local_sgd_steps: Count | None = None
     tuning: Annotated[Tuning, BeforeValidator(_named)]
 
     @property

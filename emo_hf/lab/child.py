@@ -1,4 +1,4 @@
-"""Trains one cell, in a process of its own:
+"""Trains one cell, in a process of its own, or as one of several under torchrun:
 
     python -m emo_hf.lab.child RUN_FOLDER --report-to none
 
@@ -8,6 +8,7 @@ process ends when its standard input does, so it never outlives the one that sta
 """
 
 import argparse
+import functools
 import json
 import logging
 import math
@@ -20,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from emo_hf import EmoTrainer
 from emo_hf.dashboards import wandb
-from emo_hf.lab import load, sources, tasks
+from emo_hf.lab import load, processes, sources, tasks
 from emo_hf.lab.arms import Arm
 from emo_hf.lab.spec import Cell
 
@@ -47,6 +49,8 @@ class History(TrainerCallback):
 
     def write(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
+        if processes.rank() > 0:
+            return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
 
@@ -72,10 +76,13 @@ def train(cell: Cell, folder: Path, report_to: str) -> dict[str, Any]:
     set_seed(cell.seed)
     parts = tasks.build(cell, found)
     history = History(folder / "history.jsonl")
-    kind = EmoTrainer if cell.arm.is_emo else Trainer
     args = arguments(cell, folder, len(found.train), report_to)
-    callbacks = [history, Comparable(cell)] if report_to == "wandb" else [history]
-    trainer = kind(args=args, callbacks=callbacks, **vars(parts))
+    callbacks = [history, Comparable(cell)] if report_to == "wandb" and processes.rank() == 0 else [history]
+    if cell.arm.is_emo or cell.arm.local_sgd_steps:
+        make = functools.partial(EmoTrainer, local_sgd_steps=cell.arm.local_sgd_steps)
+    else:
+        make = Trainer
+    trainer = make(args=args, callbacks=callbacks, **vars(parts))
     trained = trainer.train().metrics
     evaluated = trainer.evaluate()
     sizes = [row["learning_rate"] for row in history.rows if "learning_rate" in row]
@@ -87,6 +94,7 @@ def train(cell: Cell, folder: Path, report_to: str) -> dict[str, Any]:
             "seed": cell.seed,
             "optimizer": cell.arm.optimizer,
             "tuning": str(cell.arm.tuning),
+            **({"processes": cell.processes, "local_sgd_steps": cell.arm.local_sgd_steps} if cell.processes else {}),
             "train_examples": len(found.train),
             "test_examples": len(found.test),
             "data_sha256": found.sha256,
@@ -118,13 +126,16 @@ def arguments(cell: Cell, folder: Path, examples: int, report_to: str) -> Traini
         lr_scheduler_type=arm.schedule,
         warmup_steps=round(arm.warmup * steps),
         max_steps=steps,
-        per_device_train_batch_size=scale.batch_size,
+        per_device_train_batch_size=scale.batch_size // (cell.processes or 1),
         per_device_eval_batch_size=128,
         eval_strategy="no" if scale.evaluations == 1 else "steps",
         eval_steps=math.ceil(steps / scale.evaluations),
         logging_steps=max(1, steps // LOGS),
         save_strategy="no",
         dataloader_pin_memory=torch.cuda.is_available(),
+        # a model that ignores num_items_in_batch, like GPT-2's classifier, has its loss multiplied by the processes
+        average_tokens_across_devices=False,
+        use_cpu=(cell.processes or 0) > torch.cuda.device_count(),  # two processes cannot share a GPU
         report_to=report_to,
         disable_tqdm=True,
     )
@@ -195,14 +206,24 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     end_with_parent()
     cell = load.cell(args.folder / "config.yaml")
-    if args.report_to == "wandb":
+    if processes.rank() > 0:
+        train(cell, args.folder, args.report_to)
+    else:
+        lead(cell, args.folder, args.report_to)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def lead(cell: Cell, folder: Path, report_to: str) -> None:
+    """Trains as the process that writes the run's files and reports."""
+    if report_to == "wandb":
         wandb.label(f"{cell.recipe}/{cell.size}/{cell.name}", "train", (cell.recipe, cell.size, cell.arm.optimizer))
         wandb.prepare()  # also for optimizers without an EmotionCallback
-    write_json(args.folder / "env.json", environment())
-    summary = train(cell, args.folder, args.report_to)
-    if args.report_to == "wandb" and not cell.arm.is_emo:  # so that they have their place beside the others
+    write_json(folder / "env.json", environment())
+    summary = train(cell, folder, report_to)
+    if report_to == "wandb" and not cell.arm.is_emo:  # so that they have their place beside the others
         wandb.summarize({"emo/lr_median": summary["step_size_median"]})
-    write_json(args.folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
 
 
 if __name__ == "__main__":

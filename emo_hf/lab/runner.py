@@ -1,4 +1,4 @@
-"""Runs cells one after the other, each in a process and a folder of its own:
+"""Runs cells one after the other, each in a process (or several) and a folder of its own:
 
     RUNS/<recipe>/<size>/<arm>/seed<k>/    config.yaml env.json emo_signals.jsonl history.jsonl log.txt summary.json
 
@@ -10,9 +10,7 @@ process costs the run that is under way, no more.
 import json
 import logging
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import sources
+from emo_hf.lab import processes, sources
 from emo_hf.lab.spec import Cell
 
 logger = logging.getLogger(__name__)
@@ -78,7 +76,8 @@ def _run(cell: Cell, folder: Path, report_to: str, watch: Watch) -> Outcome:
     code = _train(cell, folder, report_to, watch)
     if (folder / "summary.json").exists():
         return Outcome(cell, folder)
-    return Outcome(cell, folder, error=_explain(code, folder / "log.txt"))
+    log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+    return Outcome(cell, folder, error=processes.explain(code, log))
 
 
 def _config(folder: Path) -> Any:
@@ -100,7 +99,7 @@ def _move_aside(folder: Path, same_config: bool) -> None:
 
 def _train(cell: Cell, folder: Path, report_to: str, watch: Watch) -> int:
     """Trains in a child process; returns its exit code."""
-    command = [sys.executable, *CHILD, str(folder), "--report-to", report_to]
+    command = processes.command((*CHILD, str(folder), "--report-to", report_to), cell.processes)
     offline = {} if cell.needs_hub else {"HF_HUB_OFFLINE": "1"}  # else every library may try, and wait, by itself
     with (folder / "log.txt").open("wb") as log:
         # a session of its own: ctrl-C reaches this process only, which then ends the child
@@ -140,12 +139,3 @@ def _new_rows(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
         file.seek(start)
         whole, newline, _ = file.read().rpartition(b"\n")
     return [json.loads(line) for line in whole.splitlines()], start + len(whole) + len(newline)
-
-
-def _explain(code: int, log: Path) -> str:
-    """Returns one line on why a run ended without a summary."""
-    if code < 0:
-        name = signal.Signals(-code).name
-        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else f"exit code {code} without a message"

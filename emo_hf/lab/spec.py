@@ -15,6 +15,7 @@ from emo_hf.lab.arms import Arm, Change
 from emo_hf.lab.strict import Count, Name, Positive, Seed, Share, Strict, Text, one_of
 
 SizeName = Literal["smoke", "small", "paper"]
+Several = Annotated[int, Field(ge=2)]
 
 
 class Hub(Strict):
@@ -88,7 +89,7 @@ class Scale(Strict):
 
     Attributes:
         epochs: passes over the training examples.
-        batch_size: examples per optimizer step.
+        batch_size: examples per optimizer step, of all processes together.
         max_tokens: longer texts are cut.
         evaluations: how many, evenly spread; the last one is at the end and is the result.
         train_examples: use only the first so many training examples.
@@ -120,6 +121,7 @@ class Cell(Strict):
     metric: Literal["accuracy"]
     task: Task
     data_dir: str | None = None
+    processes: Several | None = None
     scale: Scale
     arm: Arm
 
@@ -130,7 +132,10 @@ class Cell(Strict):
 
 
 class Recipe(Strict):
-    """One comparison. `claim` is what it is to decide, `source` who says so."""
+    """One comparison. `claim` is what it is to decide, `source` who says so.
+
+    `processes` is how many train one run together (DDP); without it, each run is one process.
+    """
 
     name: Name
     description: Text
@@ -138,6 +143,7 @@ class Recipe(Strict):
     source: Text | None = None
     task: Task
     metric: Literal["accuracy"]
+    processes: Several | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)]
     default_size: SizeName = "small"
     sizes: Annotated[dict[SizeName, Size], Field(min_length=1)]
@@ -153,6 +159,10 @@ class Recipe(Strict):
         for size, content in self.sizes.items():
             for arm in content.arms.keys() - self.arms.keys():
                 problems.append(f"sizes.{size}.arms.{arm}: no such arm.{did_you_mean(arm, self.arms)}")
+            if content.batch_size % (self.processes or 1):
+                problems.append(f"sizes.{size}.batch_size: not a multiple of the {self.processes} processes")
+        if not self.processes:
+            problems += alone(self.arms)
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -173,7 +183,14 @@ class Recipe(Strict):
         if data_dir is not None and self.task.data.files is None:
             raise RecipeError(f"{self.name} reads no local folder: leave out --data-dir.")
         scale = Scale(**{name: getattr(self.sizes[size], name) for name in Scale.model_fields})
-        common = {"recipe": self.name, "size": size, "metric": self.metric, "task": self.task, "scale": scale}
+        common = {
+            "recipe": self.name,
+            "size": size,
+            "metric": self.metric,
+            "task": self.task,
+            "processes": self.processes,
+            "scale": scale,
+        }
         cells = []
         for name in chosen_arms(self, arms):
             change = self.sizes[size].arms.get(name)
@@ -214,7 +231,15 @@ class FunctionRecipe(Strict):
     def _consistent(self) -> "FunctionRecipe":
         if self.default_size not in self.sizes:
             raise ValueError(f"default_size: {self.default_size!r} is not among sizes: {', '.join(self.sizes)}")
+        if problems := alone(self.arms):
+            raise ValueError("\n".join(problems))
         return self
+
+
+def alone(arms: dict[str, Arm]) -> list[str]:
+    """Returns what is wrong with `arms` where each run is one process."""
+    found = [name for name, arm in arms.items() if arm.local_sgd_steps]
+    return [f"arms.{name}.local_sgd_steps: one process has nothing to average: give processes" for name in found]
 
 
 def chosen_size(recipe: Recipe | FunctionRecipe, size: str | None) -> str:
