@@ -105,7 +105,7 @@ class Averaging(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        if "train_runtime" in logs:  # the last log; on_train_end comes after the best model was loaded
+        if "train_runtime" in logs:  # the last log: at on_train_end, other callbacks save the model
             self._end()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -10,9 +10,10 @@ import signal
 import sys
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
-# torchrun's own lines: E1121 09:50:00.123000 4711 torch/distributed/elastic/...api.py:988] failed (exitcode: 1) ...
-_REPORT = re.compile(r"^[EW]\d{4} .* torch/distributed/elastic/", re.MULTILINE)
+# torchrun's own lines: E1121 09:50:00 47 torch/distributed/elastic/multiprocessing/api.py:9] failed (exitcode: 1) ...
+_REPORT = re.compile(r"^[EW]\d{4} .* torch/distributed/elastic/multiprocessing/api\.py", re.MULTILINE)
 _EXIT = re.compile(r"failed \(exitcode: (-?\d+)\)")
+_RANK = re.compile(r"^\[rank\d+\]: ")  # torch's mark on the lines of a traceback
 
 
 def command(child: tuple[str, ...], processes: int | None) -> list[str]:
@@ -39,4 +40,4 @@ def explain(code: int, log: str) -> str:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     lines = [line for line in log.splitlines() if line.strip()]
-    return lines[-1] if lines else f"exit code {code} without a message"
+    return _RANK.sub("", lines[-1]) if lines else f"exit code {code} without a message"

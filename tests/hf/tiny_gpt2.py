@@ -47,7 +47,7 @@ class Meter(TrainerCallback):
 
         def measured(model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
             loss = compute_loss(model, inputs, return_outputs=False, **kwargs) * self._parameter
-            return (loss, None) if return_outputs else loss
+            return (loss, {}) if return_outputs else loss
 
         trainer.compute_loss = measured
         trainer.add_callback(self)

@@ -23,7 +23,7 @@ def problems(path: str) -> list[str]:
 
 
 def test_all_recipes_are_found():
-    assert len(RECIPES) == 5
+    assert len(RECIPES) == 6
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -75,7 +75,8 @@ def test_all_problems_at_once(recipe, write):
 def test_unknown_key_lists_the_known_ones(recipe, write):
     recipe["arms"]["emosens"]["learning_rate"] = 1.0
     assert problems(write(recipe)) == [
-        "arms.emosens.learning_rate: unknown key. Known: optim, lr, options, weight_decay, schedule, warmup, tuning"
+        "arms.emosens.learning_rate: unknown key. Known: optim, lr, options, weight_decay, schedule, warmup, "
+        "local_sgd_steps, tuning"
     ]
 
 
