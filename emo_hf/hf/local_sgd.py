@@ -60,15 +60,19 @@ def install(trainer: Trainer, steps: int) -> "Averaging | None":
         )
         return None
     if kind not in REPLICATED or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        raise OptionError(
-            f"local_sgd_steps={steps} got distributed_type={kind.value}; expected plain DDP, where every rank has the"
-            " whole model. Leave out fsdp and deepspeed, or leave out local_sgd_steps."
-        )
+        raise _not_ddp(steps, kind.value)
     trainer.args.average_tokens_across_devices = False
     keep_own_loss(trainer.accelerator)
     averaging = Averaging(trainer, steps)
     trainer.add_callback(averaging)
     return averaging
+
+
+def _not_ddp(steps: int, got: str) -> OptionError:
+    return OptionError(
+        f"local_sgd_steps={steps} got {got}; expected plain DDP, where every rank has the whole model. Leave out what"
+        " splits the model over the ranks (FSDP, DeepSpeed, tensor parallelism), or leave out local_sgd_steps."
+    )
 
 
 class Averaging(TrainerCallback):
@@ -87,8 +91,11 @@ class Averaging(TrainerCallback):
             self._averaged = True
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        model = self._trainer.model_wrapped
+        if not hasattr(model, "no_sync"):  # loaded in parts by transformers itself
+            raise _not_ddp(self._steps, f"a {type(model).__name__} that is not wrapped in DDP")
         self._averaged = self._sgd is None  # else a training was interrupted between two averagings
-        self._sgd = LocalSGD(self._trainer.accelerator, self._trainer.model_wrapped, self._steps)
+        self._sgd = LocalSGD(self._trainer.accelerator, model, self._steps)
         self._sgd.num_steps = state.global_step  # so that a resumed training averages at the same steps
         self._sgd.__enter__()
         self.average()

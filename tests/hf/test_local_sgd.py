@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from tiny_gpt2 import Meter
+from transformers import TrainerControl, TrainerState
 
 from emo_hf.errors import CheckpointError, OptionError
 from emo_hf.hf import EmoTrainer, local_sgd
@@ -160,8 +161,16 @@ def test_steps_must_be_a_positive_integer(make_trainer, steps):
 def test_sharded_models_are_refused(kind, fsdp, deepspeed):
     accelerator = SimpleNamespace(distributed_type=DistributedType(kind), num_processes=2)
     trainer = SimpleNamespace(accelerator=accelerator, is_fsdp_enabled=fsdp, is_deepspeed_enabled=deepspeed)
-    with pytest.raises(OptionError, match=rf"local_sgd_steps=4 got distributed_type={kind}; expected plain DDP"):
+    with pytest.raises(OptionError, match=rf"local_sgd_steps=4 got {kind}; expected plain DDP"):
         local_sgd.install(trainer, 4)
+
+
+def test_model_that_is_not_replicated_is_refused(make_args):
+    averaging = local_sgd.Averaging(SimpleNamespace(model_wrapped=torch.nn.Linear(1, 1)), 4)
+    with pytest.raises(
+        OptionError, match=r"local_sgd_steps=4 got a Linear that is not wrapped in DDP; expected plain"
+    ):
+        averaging.on_train_begin(make_args(), TrainerState(), TrainerControl())
 
 
 @pytest.mark.parametrize(("rank", "ranks_now"), [(1, 4), (2, 4)])
