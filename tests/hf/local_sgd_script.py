@@ -56,6 +56,13 @@ def make(folder: str, kind: type[Trainer] = emo_hf.EmoTrainer, k: int | None = N
 
 def train(name: str, trainer: Trainer, resume: str | None = None) -> None:
     """Trains and writes ``<name>-<rank>.pt``: weights at every event, losses, and the state of the listener."""
+    tokens, compute_loss = [], trainer.compute_loss
+
+    def counted(*args: Any, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
+        tokens.append(int(num_items_in_batch or 0))
+        return compute_loss(*args, num_items_in_batch=num_items_in_batch, **kwargs)
+
+    trainer.compute_loss = counted
     meter, watch, early = Meter(trainer), Watch(), Watch()
     trainer.add_callback(watch)
     trainer.callback_handler.callbacks.insert(0, early)  # like W&B's, which saves the model in the end
@@ -66,6 +73,7 @@ def train(name: str, trainer: Trainer, resume: str | None = None) -> None:
         "early end": early.seen["end"],
         "fed": meter.fed,
         "truth": meter.truth,
+        "tokens": tokens,
         "state": repr(listener.param_groups[0]["emo"] if find_optimizer(listener) else listener.state_dict()),
         "lr": [log["learning_rate"] for log in trainer.state.log_history if "loss" in log],
     }

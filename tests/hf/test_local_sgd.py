@@ -57,6 +57,13 @@ def test_each_rank_is_fed_its_own_objective(ranks, name, steps):
     assert not set(first["truth"]) & set(second["truth"])  # the gradients of the ranks never met
 
 
+def test_loss_is_the_mean_over_the_own_tokens(ranks):
+    first, second = ranks("pulse")  # batches of one sequence of 8 tokens, some of them masked
+    assert len(first["tokens"]) == len(second["tokens"]) == 8
+    assert max(*first["tokens"], *second["tokens"]) <= 8
+    assert first["tokens"] != second["tokens"]
+
+
 def test_emotions_differ_and_each_is_recorded(ranks, folder, read_signals):
     first, second = ranks("straight")
     assert first["state"] != second["state"]
