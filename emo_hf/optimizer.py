@@ -245,6 +245,16 @@ class EmoOptimizer(torch.optim.Optimizer):
         return bool(self._state.ready)
 
     @property
+    def key(self) -> str:
+        """What it is, e.g. "emosens-3.9"."""
+        return self.row.key
+
+    @property
+    def steps(self) -> int:
+        """Steps with a finite loss, those before a resume included."""
+        return int(self._state.steps)
+
+    @property
     def skipped_steps(self) -> int:
         """Steps left out because of a non-finite loss."""
         return int(self._state.skipped)

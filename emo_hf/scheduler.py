@@ -114,6 +114,16 @@ class EmoPulse(LRScheduler):
         """The hint that training may stop."""
         return bool(self._state.ready)
 
+    @property
+    def key(self) -> str:
+        """What it is: "emopulse-3.9"."""
+        return KEY
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that it drove, those before a resume included."""
+        return int(self._state.steps)
+
     def get_lr(self) -> list[float]:
         """Returns the rate of every group, in effect since the last optimizer step."""
         return [base * self.factor for base in self.base_lrs]

@@ -1,4 +1,5 @@
-"""`EmotionCallback`: records what the optimizer saw at every step, and feeds it the loss where nothing else does.
+"""`EmotionCallback`: records what the optimizer saw at every step, reacts when it is ready to stop, and feeds it the
+loss where nothing else does.
 
     <output_dir>/emo_signals.jsonl, and every sink that ``report_to`` names      one row per step, or window of steps
     <output_dir>/rank1/emo_signals.jsonl, ...                                    where each rank has its own emotion
@@ -21,9 +22,12 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from emo_hf.dashboards import Recorder, wandb
 from emo_hf.dashboards.health import advise_on_schedule
+from emo_hf.hf import progress
 from emo_hf.hf.feed import Listener, LossFeed, await_accelerator, find_listener, stop_feeding
+from emo_hf.hf.stopping import Reaction
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.scheduler import NAME, VERSION
+from emo_hf.signals import Signals
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +41,31 @@ class EmotionCallback(TrainerCallback):
     """Records the signals of an emotion-driven optimizer or of `EmoPulse`; see the module for what it does alone.
 
     Alone it cannot reach what Trainer logs under ``lr_scheduler_type="reduce_lr_on_plateau"`` or ``"greedy"``: there
-    ``learning_rate`` remains the schedule's multiplier. ``emo/lr`` is the step size really used in any case.
+    ``learning_rate`` remains the schedule's multiplier. ``emo/lr`` is the step size really used in any case. Nor can
+    it reach the progress bar.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_ready: str = "log", patience: int = 1) -> None:
+        """
+        Args:
+            on_ready: What to do when the optimizer is ready to stop: "log" it, once; "save" a checkpoint that
+                ``save_total_limit`` does not delete; or "stop" the training.
+            patience: Optimizer steps in a row at which the signal must be up, >= 1. It also takes so many without it
+                until the next time counts. The signal flickers from 3.8 on.
+
+        Raises:
+            OptionError: one of them is none of these.
+        """
+        self._reaction = Reaction(on_ready, patience)
         self._listener: Listener | None = None
+        self._steps = 0  # that the listener has made
+        self._skipped: int | None = 0  # that it left out before this training; None once that is said
         self._recorder: Recorder | None = None
         self._feeding = False  # while this callback supplies the loss
         self._scheduler: Any = None  # set while this callback makes it tell the true learning rate
-        self.tensorboard: Any = None  # Trainer's callback for it, where `connect` knows the Trainer
         self.every_rank = False  # each rank has an emotion of its own: record them all
+        self.tensorboard: Any = None  # Trainer's callbacks for it and for the bar, where `connect` knows the Trainer
+        self.progress: Any = None
 
     def prepare(self, args: TrainingArguments) -> None:
         """Makes W&B safe before its own callback starts a run at ``on_train_begin``."""
@@ -73,6 +92,8 @@ class EmotionCallback(TrainerCallback):
                 args.optim,
             )
             return
+        self._steps, self._skipped = self._listener.steps, getattr(self._listener, "skipped_steps", 0)
+        self._reaction.begin(state)
         if LossFeed.of(self._listener) is None:
             self._feeding = True
             await_accelerator(self._listener)
@@ -80,22 +101,22 @@ class EmotionCallback(TrainerCallback):
                 self._scheduler = lr_scheduler
                 _tell_lr_used(lr_scheduler, self._listener)
         if state.is_world_process_zero:
+            if state.global_step > 0 and self._steps == 0:
+                logger.warning(
+                    "The training resumes at step %d without a state of the optimizer: its emotion (loss averages, "
+                    "pulse, stop signal) and its moments start anew from the saved weights.",
+                    state.global_step,
+                )
             advise_on_schedule(args.lr_scheduler_type, args.get_warmup_steps(state.max_steps))
         if state.is_world_process_zero or self.every_rank:
             self._recorder = self._try(self._open_recorder, args, state)
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: Any = None,
-        **_: Any,
-    ) -> None:
-        if self._recorder is None or getattr(optimizer, "step_was_skipped", False):  # by a GradScaler
-            return
-        signals = self._listener.signals()
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        signals = self._new_signals(state)
         if signals is not None:
+            self._reaction.look(args, state, control, signals, self._listener.key)
+            progress.show(self.progress, signals)
+        if self._recorder is not None and signals is not None:
             self._try(self._recorder.write, state.global_step, signals)
         if self._recorder is not None and (control.should_log or control.should_evaluate):
             self._try(self._recorder.check)
@@ -124,11 +145,32 @@ class EmotionCallback(TrainerCallback):
             self._try(wandb.summarize, {"best/eval_loss": min(losses)})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._reaction.after_save(args, state)
         if self._recorder is not None:  # a window of steps must not straddle a checkpoint: a resume would lose half
             self._try(self._recorder.flush)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._finish()
+
+    def _new_signals(self, state: TrainerState) -> Signals | None:
+        """Returns the signals of this step; None if it was left out, by a GradScaler or for a loss that is not finite.
+
+        Says once per training that a loss is not finite.
+        """
+        if self._listener is None:
+            return None
+        steps, self._steps = self._steps, self._listener.steps
+        if self._steps != steps:
+            return self._listener.signals()
+        if self._skipped is not None and getattr(self._listener, "skipped_steps", 0) > self._skipped:
+            self._skipped = None
+            if state.is_world_process_zero:
+                logger.warning(
+                    "Step %d: the loss is not finite. The step is left out, as on_nonfinite_loss='skip' asks; so are "
+                    "others to come, without a word. optimizer.skipped_steps counts them.",
+                    state.global_step,
+                )
+        return None
 
     def _open_recorder(self, args: TrainingArguments, state: TrainerState) -> Recorder:
         name, version = NAME, VERSION

@@ -12,6 +12,7 @@ were not there. They may be combined.
 import functools
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +22,10 @@ from transformers.integrations import TensorBoardCallback
 from emo_hf.hf import local_sgd
 from emo_hf.hf.arguments import callback_options
 from emo_hf.hf.callback import EmotionCallback, lr_used
-from emo_hf.hf.feed import LossFeed, find_optimizer, keeps_own_loss
+from emo_hf.hf.feed import LossFeed, find_listener, find_optimizer, keeps_own_loss
+from emo_hf.hf.progress import find_progress
 from emo_hf.hf.schedule import find_pulse
+from emo_hf.hf.stopping import stop_reason
 from emo_hf.scheduler import NAME
 
 
@@ -113,6 +116,15 @@ class EmoTrainerMixin:
         if self._averaging is not None:
             self._averaging.average()
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Adds to the card of the parent what the model was trained with, and why the training was stopped."""
+        super().create_model_card(*args, **kwargs)
+        listener, card = find_listener(self.optimizer, self.lr_scheduler), Path(self.args.output_dir, "README.md")
+        if listener is not None and self.is_world_process_zero() and card.exists():
+            trained = f"Trained with `{listener.key}` of emo_hf. {stop_reason(self.state)}".rstrip()
+            with card.open("a", encoding="utf-8") as file:
+                file.write(f"\n## Optimizer\n\n{trained}\n")
+
 
 class EmoTrainer(EmoTrainerMixin, Trainer):
     """``transformers.Trainer`` that feeds the loss to an emotion-driven optimizer and records its signals."""
@@ -137,6 +149,7 @@ def connect(trainer: Trainer) -> None:
         trainer.add_callback(callback)
     callback.every_rank = keeps_own_loss(trainer.accelerator)
     callback.tensorboard = next((each for each in callbacks if isinstance(each, TensorBoardCallback)), None)
+    callback.progress = find_progress(callbacks)
     callback.prepare(trainer.args)
 
 
