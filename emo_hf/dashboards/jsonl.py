@@ -13,6 +13,7 @@ import errno
 import json
 import logging
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class JsonlSink:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)  # a buffer would keep a failed row and write it later
+        self._close = weakref.finalize(self, self._file.close)  # also when the training was interrupted
         self._end = path.stat().st_size
         self._torn = False
 
@@ -62,7 +64,7 @@ class JsonlSink:
     def close(self) -> None:
         if self._torn:
             self._file.truncate(self._end)
-        self._file.close()
+        self._close()
 
 
 def start_afresh(path: Path) -> None:

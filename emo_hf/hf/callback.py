@@ -13,8 +13,8 @@ that fails is logged as an error and ends; the training goes on.
 
 import logging
 import math
-import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -136,7 +136,7 @@ class EmotionCallback(TrainerCallback):
         if "train_runtime" in logs and self._recorder is not None:
             # The last log. At on_train_end other callbacks would have closed their runs before this one.
             if state.is_world_process_zero:  # reports read it
-                self._try(state.save_to_json, os.path.join(args.output_dir, TRAINER_STATE_NAME))
+                self._try(_save_state, state, Path(args.output_dir, TRAINER_STATE_NAME))
             self._end_record()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -209,6 +209,16 @@ class EmotionCallback(TrainerCallback):
             logger.exception("%s failed. The training goes on without this record.", action.__qualname__)
             self._end_record()
             return None
+
+
+def _save_state(state: TrainerState, path: Path) -> None:
+    """Writes the whole file or, if the disk is full, none."""
+    part = path.with_name(path.name + ".part")
+    try:
+        state.save_to_json(str(part))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _tell_lr_used(scheduler: Any, optimizer: EmoOptimizer) -> None:

@@ -62,7 +62,7 @@ class Reaction:
         """Looks at the signals of one step of ``optimizer`` and sets the switches of ``control``."""
         record, up = self._record, signals.ready > 0
         record["contrary_steps"] = record["contrary_steps"] + 1 if up != record["in_cluster"] else 0
-        if record["contrary_steps"] == self.patience:
+        if record["contrary_steps"] >= self.patience:
             record |= {"in_cluster": up, "contrary_steps": 0}
             if up:
                 self._act(args, state, control, _reason(optimizer, self.patience, signals))

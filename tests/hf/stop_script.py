@@ -1,5 +1,6 @@
-"""Two ranks train until they are ready to stop, or keep a checkpoint then. Run by test_stop.py under torchrun."""
+"""Two ranks stop when they are ready, keep a checkpoint then, or leave a step out. Run by test_stop.py."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,16 +8,17 @@ from tiny_gpt2 import make_data, make_model
 from transformers import Trainer, TrainingArguments
 
 from emo_hf.hf import EmotionCallback
+from emo_hf.hf.feed import find_optimizer
 
 
-def train(on_ready: str) -> None:
+def train(name: str) -> None:
     args = TrainingArguments(
-        on_ready,
+        name,
         optim="emosens",
-        optim_args="stopcoef=6",
+        optim_args="stopcoef=6,on_nonfinite_loss=skip",
         lr_scheduler_type="constant",
         per_device_train_batch_size=4,
-        max_steps=45,
+        max_steps=5 if name == "skip" else 45,
         save_steps=20,
         save_total_limit=1,
         report_to=[],
@@ -25,7 +27,7 @@ def train(on_ready: str) -> None:
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
     )
-    callback = EmotionCallback(on_ready=on_ready, patience=2)
+    callback = EmotionCallback(on_ready="log" if name == "skip" else name, patience=2)
     model = make_model()
     del model.truth  # DDP wants every parameter to be used
     trainer = Trainer(model=model, args=args, train_dataset=make_data(), callbacks=[callback])
@@ -33,17 +35,21 @@ def train(on_ready: str) -> None:
 
     def unequal(*parts: Any, **options: Any) -> torch.Tensor:
         loss = compute_loss(*parts, **options) * (1 + args.process_index)  # about 3.5 and 7
+        if (name, args.process_index, trainer.state.global_step) == ("skip", 1, 2):
+            loss = loss * math.nan
         local.append(loss.item())
         return loss
 
     trainer.compute_loss = unequal
     trainer.train()
     weights = [p.detach().clone() for p in trainer.model.parameters()]
-    seen = {"local": local, "step": trainer.state.global_step, "weights": weights}
-    torch.save(seen, f"{on_ready}-{args.process_index}.pt")
+    skipped = find_optimizer(trainer.optimizer).skipped_steps
+    seen = {"local": local, "step": trainer.state.global_step, "weights": weights, "skipped": skipped}
+    torch.save(seen, f"{name}-{args.process_index}.pt")
 
 
 if __name__ == "__main__":
     train("stop")
     train("save")
+    train("skip")
     torch.distributed.destroy_process_group()

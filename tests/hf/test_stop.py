@@ -1,5 +1,6 @@
 """What `EmotionCallback` does when its optimizer is ready to stop, by the laws of the optimizers themselves."""
 
+import math
 import os
 import subprocess
 import sys
@@ -191,12 +192,13 @@ def test_a_resume_trains_on_exactly(restore, make_trainer, read_signals, tmp_pat
     assert record(tmp_path / "halves")["latest"]["step"] == READY_AT + 6  # not a second time
 
 
-def test_steps_before_a_checkpoint_count(make_trainer):
-    options = {**READY, "max_steps": 45, "save_strategy": "steps", "save_steps": READY_AT + 1}
+@pytest.mark.parametrize(("patience", "end"), [(7, READY_AT + 6), (2, READY_AT + 3)])
+def test_ready_steps_before_a_checkpoint_count(patience, end, make_trainer):
+    options = {**READY, "max_steps": 48, "save_strategy": "steps", "save_steps": READY_AT + 2}
     make_trainer(trainer=reacting("stop", patience=7), **options).train()
-    trainer = make_trainer(trainer=reacting("stop", patience=7), **options)
-    trainer.train(resume_from_checkpoint=str(Path(trainer.args.output_dir) / f"checkpoint-{READY_AT + 1}"))
-    assert trainer.state.global_step == READY_AT + 6
+    trainer = make_trainer(trainer=reacting("stop", patience=patience), **options)
+    trainer.train(resume_from_checkpoint=str(Path(trainer.args.output_dir) / f"checkpoint-{READY_AT + 2}"))
+    assert trainer.state.global_step == end
 
 
 @pytest.mark.parametrize("way", ["wrap", "callback"])
@@ -296,7 +298,8 @@ def test_two_ranks_decide_the_same(tmp_path):
         timeout=120,
     )
     assert result.returncode == 0, result.stderr
-    stop, save = ([torch.load(tmp_path / f"{name}-{rank}.pt") for rank in (0, 1)] for name in ("stop", "save"))
+    names = ("stop", "save", "skip")
+    stop, save, skip = ([torch.load(tmp_path / f"{name}-{rank}.pt") for rank in (0, 1)] for name in names)
     steps = [rank["step"] for rank in stop]
     assert steps[0] == steps[1] < 45
     assert all(torch.equal(one, other) for one, other in zip(stop[0]["weights"], stop[1]["weights"], strict=True))
@@ -310,6 +313,11 @@ def test_two_ranks_decide_the_same(tmp_path):
     (kept,) = (tmp_path / "save").glob("ready-*")
     assert kept.name == f"ready-{steps[0]}"
     assert {"rng_state_0.pth", "rng_state_1.pth", "trainer_state.json"} <= {file.name for file in kept.iterdir()}
+
+    assert [sum(map(math.isnan, rank["local"])) for rank in skip] == [0, 1]  # a loss of one rank is not finite:
+    assert [rank["skipped"] for rank in skip] == [1, 1]  # both leave the step out
+    assert all(torch.equal(one, other) for one, other in zip(skip[0]["weights"], skip[1]["weights"], strict=True))
+    assert all(torch.isfinite(weight).all() for weight in skip[0]["weights"])
 
 
 def first_cluster(losses: list[float], patience: int = 2) -> int | None:
