@@ -178,7 +178,7 @@ class EmotionCallback(TrainerCallback):
             name, version = self._listener.row.name, self._listener.row.version
         main = state.is_world_process_zero
         return Recorder(
-            args.output_dir if main else os.path.join(args.output_dir, f"rank{args.process_index}"),
+            args.output_dir if main else Path(args.output_dir, f"rank{args.process_index}"),
             state.max_steps,
             report_to=args.report_to if main else (),
             start_step=state.global_step,

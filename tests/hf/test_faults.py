@@ -149,7 +149,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import torch
-from safetensors.torch import load_file
+from tiny_gpt2 import make_data, make_model
 from transformers import Trainer, TrainingArguments
 import emo_hf
 
