@@ -232,6 +232,7 @@ def test_a_full_disk(strategy, small_disk, make_trainer, caplog):
         f"Step {recorded[-1] + 1} cannot be recorded in {out / 'emo_signals.jsonl'}: [Errno 28]"
     )
     assert len(errors) == (1 if strategy == "steps" else 2)  # the other: trainer_state.json at the end
+    assert not list(out.glob("trainer_state.json*"))  # whole or not there
     assert report.read([out])[0].steps == recorded[-1]
     fill.filler.unlink()
     if strategy == "steps":
