@@ -92,6 +92,8 @@ class EmotionCallback(TrainerCallback):
                 args.optim,
             )
             return
+        if self.every_rank:
+            self._reaction.refuse_own_signals()
         self._steps, self._skipped = self._listener.steps, getattr(self._listener, "skipped_steps", 0)
         self._reaction.begin(state)
         if LossFeed.of(self._listener) is None:

@@ -8,7 +8,7 @@ The stop signal (``emo/ready``) flickers from 3.8 on. What counts is a cluster, 
 Once per cluster, at its beginning, `Reaction` logs, saves or stops. The record of it, a dictionary inside
 ``state.stateful_callbacks``, goes into every ``trainer_state.json`` and comes back on resume: a training that is
 resumed where it was stopped goes on until the next cluster. The signal is made of the loss of all ranks, so that every
-rank decides the same.
+rank decides the same; under local SGD, where it is not, only "log" is allowed.
 """
 
 import logging
@@ -46,6 +46,15 @@ class Reaction:
         self.on_ready, self.patience = on_ready, patience
         self._saving = False  # from the beginning of a cluster until its checkpoint is there
         self._record: dict[str, Any] = {}
+
+    def refuse_own_signals(self) -> None:
+        """Raises `OptionError` where ranks with a signal of their own would decide differently, and one wait for ever."""
+        if self.on_ready != "log":
+            raise OptionError(
+                f"on_ready={self.on_ready!r} got local_sgd_steps, with which every rank has a stop signal of its own;"
+                " expected one signal for all, or they would not end together. Use on_ready='log', or leave out"
+                " local_sgd_steps."
+            )
 
     def begin(self, state: TrainerState) -> None:
         """Goes on with the record of the checkpoint inside ``state``, or puts a new one there."""

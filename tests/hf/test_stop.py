@@ -21,6 +21,7 @@ from emo_hf import catalog
 from emo_hf.errors import OptionError
 from emo_hf.hf import EmotionCallback, EmoTrainer
 from emo_hf.hf import trainer as hf_trainer
+from emo_hf.hf.feed import keep_own_loss
 from emo_hf.hf.stopping import Reaction
 
 READY = {"optim_args": "stopcoef=100"}  # a loss that is always low enough: ready once the noise has died down
@@ -332,3 +333,12 @@ def first_cluster(losses: list[float], patience: int = 2) -> int | None:
         ready.append(optimizer.should_stop)
     found = (step for step in range(patience, len(ready) + 1) if all(ready[step - patience : step]))
     return next(found, None)
+
+
+@pytest.mark.parametrize("on_ready", ["save", "stop"])
+def test_ranks_with_a_signal_of_their_own_may_only_log(on_ready, make_trainer):
+    callback = EmotionCallback(on_ready=on_ready)
+    trainer = make_trainer(trainer={"callbacks": [callback]}, max_steps=2)
+    keep_own_loss(trainer.accelerator)
+    with pytest.raises(OptionError, match=f"on_ready='{on_ready}' got local_sgd_steps.*Use on_ready='log'"):
+        trainer.train()
