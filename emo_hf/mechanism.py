@@ -8,11 +8,11 @@ advanced some of these numbers once per parameter tensor up to 3.7.0; here it is
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
 from emo_hf.emotion import BRANCHED, SMALLEST_LOSS, Averages, Branch, absolute, relative, relative_rounding, trust
-from emo_hf.pulse import FirstPulse, Pulse, SignalToNoise, calm, drive, full, zones
+from emo_hf.pulse import FirstPulse, HeldPulse, Pulse, SignalToNoise, calm, drive, full, zones
 from emo_hf.signals import Signals
 
 WINDOW = 32  # steps that the stop law up to 3.7 looks back
@@ -74,6 +74,11 @@ def within_margins(state: State, mechanism: "Mechanism") -> bool:
     return state.pulse.distance - state.pulse.noise >= 0.3 and medium_loss(state) <= mechanism.stopcoef
 
 
+def never(state: State, mechanism: "Mechanism") -> bool:
+    """Stop law of a held pulse, whose emotion says nothing about progress."""
+    return False
+
+
 def medium_loss(state: State) -> float:
     """The medium average as 3.9's stop law sees it, in units of the loss."""
     return max(state.averages.medium, SMALLEST_LOSS)
@@ -104,14 +109,27 @@ class Mechanism:
     stopcoef: float | None = None
     rest: float = 1.0
 
-    def configure(self, branch: Branch | None = None, stopcoef: float | None = None, fftmode: bool = False):
+    def configure(
+        self,
+        branch: Branch | None = None,
+        stopcoef: float | None = None,
+        fftmode: bool = False,
+        hold_pulse: bool = False,
+    ) -> "Mechanism":
         """Returns this mechanism with its options set."""
         changes = {"stopcoef": stopcoef, "branch": branch} if self.branch else {}
         if branch:
             changes["scalar"] = BRANCHED[branch]
         if fftmode:
             changes["pulse"] = replace(self.pulse, **FFTMODE)
+        if hold_pulse:
+            changes |= {"pulse": HeldPulse(**asdict(changes.get("pulse", self.pulse))), "stop": never}
         return replace(self, **changes)
+
+    @property
+    def can_hold(self) -> bool:
+        """True where the pulse has a base to hold it at: 3.7 and later."""
+        return isinstance(self.pulse, Pulse)
 
     def start(self) -> State:
         """State before the first loss."""

@@ -67,7 +67,10 @@ class EmoOptimizer(torch.optim.Optimizer):
         self.options = row.resolve(options)
         self.writer = writer
         self.mechanism = row.mechanism.configure(
-            branch=self.options.get("branch"), stopcoef=self.options.get("stopcoef"), fftmode=self._on("fftmode")
+            branch=self.options.get("branch"),
+            stopcoef=self.options.get("stopcoef"),
+            fftmode=self._on("fftmode"),
+            hold_pulse=self._on("hold_pulse"),
         )
         self._state = self.mechanism.start()
         self._geometry = geometry.State()

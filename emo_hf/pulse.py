@@ -101,6 +101,15 @@ class Pulse:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldPulse(Pulse):
+    """A pulse whose size stays that of its start, whatever the scalar says. Not upstream's."""
+
+    def size(self, s: SignalToNoise, scope: float) -> tuple[float, float, float]:
+        """Returns (pulse, cap, least) as if no loss had been seen."""
+        return Pulse.size(self, self.start(), scope)
+
+
+@dataclass(frozen=True, slots=True)
 class FirstPulse:
     """The pulse of 3.7.0, withdrawn three days after its release; the update is also multiplied by `drive`."""
 

@@ -61,6 +61,8 @@ class Row:
         options = dict(self.defaults)
         if self.mechanism.branch:
             options["branch"] = self.mechanism.branch
+        if self.mechanism.can_hold:
+            options["hold_pulse"] = False
         return {"on_nonfinite_loss": "raise", "moments": "off", **options}
 
     @property

@@ -134,6 +134,44 @@ def test_only_3_8_has_fftmode_and_only_3_8_and_3_9_have_stopcoef():
     assert {row.version for row in catalog.rows() if "stopcoef" in row.options} == {"3.8", "3.9"}
 
 
+# Of policy gradients: a first loss above 0 lifts the pulse to its cap, one below 0 lets that of 3.9 collapse.
+AROUND_ZERO = [0.02, -0.02] * 10
+BELOW_ZERO = [-0.02, 0.023, -0.017, 0.023, -0.017, 0.023]
+
+
+@pytest.mark.parametrize("lr", [0.01, 1.0, 2.0])
+@pytest.mark.parametrize("key", ["emosens-3.7", "emocats-3.8", "emosens-3.9", "emotion-3.9", "emovoid-3.9"])
+def test_a_held_pulse_keeps_its_base_and_records_the_emotion(key, lr):
+    for losses in (AROUND_ZERO, BELOW_ZERO):
+        free, held = (signals_of(key, losses, hold_pulse=hold, lr=lr) for hold in (False, True))
+        assert [s.pulse for s in held] == pytest.approx([1e-4 * lr] * len(losses), rel=1e-12)
+        assert any(s.pulse != pytest.approx(1e-4 * lr, rel=0.1) for s in free)
+        assert [s.lr for s in held] == [s.pulse for s in held]
+        assert [(s.scalar, s.snr, s.loss) for s in held] == [(s.scalar, s.snr, s.loss) for s in free]
+
+
+def test_what_a_policy_gradient_does_to_a_pulse_that_is_not_held():
+    assert max(s.pulse for s in signals_of("emosens", AROUND_ZERO)) == 3e-3
+    assert signals_of("emosens", BELOW_ZERO[:4])[-1].pulse == pytest.approx(3.4e-6, rel=0.01)
+
+
+@pytest.mark.parametrize(("key", "stopcoef"), [("emosens-3.7", None), ("emosens-3.8", 1e7), ("emosens-3.9", 2.0)])
+def test_a_held_pulse_never_says_stop(key, stopcoef):
+    options = {} if stopcoef is None else {"stopcoef": stopcoef}
+    assert signals_of(key, [1.0] * 60, **options)[-1].ready == 1.0
+    assert {s.ready for s in signals_of(key, [1.0] * 60, hold_pulse=True, **options)} == {0.0}
+
+
+def test_a_held_pulse_has_the_base_of_fftmode():
+    assert {s.pulse for s in signals_of("emosens-3.8", [1.0, 5.0, 0.1], fftmode=True, hold_pulse=True)} == {1e-5}
+
+
+def test_only_a_pulse_with_a_base_can_be_held():
+    assert {row.version for row in catalog.rows() if "hold_pulse" in row.options} == {"3.7", "3.8", "3.9"}
+    with pytest.raises(OptionError, match="unknown option 'hold_pulse'"):
+        catalog.build("emosens-3.7.0", make_params(), hold_pulse=True)
+
+
 # -- use_shadow -------------------------------------------------------------------------------------------------------
 
 

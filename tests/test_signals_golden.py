@@ -122,6 +122,7 @@ BY_HAND = {
     "3.7.0: a loss that never stops surging": ("emosens-3.7.0", {}, SURGE),
     "3.7.0: a small multiplier": ("emosens-3.7.0", {"lr": 0.01}, [1.0] * 10),
     "3.8: fftmode": ("emosens-3.8", {"fftmode": True}, [1.0]),
+    "a held pulse": ("emosens-3.9", {"hold_pulse": True}, [1.0]),
     "3.9: a multiplier so small that the least pulse holds": ("emosens-3.9", {"lr": 1e-6}, [1.0]),
 }
 PLUMBING = "geometry.to_float"  # how tensors become a number, for sharded ones and for none: see test_contract.py

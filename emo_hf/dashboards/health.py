@@ -1,5 +1,6 @@
 """Messages at the moment they matter, once per training: what a person who tunes an optimizer would want to be told.
 
+* The loss is 0 or below, as policy gradients are: it is no measure of progress.
 * The pulse is at its ceiling in more than half of the last 200 steps, or at its floor.
 * 3.9 is calm enough to stop, but at this scale of the loss its stop signal can never come up.
 * The shadow of 3.1 was mixed in, which shrinks the weights.
@@ -15,6 +16,7 @@ from emo_hf.signals import Signals
 logger = logging.getLogger(__name__)
 
 RECENT = 200  # steps
+NOT_POSITIVE = 3  # steps: one alone may be an empty batch
 NEVER = 10  # a loss average so many times above stopcoef counts as out of reach
 
 
@@ -23,13 +25,16 @@ class Health:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._shrinking = config.get("emo_version") == "3.1"
+        self._held = config.get("emo_hold_pulse", False)
         self._ceiling: deque[float] = deque(maxlen=RECENT)
         self._seen = 0
+        self._not_positive = 0
         self._said: set[str] = set()
 
     def look(self, step: int, signals: Signals) -> None:
         """Logs what is wrong at `step`, unless it was said before."""
         self._seen += 1
+        self._look_at_loss(step, signals)
         if signals.at_ceiling is not None:
             self._look_at_pulse(step, signals)
         if signals.stop_margin_loss is not None and self._seen >= RECENT:
@@ -39,6 +44,19 @@ class Health:
                 "Step %d: the shadow was mixed in. In 3.1 the weights of the mixture do not sum to one, so that a "
                 "series of such shocks shrinks the model towards zero: leave use_shadow off, or use 3.6 or later.",
                 step,
+            )
+
+    def _look_at_loss(self, step: int, signals: Signals) -> None:
+        self._not_positive += signals.loss <= 0
+        if self._not_positive == NOT_POSITIVE and not self._held:
+            self._say(
+                "Step %d: the loss was 0 or below in %d steps (now %.3g). A loss around 0, like that of a policy "
+                "gradient (GRPO, RLOO), is no measure of progress, and the step size that it drives is arbitrary: it "
+                "may collapse or jump to its ceiling. Hold it with optim_args='hold_pulse=true' (3.7 and later), or "
+                "with a constant schedule in place of emopulse.",
+                step,
+                NOT_POSITIVE,
+                signals.loss,
             )
 
     def _look_at_pulse(self, step: int, signals: Signals) -> None:

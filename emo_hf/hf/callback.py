@@ -175,9 +175,10 @@ class EmotionCallback(TrainerCallback):
         return None
 
     def _open_recorder(self, args: TrainingArguments, state: TrainerState) -> Recorder:
-        name, version = NAME, VERSION
+        name, version, held = NAME, VERSION, False
         if isinstance(self._listener, EmoOptimizer):
             name, version = self._listener.row.name, self._listener.row.version
+            held = self._listener.options.get("hold_pulse", False)
         main = state.is_world_process_zero
         return Recorder(
             args.output_dir if main else Path(args.output_dir, f"rank{args.process_index}"),
@@ -185,7 +186,12 @@ class EmotionCallback(TrainerCallback):
             report_to=args.report_to if main else (),
             start_step=state.global_step,
             resume=state.global_step > 0,
-            config={"emo_optimizer": name, "emo_version": version, "seed": args.seed},
+            config={
+                "emo_optimizer": name,
+                "emo_version": version,
+                "seed": args.seed,
+                **({"emo_hold_pulse": True} if held else {}),
+            },
             writer=getattr(self.tensorboard, "tb_writer", None),
         )
 

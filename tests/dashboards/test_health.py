@@ -43,6 +43,22 @@ def test_the_floor_is_said_at_once(make, caplog) -> None:
     assert message.startswith("Step 3: the pulse is at its floor, 1e-08: ")
 
 
+@pytest.mark.parametrize("losses", [(0.02, -0.02) * 3, (0.0,) * 3, (-1.0, -2.0, -3.0)], ids=str)
+def test_a_loss_that_measures_no_progress_is_said_once(make, caplog, losses: tuple[float, ...]) -> None:
+    look(make(loss=loss) for loss in losses)
+    (message,) = said(caplog)
+    assert message.startswith(f"Step {len(losses)}: the loss was 0 or below in 3 steps (now {losses[-1]:.3g}).")
+    assert "optim_args='hold_pulse=true'" in message
+
+
+def test_two_losses_of_zero_and_a_held_pulse_are_not_spoken_of(make, caplog) -> None:
+    look([make(), make(loss=0.0), make(), make(loss=0.0), make()])
+    held = Health({"emo_version": "3.9", "emo_hold_pulse": True})
+    for step in range(1, 10):
+        held.look(step, make(loss=-1.0))
+    assert said(caplog) == []
+
+
 @pytest.mark.parametrize(
     ("ready_by_snr", "loss", "expected"), [(0.1, 2.0, 1), (-0.1, 2.0, 0), (0.1, 0.9 * NEVER * 0.04, 0)]
 )
