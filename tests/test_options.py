@@ -139,7 +139,7 @@ AROUND_ZERO = [0.02, -0.02] * 10
 BELOW_ZERO = [-0.02, 0.023, -0.017, 0.023, -0.017, 0.023]
 
 
-@pytest.mark.parametrize("lr", [0.01, 1.0, 2.0])
+@pytest.mark.parametrize("lr", [0.1, 1.0, 2.0])
 @pytest.mark.parametrize("key", ["emosens-3.7", "emocats-3.8", "emosens-3.9", "emotion-3.9", "emovoid-3.9"])
 def test_a_held_pulse_keeps_its_base_and_records_the_emotion(key, lr):
     for losses in (AROUND_ZERO, BELOW_ZERO):

@@ -1,6 +1,6 @@
 """Messages at the moment they matter, once per training: what a person who tunes an optimizer would want to be told.
 
-* The loss is 0 or below, as policy gradients are: it is no measure of progress.
+* The loss is that of a policy gradient, or 0 or below like one: it is no measure of progress.
 * The pulse is at its ceiling in more than half of the last 200 steps, or at its floor.
 * 3.9 is calm enough to stop, but at this scale of the loss its stop signal can never come up.
 * The shadow of 3.1 was mixed in, which shrinks the weights.
@@ -26,6 +26,7 @@ class Health:
     def __init__(self, config: dict[str, Any]) -> None:
         self._shrinking = config.get("emo_version") == "3.1"
         self._held = config.get("emo_hold_pulse", False)
+        self._policy_gradient = config.get("emo_policy_gradient", False)
         self._ceiling: deque[float] = deque(maxlen=RECENT)
         self._seen = 0
         self._not_positive = 0
@@ -48,14 +49,13 @@ class Health:
 
     def _look_at_loss(self, step: int, signals: Signals) -> None:
         self._not_positive += signals.loss <= 0
-        if self._not_positive == NOT_POSITIVE and not self._held:
+        if not self._held and (self._policy_gradient or self._not_positive == NOT_POSITIVE):
             self._say(
-                "Step %d: the loss was 0 or below in %d steps (now %.3g). A loss around 0, like that of a policy "
-                "gradient (GRPO, RLOO), is no measure of progress, and the step size that it drives is arbitrary: it "
-                "may collapse or jump to its ceiling. Hold it with optim_args='hold_pulse=true' (3.7 and later), or "
-                "with a constant schedule in place of emopulse.",
+                "Step %d: the loss (now %.3g) belongs to a policy gradient (GRPO, RLOO), or is 0 or below as theirs: "
+                "it is no measure of progress, and the step size that it drives is arbitrary, it may collapse or jump "
+                "to its ceiling. Hold it with optim_args='hold_pulse=true' (3.7 and later), or with a constant "
+                "schedule in place of emopulse.",
                 step,
-                NOT_POSITIVE,
                 signals.loss,
             )
 

@@ -31,6 +31,12 @@ from emo_hf.signals import Signals
 
 logger = logging.getLogger(__name__)
 
+POLICY_GRADIENTS = (
+    "GRPOConfig",
+    "PPOConfig",
+    "RLOOConfig",
+)  # of TRL: arguments of trainers whose loss hovers around 0
+
 
 def lr_used(optimizer: EmoOptimizer) -> float:
     """Returns the step size of the last step, 0.0 while there was none (a GradScaler skips its first steps)."""
@@ -191,6 +197,7 @@ class EmotionCallback(TrainerCallback):
                 "emo_version": version,
                 "seed": args.seed,
                 **({"emo_hold_pulse": True} if held else {}),
+                **({"emo_policy_gradient": True} if _is_policy_gradient(args) else {}),
             },
             writer=getattr(self.tensorboard, "tb_writer", None),
         )
@@ -227,6 +234,11 @@ def _save_state(state: TrainerState, path: Path) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_policy_gradient(args: TrainingArguments) -> bool:
+    """By name, so that TRL need not be there."""
+    return any(cls.__name__ in POLICY_GRADIENTS for cls in type(args).__mro__)
 
 
 def _tell_lr_used(scheduler: Any, optimizer: EmoOptimizer) -> None:

@@ -47,16 +47,25 @@ def test_the_floor_is_said_at_once(make, caplog) -> None:
 def test_a_loss_that_measures_no_progress_is_said_once(make, caplog, losses: tuple[float, ...]) -> None:
     look(make(loss=loss) for loss in losses)
     (message,) = said(caplog)
-    assert message.startswith(f"Step {len(losses)}: the loss was 0 or below in 3 steps (now {losses[-1]:.3g}).")
+    third = [step for step, loss in enumerate(losses, start=1) if loss <= 0][2]
+    assert message.startswith(f"Step {third}: the loss (now {losses[third - 1]:.3g}) belongs to a policy gradient")
     assert "optim_args='hold_pulse=true'" in message
 
 
 def test_two_losses_of_zero_and_a_held_pulse_are_not_spoken_of(make, caplog) -> None:
     look([make(), make(loss=0.0), make(), make(loss=0.0), make()])
-    held = Health({"emo_version": "3.9", "emo_hold_pulse": True})
+    held = Health({"emo_version": "3.9", "emo_hold_pulse": True, "emo_policy_gradient": True})
     for step in range(1, 10):
         held.look(step, make(loss=-1.0))
     assert said(caplog) == []
+
+
+def test_a_policy_gradient_is_said_at_once(make, caplog) -> None:
+    health = Health({"emo_policy_gradient": True})
+    for step in (1, 2, 3, 4):
+        health.look(step, make(loss=0.5 * (-1) ** step))
+    (message,) = said(caplog)
+    assert message.startswith("Step 1: the loss (now -0.5) belongs to a policy gradient")
 
 
 @pytest.mark.parametrize(

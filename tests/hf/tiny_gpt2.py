@@ -46,8 +46,8 @@ class Meter(TrainerCallback):
         compute_loss = trainer.compute_loss
 
         def measured(model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-            loss = compute_loss(model, inputs, return_outputs=False, **kwargs) * self._parameter
-            return (loss, {}) if return_outputs else loss
+            found = compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+            return (found[0] * self._parameter, found[1]) if return_outputs else found * self._parameter
 
         trainer.compute_loss = measured
         trainer.add_callback(self)
