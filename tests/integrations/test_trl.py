@@ -1,14 +1,12 @@
 """TRL's trainers: the fed loss is their objective, in every way in; and what policy gradients need."""
 
 import pytest
+import torch
 from datasets import Dataset
-from tiny_text import examples, make_model, make_reward_model
+from tiny_text import OLD_NAMES, examples, make_model, make_reward_model
 
 trl = pytest.importorskip("trl")
-# TRL 1.16 uses the old names of transformers 5.23.
-pytestmark = pytest.mark.filterwarnings(
-    r"ignore:`(is_)?gradient_checkpointing\w*` is deprecated and will be removed in v6:FutureWarning"
-)
+pytestmark = pytest.mark.filterwarnings(OLD_NAMES)
 
 
 def parts_of(name, options, tokenizer):
@@ -40,6 +38,16 @@ def brevity(completions, **columns):
 def test_fed_loss_is_the_objective_of_trl(name, build, options, tokenizer, check):
     kind, parts = parts_of(name, options, tokenizer)
     check(build(kind, **parts))
+
+
+def test_fed_loss_is_the_objective_of_sft_with_an_adapter(build, options, tokenizer, check):
+    peft = pytest.importorskip("peft")
+    kind, parts = parts_of("SFT", options, tokenizer)
+    adapter = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
+    trainer = build(kind, **parts, peft_config=adapter)
+    base = trainer.model.base_model.model.transformer.wte.weight.detach().clone()
+    check(trainer)
+    assert torch.equal(trainer.model.base_model.model.transformer.wte.weight, base)
 
 
 @pytest.mark.parametrize("hold", [False, True])

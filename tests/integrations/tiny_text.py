@@ -18,6 +18,8 @@ from emo_hf.lab.sources import sentences
 MARKS = {"statement": " .", "question": " ?", "exclamation": " !"}
 VOCABULARY = 64  # so small that a random model ends a completion by chance
 LENGTH = 128
+# TRL 1.16 and PEFT 0.21 use the old names of transformers 5.23.
+OLD_NAMES = r"ignore:`(is_)?gradient_checkpointing\w*` is deprecated and will be removed in v6:FutureWarning"
 TOKENS = {"pad_token_id": 1, "eos_token_id": 2}
 
 
