@@ -1,5 +1,6 @@
 """Embedded sentences, a tokenizer trained on them, and tiny models, for other people's trainers."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -66,3 +69,28 @@ def make_seq2seq_model() -> T5ForConditionalGeneration:
     torch.manual_seed(0)
     size = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
     return T5ForConditionalGeneration(T5Config(vocab_size=VOCABULARY, decoder_start_token_id=1, **size, **TOKENS))
+
+
+def make_llama(folder: Path) -> LlamaForCausalLM:
+    """Returns a model that was saved in `folder` and loaded from there."""
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=LENGTH,
+        tie_word_embeddings=False,
+        bos_token_id=2,
+        **size,
+        **TOKENS,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return LlamaForCausalLM.from_pretrained(folder)
+
+
+def make_encoder(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """Returns a `SentenceTransformer`: a GPT-2 that was saved in `folder`, and the mean of its outputs."""
+    from sentence_transformers import SentenceTransformer
+
+    make_model().transformer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return SentenceTransformer(str(folder), device="cpu")
