@@ -48,7 +48,7 @@ class Reaction:
         self._record: dict[str, Any] = {}
 
     def refuse_own_signals(self) -> None:
-        """Raises `OptionError` where ranks with a signal of their own would decide differently, and one wait for ever."""
+        """Raises `OptionError` unless ranks with a signal of their own only log: else one would wait for ever."""
         if self.on_ready != "log":
             raise OptionError(
                 f"on_ready={self.on_ready!r} got local_sgd_steps, with which every rank has a stop signal of its own;"
