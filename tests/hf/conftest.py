@@ -1,5 +1,6 @@
 """Trainers of the tiny model, and what they wrote."""
 
+import gc
 import json
 import os
 import subprocess
@@ -15,6 +16,15 @@ from transformers import Trainer, TrainingArguments
 from emo_hf.hf import trainer as hf_trainer
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen_imports():
+    """Every Trainer.train() collects garbage; it need not search the many objects of imported libraries."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -169,18 +169,6 @@ def test_window_of_steps_ends_at_a_checkpoint(make_trainer, read_signals, monkey
     ]
 
 
-def test_without_its_optimizer_file_a_resume_starts_the_emotion_anew(make_trainer, read_signals):
-    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
-    make_trainer(**options).train()
-    trainer = make_trainer(**options)
-    checkpoint = Path(trainer.args.output_dir) / "checkpoint-2"
-    (checkpoint / "optimizer.pt").unlink()
-    trainer.train(resume_from_checkpoint=str(checkpoint))
-    rows = read_signals(trainer.args.output_dir)
-    assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    assert rows[2]["emo/ema_long"] == pytest.approx(rows[2]["emo/loss"])
-
-
 def callback_types(trainer):
     return [type(callback) for callback in trainer.callback_handler.callbacks]
 

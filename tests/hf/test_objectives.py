@@ -1,0 +1,63 @@
+"""What Trainer makes of the loss with gradient accumulation: facts of transformers that the fed loss shows.
+
+Every micro-batch here has the same loss, so the objective of a step can be said in units of it. Where Trainer wrongly
+believes that the loss is already divided by the number of micro-batches (or of their labels), it sums them: the
+incomplete last group of an epoch then looks like a fall of the loss by half, and the optimizers here react to it.
+docs/versions.md tells users.
+"""
+
+import pytest
+import transformers
+from losses import IgnoresCount, Stream, UsesCount, batch_mean, token_mean
+from packaging.version import Version
+from tiny_gpt2 import Meter, freeze, make_data
+from transformers import Trainer
+
+INSTALLED = Version(transformers.__version__)
+RIGHT, SUMMED = [1, 1, 1], [4, 4, 2]  # 10 micro-batches: groups of 4, 4 and 2
+HAS_KNOB = Version("5.19") <= INSTALLED  # Trainer.loss_is_scaled_for_ga
+SMOOTHER_COUNTS = Version("5.15") <= INSTALLED
+
+# name: Trainer class, its parts, options, attributes set on it, expected
+OBJECTIVES = {
+    "model that takes the count": (Trainer, {}, {}, {}, RIGHT),
+    "model that does not": (Trainer, {}, {}, {"model_accepts_loss_kwargs": False}, RIGHT),
+    "compute_loss_func that uses the count": (Trainer, {"compute_loss_func": token_mean}, {}, {}, RIGHT),
+    "compute_loss_func that ignores it": (Trainer, {"compute_loss_func": batch_mean}, {}, {}, SUMMED),
+    "cured compute_loss_func, from 5.19": (
+        Trainer,
+        {"compute_loss_func": batch_mean},
+        {},
+        {"loss_is_scaled_for_ga": False},
+        RIGHT if HAS_KNOB else SUMMED,
+    ),
+    "compute_loss that uses the count": (UsesCount, {}, {}, {}, RIGHT),
+    "compute_loss that ignores it": (IgnoresCount, {}, {}, {}, SUMMED),
+    "cured compute_loss": (IgnoresCount, {}, {}, {"model_accepts_loss_kwargs": False}, RIGHT),
+    "label smoothing": (
+        Trainer, {}, {"label_smoothing_factor": 1e-9}, {}, RIGHT if SMOOTHER_COUNTS else SUMMED,
+    ),
+    "cured label smoothing": (
+        Trainer, {}, {"label_smoothing_factor": 1e-9}, {"model_accepts_loss_kwargs": False}, RIGHT,
+    ),
+    # The two micro-batches left over at the end of a pass are added to the first group of the next one.
+    "stream that ends within a group": (Trainer, {"train_dataset": Stream}, {}, {}, [1, 1, 2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OBJECTIVES)
+def test_objective_in_units_of_the_loss_of_a_micro_batch(case, make_trainer):
+    kind, parts, options, attributes, expected = OBJECTIVES[case]
+    (row,) = make_data(1)
+    row["labels"][0] = -100  # no prediction belongs to it, but transformers < 5 counts it
+    rows = [row] * 20
+    parts = {**parts, "train_dataset": parts.get("train_dataset", list)(rows)}
+    trainer = make_trainer(kind, parts, gradient_accumulation_steps=4, max_steps=3, **options)
+    for name, value in attributes.items():
+        setattr(trainer, name, value)
+    freeze(trainer.model)
+    unit = token_mean(trainer.model(row["input_ids"][None]), row["labels"][None]).item()
+    measured = Meter(trainer)
+    trainer.train()
+    assert measured.fed == measured.truth
+    assert measured.truth == pytest.approx([n * unit for n in expected], rel=1e-5)
