@@ -1,0 +1,146 @@
+"""`LossFeed` on an Accelerator, without a Trainer."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.state import GradientState
+
+from emo_hf import catalog
+from emo_hf.hf import LossFeed
+from emo_hf.hf.callback import lr_used
+from emo_hf.hf.feed import PendingLoss, await_accelerator, find_optimizer, stop_feeding
+
+
+def test_waiting_for_one_accelerator_leaves_others_alone():
+    waiting, model = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    awaited = catalog.build("emosens", waiting.parameters())
+    other = catalog.build("emosens", model.parameters())
+    accelerator, backward = Accelerator(cpu=True), Accelerator.backward
+    accelerator.prepare(other)
+    await_accelerator(awaited)
+    try:
+        accelerator.backward(model(torch.ones(1)).sum())
+        assert model.weight.grad is not None
+        assert LossFeed.of(other) is None
+        assert LossFeed.of(awaited) is None
+    finally:
+        stop_feeding(awaited)
+    assert Accelerator.backward is backward
+
+
+def test_wrap_that_another_package_puts_around_backward_stays(monkeypatch):
+    weight = torch.nn.Parameter(torch.ones(()))
+    optimizer, calls = catalog.build("emosens", [weight]), []
+    accelerator = Accelerator(cpu=True)
+    accelerator.prepare(optimizer)
+    GradientState()._set_sync_gradients(True)
+    monkeypatch.setattr(Accelerator, "backward", Accelerator.backward)  # restored afterwards
+
+    def wrap():
+        inner = Accelerator.backward
+
+        def theirs(self, loss, **kwargs):
+            calls.append(loss.item())
+            inner(self, loss, **kwargs)
+
+        Accelerator.backward = theirs
+        return theirs
+
+    below = wrap()
+    await_accelerator(optimizer)
+    stop_feeding(optimizer)
+    assert Accelerator.backward is below
+    await_accelerator(optimizer)
+    above = wrap()
+    stop_feeding(optimizer)
+    assert Accelerator.backward is above
+    await_accelerator(optimizer)
+    accelerator.backward(weight * 3)
+    assert Accelerator.backward is above
+    assert calls == [3.0, 3.0]  # theirs, above and below ours
+    assert weight.grad == 3
+    optimizer.step()
+    assert optimizer.signals().loss == 3.0
+    stop_feeding(optimizer)
+
+
+def test_accelerate_accumulation_scale_is_applied():
+    # Trainer scales itself and sets 1; a loop of one's own lets the Accelerator divide.
+    model = torch.nn.Linear(1, 1)
+    optimizer = catalog.build("emosens", model.parameters())
+    GradientState._reset_state()  # what Trainers of other tests have set is shared by all Accelerators
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    prepared_model, prepared = accelerator.prepare(model, optimizer)
+    LossFeed.install(accelerator, optimizer)
+    for value in (1.0, 3.0):
+        with accelerator.accumulate(prepared_model):
+            accelerator.backward(prepared_model(torch.ones(1)).sum() * 0 + value)
+            prepared.step()
+            prepared.zero_grad()
+    assert optimizer.signals().loss == 2.0
+
+
+def test_step_skipped_by_a_grad_scaler_advances_nothing():
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = catalog.build("emosens", [weight])
+    accelerator = Accelerator(cpu=True)
+    accelerator.scaler = torch.amp.GradScaler("cpu")
+    prepared = AcceleratedOptimizer(optimizer, scaler=accelerator.scaler)
+    LossFeed.install(accelerator, optimizer)
+    GradientState()._set_sync_gradients(True)
+    start = optimizer.param_groups[0]["emo"]
+
+    accelerator.backward((weight * 7).sum())
+    weight.grad.fill_(torch.inf)  # an overflow
+    prepared.step()
+    assert prepared.step_was_skipped
+    assert repr(optimizer.param_groups[0]["emo"]) == repr(start)  # it holds NaNs
+    assert optimizer.signals() is None
+    assert lr_used(optimizer) == 0.0  # and not NaN, which no log could hold
+
+    prepared.zero_grad()
+    accelerator.backward((weight * 3).sum())
+    prepared.step()
+    assert not prepared.step_was_skipped
+    assert optimizer.signals().loss == 3.0  # neither scaled nor the 7 of the skipped step
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_losses_are_summed_in_at_least_float32_and_copied(dtype):
+    optimizer = catalog.build("emosens", [torch.nn.Parameter(torch.zeros(1))])
+    accelerator = SimpleNamespace(
+        backward=lambda loss: loss.fill_(9), sync_gradients=True, num_processes=1,
+        gradient_accumulation_steps=1, distributed_type=None,
+    )  # fmt: skip
+    LossFeed.install(accelerator, optimizer)
+    replicas = torch.tensor([1.0, 1.25], dtype=dtype)  # DataParallel: one loss per replica
+    accelerator.backward(replicas)
+    optimizer.param_groups[0]["params"][0].grad = torch.zeros(1)
+    optimizer.step()
+    assert optimizer.signals().loss == 1.125
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_loss_leaves_the_gpu_without_a_synchronisation():
+    total = torch.tensor(2.5, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        pending = PendingLoss(total, ranks=1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert pending.item() == 2.5
+
+
+def test_pending_loss_can_be_read_twice():
+    pending = PendingLoss(torch.tensor(2.5), ranks=1)
+    assert pending.item() == pending.item() == 2.5
+
+
+def test_optimizer_is_found_inside_wrappers():
+    optimizer = catalog.build("emosens", [torch.nn.Parameter(torch.zeros(1))])
+    assert find_optimizer(SimpleNamespace(optimizer=SimpleNamespace(optimizer=optimizer))) is optimizer
+    assert find_optimizer(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])) is None
+    assert find_optimizer(None) is None
