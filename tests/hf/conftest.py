@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.state import AcceleratorState
 from tiny_gpt2 import make_data, make_model
 from transformers import Trainer, TrainingArguments
 
@@ -29,11 +30,18 @@ def frozen_imports():
 
 @pytest.fixture(autouse=True)
 def clean_transformers(monkeypatch: pytest.MonkeyPatch):
-    """Each test starts with the wrap that importing emo_hf installs, whatever the one before did."""
+    """Each test starts with the wrap that importing emo_hf installs, whatever the one before did.
+
+    And with its own precision and compilation, which TrainingArguments leave in os.environ for later Accelerators.
+    """
     monkeypatch.delenv("EMO_HF_PATCH", raising=False)
     hf_trainer.install_wrap()
+    environment = dict(os.environ)
     yield
     hf_trainer.install_wrap()
+    os.environ.clear()
+    os.environ.update(environment)
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

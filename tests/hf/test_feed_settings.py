@@ -1,11 +1,8 @@
 """The fed loss is the objective in every setting of Trainer that changes how a loss is computed or differentiated."""
 
-import os
-
 import pytest
 import torch
 import transformers
-from accelerate.state import AcceleratorState
 from losses import IgnoresCount, Stream, UsesCount, batch_mean
 from packaging.version import Version
 from tiny_gpt2 import Meter
@@ -63,18 +60,8 @@ def test_fed_loss_is_the_objective_with_activation_checkpointing(reentrant, make
     assert len(runs) == 2 * 10  # every layer runs once more in the backward pass
 
 
-@pytest.fixture
-def own_environment():
-    """Trainer puts some of its arguments into os.environ, where the Accelerators of later tests would read them."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning", "ignore:The .grad attribute:UserWarning")
-def test_fed_loss_is_the_objective_of_a_compiled_model(make_trainer, own_environment):
+def test_fed_loss_is_the_objective_of_a_compiled_model(make_trainer):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     options = {"torch_compile": True, "torch_compile_backend": "aot_eager"}  # the default needs a C++ compiler
@@ -114,9 +101,7 @@ class Watch(TrainerCallback):
 
 
 @pytest.mark.parametrize("way", ["wrap", "callback"])
-def test_fp16_feeds_the_unscaled_loss_and_a_skipped_step_leaves_no_trace(
-    way, make_trainer, read_signals, own_environment
-):
+def test_fp16_feeds_the_unscaled_loss_and_a_skipped_step_leaves_no_trace(way, make_trainer, read_signals):
     if way == "callback":
         hf_trainer.remove_wrap()
     watch = Watch()
