@@ -110,11 +110,6 @@ class EmoPulse(LRScheduler):
         return warmup * self._rate().pulse / self._mechanism.pulse.base
 
     @property
-    def taken_steps(self) -> int:
-        """Optimizer steps, those before a resume included."""
-        return int(self._state.steps)
-
-    @property
     def should_stop(self) -> bool:
         """The hint that training may stop."""
         return bool(self._state.ready)

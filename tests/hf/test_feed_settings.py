@@ -123,7 +123,7 @@ def test_fp16_feeds_the_unscaled_loss_and_a_skipped_step_leaves_no_trace(way, ma
     assert any(watch.skipped[taken[0] :])  # and one in the middle
     assert len(measured.truth) == len(taken)
     assert measured.fed == measured.truth
-    assert find_optimizer(trainer.optimizer).taken_steps == len(taken)
+    assert find_optimizer(trainer.optimizer).steps == len(taken)
     before = watch.emotions[0]
     for emotion, skipped in zip(watch.emotions, watch.skipped, strict=True):
         assert (emotion == before) is skipped

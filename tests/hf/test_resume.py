@@ -84,7 +84,7 @@ def test_without_optimizer_state_the_emotion_starts_anew_and_it_is_said(
     trainer = make_trainer(max_steps=3, **options)
     trainer.train(resume_from_checkpoint=str(path))
     (warning,) = (record.message for record in caplog.records if "start anew" in record.message)
-    assert "Resumed at step 1 " in warning
+    assert "resumes at step 1 " in warning
     rows = read_signals(trainer.args.output_dir)
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert rows[1]["emo/ema_long"] == pytest.approx(rows[1]["emo/loss"])
