@@ -32,15 +32,20 @@ class State:
     history: tuple[float, ...] = ()  # the latest scalars, oldest first, at most 32 (stop law up to 3.7)
 
     def pack(self) -> tuple[float, ...]:
-        """Returns the state as plain floats, the history last."""
+        """Returns the state as plain floats, the history last, filled up with nan.
+
+        The length is that of a new state: torch loads a full state into shards float by float, as many as there are.
+        """
         a, s = self.averages, self.pulse
         head = (a.short, a.medium, a.long, s.noise, s.distance, s.snr, s.signal, s.doubt, s.drift)
-        return (*head, self.scalar, self.ready, self.resting, self.steps, self.skipped, *self.history)
+        empty = [math.nan] * (WINDOW - len(self.history))
+        return (*head, self.scalar, self.ready, self.resting, self.steps, self.skipped, *self.history, *empty)
 
     @classmethod
     def unpack(cls, values: tuple[float, ...]) -> "State":
         """Inverse of `pack`."""
-        return cls(Averages(*values[:3]), SignalToNoise(*values[3:9]), *values[9:14], history=tuple(values[14:]))
+        history = tuple(scalar for scalar in values[14:] if not math.isnan(scalar))
+        return cls(Averages(*values[:3]), SignalToNoise(*values[3:9]), *values[9:14], history=history)
 
 
 class Rate(NamedTuple):

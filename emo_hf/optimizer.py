@@ -74,6 +74,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         )
         self._state = self.mechanism.start()
         self._geometry = geometry.State()
+        self._shapes: set[torch.Size] = set()  # of the parameters as they were given
         self._forget_step()
         if row.shadow.warning and self._uses_shadow:
             warnings.warn(f"{row.key} with use_shadow=True: {row.shadow.warning}", stacklevel=3)
@@ -109,6 +110,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         if loss is not None:
             self.observe(loss)
         self._refuse_unsupported_gradients()
+        self._refuse_flat_partitions()
         if self._observed is not None:
             self._advance()
         elif self._is_probe():
@@ -202,6 +204,8 @@ class EmoOptimizer(torch.optim.Optimizer):
         state = self.state[param]
         if not state:
             state.update(self.row.update.init(param))
+            if self._uses_shadow:
+                state.update(self.row.shadow.start(param))
         return state
 
     def _create_state(self) -> None:
@@ -226,6 +230,18 @@ class EmoOptimizer(torch.optim.Optimizer):
                     f"{type(self).__name__} got a sparse gradient or a complex parameter of shape"
                     f" {tuple(param.shape)}; expected dense real ones. Use sparse=False in the embedding, or give"
                     " that parameter to torch.optim.SparseAdam."
+                )
+
+    def _refuse_flat_partitions(self) -> None:
+        if self.row.elementwise and self.options["moments"] == "off":
+            return
+        for param in (p for group in self.param_groups for p in group["params"]):
+            if getattr(param, "_fsdp_flattened", False) or param.shape not in self._shapes:
+                raise EmoError(
+                    f"{self.row.key} needs every parameter whole and in its own shape, or its statistics over tensors or"
+                    f" over the whole model would be silently wrong; it got a flat partition of shape"
+                    f" {tuple(param.shape)}, as DeepSpeed ZeRO and FSDP1 make them. Use DDP or FSDP2, or an"
+                    " element-wise optimizer, such as emosens, emoairy or emocats, with moments='off'."
                 )
 
     def _on(self, option: str) -> bool:
@@ -282,6 +298,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         group = self.param_groups[-1]
         group.setdefault("scope", float(group["lr"]))
         group["optimizer"] = self.row.key
+        self._shapes.update(p.shape for p in group["params"])
         self._publish_to(group)
 
     def _write(self) -> None:
@@ -320,7 +337,7 @@ class EmoOptimizer(torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return {
             **super().__getstate__(),
-            **{name: getattr(self, name) for name in ("row", "options", "mechanism")},
+            **{name: getattr(self, name) for name in ("row", "options", "mechanism", "_shapes")},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -56,6 +56,11 @@ class Row:
         return self.mechanism.pulse is not None
 
     @property
+    def elementwise(self) -> bool:
+        """True: any slice of the weights may be updated alone, as DeepSpeed ZeRO and FSDP1 do."""
+        return self.update.elementwise and self.geometry is None
+
+    @property
     def options(self) -> dict[str, Any]:
         """Every option that acts, with its default."""
         options = dict(self.defaults)

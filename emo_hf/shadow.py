@@ -2,13 +2,17 @@
 
 It costs one copy of the weights, runs before the update of the same step, and is off by default since 3.0. A `Shadow`
 is two functions of the scalar: how much goes into the weights (`mix`), and what happens to one parameter (`apply`).
+``state["shadow"]`` exists from the first step on, since a sharded checkpoint restores only what a new optimizer has:
+up to 3.0, where it begins later, it is inf until then.
 
 Source: muooon/EmoNavi@475e2c4 (1.0), fca8779 (2.0), d8f309f^ (3.0), 349b0b0 (3.1); muooon/EmoSens@397c573 (3.6+).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from emo_hf.emotion import trust
@@ -23,13 +27,19 @@ class Shadow:
         apply: ``apply(param, state, scalar)`` changes `param` and ``state["shadow"]`` (same shape) in place.
         mix: share of the shadow mixed into the weights at a scalar, at most 1; not above 0: weights untouched.
         always: upstream gave no way to switch it off.
+        late: it begins at the first strong emotion, else with the first step.
         warning: what a user who switches it on should know.
     """
 
     apply: Callable[[Tensor, dict, float], None]
     mix: Callable[[float], float]
     always: bool = False
+    late: bool = False
     warning: str = ""
+
+    def start(self, param: Tensor) -> dict[str, Tensor]:
+        """Returns the state of one parameter: its copy, or inf while there is none."""
+        return {"shadow": torch.full_like(param, math.inf) if self.late else param.clone()}
 
 
 def mix_1_0(scalar: float) -> float:
@@ -64,12 +74,12 @@ def mix_3_6(scalar: float) -> float:
 def _follow_late_(param: Tensor, state: dict, ratio: float) -> None:
     if ratio <= 0:
         return
-    shadow = state.get("shadow")
-    if shadow is None:
-        state["shadow"] = param.clone()
-        return
+    shadow = state["shadow"]
+    begins = shadow.isinf()  # all of it or nothing; asking which would wait for the device
+    shadow.copy_(torch.where(begins, param, shadow))
     # p = (1-ratio) p + ratio shadow;  shadow += 0.05 (p - shadow)
-    param.mul_(1.0 - ratio).add_(shadow, alpha=ratio)
+    mixed = param.mul(1.0 - ratio).add_(shadow, alpha=ratio)
+    param.copy_(torch.where(begins, param, mixed))
     shadow.lerp_(param, 0.05)
 
 
@@ -85,8 +95,6 @@ def follow_2_0_(param: Tensor, state: dict, scalar: float) -> None:
 
 def follow_3_1_(param: Tensor, state: dict, scalar: float) -> None:
     """3.1. The weights 0.25 + (1 - |scalar|) do not sum to one: repeated shocks shrink the model towards zero."""
-    if "shadow" not in state:
-        state["shadow"] = param.clone()
     shadow, ratio, factor = state["shadow"], mix_3_1(scalar), zones(scalar)
     if ratio > 0:
         # p = (1-ratio) p + factor shadow
@@ -98,8 +106,6 @@ def follow_3_1_(param: Tensor, state: dict, scalar: float) -> None:
 
 def follow_3_6_(param: Tensor, state: dict, scalar: float) -> None:
     """3.6 and later: written back above |scalar| = 0.625, following the weights otherwise."""
-    if "shadow" not in state:
-        state["shadow"] = param.clone()
     shadow, calm = state["shadow"], abs(trust(scalar))
     ratio = mix_3_6(scalar)
     if ratio > 0:
@@ -110,9 +116,9 @@ def follow_3_6_(param: Tensor, state: dict, scalar: float) -> None:
         shadow.lerp_(param, 0.1 * calm)
 
 
-V1 = Shadow(follow_1_0_, mix_1_0, always=True)
-V2_ALWAYS = Shadow(follow_2_0_, mix_2_0, always=True)
-V2 = Shadow(follow_2_0_, mix_2_0)
+V1 = Shadow(follow_1_0_, mix_1_0, always=True, late=True)
+V2_ALWAYS = Shadow(follow_2_0_, mix_2_0, always=True, late=True)
+V2 = Shadow(follow_2_0_, mix_2_0, late=True)
 V3_1 = Shadow(
     follow_3_1_,
     mix_3_1,

@@ -41,10 +41,14 @@ class Hyper(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """An update rule and the state it needs."""
+    """An update rule and the state it needs.
+
+    `elementwise`: what happens to an entry does not depend on the others, so any slice of a tensor may be updated alone.
+    """
 
     apply: Callable[[Tensor, Tensor, State, Hyper], None]
     init: Callable[[Tensor], State]
+    elementwise: bool = True
 
 
 # -- state ---------------------------------------------------------------------------------------------------------
@@ -95,7 +99,8 @@ def _mean_of_rows(x: Tensor) -> Tensor:
 
 
 def _mean_of_columns(x: Tensor) -> Tensor:
-    return x.mean(dim=0, keepdim=True)
+    # One row is its own mean, sharded as it is: DTensor would refuse to put a replicated mean back into that row
+    return x.mean(dim=0, keepdim=True) if x.shape[0] > 1 else x
 
 
 def _adam_direction(grad: Tensor, state: State, h: Hyper) -> Tensor:
@@ -111,7 +116,7 @@ def _adam_direction(grad: Tensor, state: State, h: Hyper) -> Tensor:
 def _factored_direction(grad: Tensor, state: State, h: Hyper) -> Tensor:
     r, c, square = state["exp_avg_sq_row"], state["exp_avg_sq_col"], grad * grad
     # r = b1 r + (1-b1) sqrt(mean(g g, all dims but 0) + eps)
-    r.mul_(h.beta1).add_(_mean_of_rows(square).add_(h.eps).sqrt_(), alpha=1 - h.beta1)
+    r.mul_(h.beta1).add_(_mean_of_rows(square).add(h.eps).sqrt_(), alpha=1 - h.beta1)
     # c = b1 c + (1-b1) sqrt(mean(g g, dim 0) + eps)
     c.mul_(h.beta1).add_(_mean_of_columns(square).add(h.eps).sqrt_(), alpha=1 - h.beta1)
     # u = g / (sqrt(r c) + eps)
@@ -247,12 +252,12 @@ def clan_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
 ADAM = Update(adam_, moments)
 FILTERED_ADAM = Update(filtered_adam_, moments)
 MOMENTUM_SIGN = Update(momentum_sign_, momentum)
-FACTORED = Update(factored_, factors)
-FACTORED_OR_SQUARE = Update(factored_or_square_, factors_or_square)
-FILTERED_FACTORED = Update(filtered_factored_, factors)
+FACTORED = Update(factored_, factors, elementwise=False)
+FACTORED_OR_SQUARE = Update(factored_or_square_, factors_or_square, elementwise=False)
+FILTERED_FACTORED = Update(filtered_factored_, factors, elementwise=False)
 SIGN = Update(sign_, nothing)
 LION = Update(lion_, momentum)
 FILTERED_LION = Update(filtered_lion_, momentum)
-NECO = Update(neco_, momentum)
-ZEAL = Update(zeal_, factors)
-CLAN = Update(clan_, three_minds)
+NECO = Update(neco_, momentum, elementwise=False)
+ZEAL = Update(zeal_, factors, elementwise=False)
+CLAN = Update(clan_, three_minds, elementwise=False)

@@ -211,7 +211,8 @@ def test_a_probe_creates_the_state_and_changes_nothing(row):
     assert same(after[1]["param_groups"], before[1]["param_groups"])
     assert optimizer.signals() is None
     for i, param in enumerate(params):
-        assert same(after[1]["state"].get(i, {}), row.update.init(param))
+        shadow = row.shadow.start(param) if row.shadow.always else {}
+        assert same(after[1]["state"].get(i, {}), row.update.init(param) | shadow)
     run(optimizer, params, STEPS)
     assert same(values(params), trained(row))
 

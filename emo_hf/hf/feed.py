@@ -106,8 +106,16 @@ class LossFeed:
         self._total = loss if self._total is None else self._total + loss
         if self._accelerator.sync_gradients:
             total, self._total = self._total, None
-            ranks = 1 if keeps_own_loss(self._accelerator) else self._accelerator.num_processes
-            self.listener.observe(PendingLoss(total, ranks))
+            self.listener.observe(PendingLoss(total, self._ranks))
+
+    @property
+    def _ranks(self) -> int:
+        if keeps_own_loss(self._accelerator):
+            return 1
+        # On a CPU accelerate believes each rank of DeepSpeed to be alone
+        if self._accelerator.distributed_type == DistributedType.DEEPSPEED and dist.is_initialized():
+            return dist.get_world_size()
+        return self._accelerator.num_processes
 
     def _note_and_backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         self.note(loss)  # before the original: DeepSpeed steps the optimizer inside it
