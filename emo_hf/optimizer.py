@@ -238,8 +238,8 @@ class EmoOptimizer(torch.optim.Optimizer):
         for param in (p for group in self.param_groups for p in group["params"]):
             if getattr(param, "_fsdp_flattened", False) or param.shape not in self._shapes:
                 raise EmoError(
-                    f"{self.row.key} needs every parameter whole and in its own shape, or its statistics over tensors or"
-                    f" over the whole model would be silently wrong; it got a flat partition of shape"
+                    f"{self.row.key} needs every parameter whole and in its own shape, or its statistics over tensors"
+                    f" or over the whole model would be silently wrong; it got a flat partition of shape"
                     f" {tuple(param.shape)}, as DeepSpeed ZeRO and FSDP1 make them. Use DDP or FSDP2, or an"
                     " element-wise optimizer, such as emosens, emoairy or emocats, with moments='off'."
                 )

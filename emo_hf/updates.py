@@ -43,7 +43,7 @@ class Hyper(NamedTuple):
 class Update:
     """An update rule and the state it needs.
 
-    `elementwise`: what happens to an entry does not depend on the others, so any slice of a tensor may be updated alone.
+    `elementwise`: an entry does not depend on the others, so any slice of a tensor may be updated alone.
     """
 
     apply: Callable[[Tensor, Tensor, State, Hyper], None]

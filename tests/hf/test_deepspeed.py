@@ -11,7 +11,7 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from contract import same
 from tiny_gpt2 import make_data, make_model
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from two_ranks import forget_accelerate, on_two_ranks
 
 from emo_hf import catalog
@@ -61,26 +61,36 @@ def make_trainer(stage: int, optim: str, **options: Any) -> Trainer:
     return Trainer(model, TrainingArguments(**{**defaults, **options}), train_dataset=make_data())
 
 
+class Watch(TrainerCallback):
+    """Notes what every step was fed, and the dimensions of what it changed."""
+
+    def __init__(self) -> None:
+        self.fed: dict[int, float] = {}
+        self.dimensions: set[int] = set()
+
+    def on_train_begin(self, *_: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        self.optimizer = find_optimizer(optimizer)
+        self.optimizer.register_step_post_hook(self._after_step)
+
+    def _after_step(self, *_: Any) -> None:
+        self.fed[self.optimizer._state.steps] = (
+            self.optimizer.signals().loss
+        )  # ZeRO steps once for each parameter group
+        self.dimensions.update(p.dim() for group in self.optimizer.param_groups for p in group["params"])
+
+
 def train(trainer: Trainer, checkpoint: str | None = None) -> dict[str, Any]:
     """Returns what was fed, the losses of this rank by step, the weights, and the emotion."""
-    local, fed, compute_loss = [], [], trainer.compute_loss
+    local, watch, compute_loss = [], Watch(), trainer.compute_loss
     trainer.compute_loss = lambda *a, **k: (loss := compute_loss(*a, **k), local.append(loss.item()))[0]
-    observed = find_optimizer(trainer.create_optimizer())
-    dimensions: set[int] = set()
-
-    def after_step(*_: Any) -> None:
-        fed.append(observed.signals().loss)
-        dimensions.update(p.dim() for group in observed.param_groups for p in group["params"])
-
-    observed.register_step_post_hook(after_step)
+    trainer.add_callback(watch)
     trainer.train(resume_from_checkpoint=checkpoint)
-    groups = len(observed.param_groups)
     return {
         "local": [sum(local[i : i + 2]) for i in range(0, len(local), 2)],
-        "fed": fed[::groups],  # ZeRO steps once for each parameter group
+        "fed": list(watch.fed.values()),
         "weights": {name: p.detach().clone() for name, p in trainer.model.named_parameters()},
-        "emotion": copy.deepcopy(observed.param_groups[0]["emo"]),
-        "dimensions": dimensions,
+        "emotion": copy.deepcopy(watch.optimizer.param_groups[0]["emo"]),
+        "dimensions": watch.dimensions,
     }
 
 
