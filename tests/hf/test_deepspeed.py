@@ -35,14 +35,17 @@ REFUSED = (
 )
 
 
-def make_trainer(stage: int, optim: str, **options: Any) -> Trainer:
+def make_trainer(stage: int, optim: str, alone: bool = False, **options: Any) -> Trainer:
     """A Trainer under DeepSpeed whose accelerate knows both ranks, as it does on GPUs.
 
-    On a CPU it believes each of them to be alone and gives both the same data, unless the state is set by hand.
+    On a CPU it believes each of them to be alone and gives both the same data, unless the state is set by hand. With
+    `alone` it is left in that belief, and each rank gets data of its own.
     """
     forget_accelerate()
-    PartialState(cpu=True)
-    PartialState._shared_state["distributed_type"] = DistributedType.DEEPSPEED
+    if not alone:
+        PartialState(cpu=True)
+        PartialState._shared_state["distributed_type"] = DistributedType.DEEPSPEED
+    data = make_data()[int(os.environ["RANK"]) :: 2] if alone else make_data()
     zero = {
         "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,
@@ -54,11 +57,11 @@ def make_trainer(stage: int, optim: str, **options: Any) -> Trainer:
         "output_dir": f"{optim}-{stage}", "optim": optim, "lr_scheduler_type": "constant", "max_steps": STEPS,
         "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "max_grad_norm": 0.0, "report_to": [],
         "logging_strategy": "no", "save_strategy": "no", "disable_tqdm": True, "dataloader_pin_memory": False,
-        "deepspeed": zero, "accelerator_config": {"use_configured_state": True},
+        "deepspeed": zero, "accelerator_config": {"use_configured_state": not alone},
     }  # fmt: skip
     model = make_model()
     del model.truth  # DeepSpeed 0.19 cannot broadcast a 0-d parameter
-    return Trainer(model, TrainingArguments(**{**defaults, **options}), train_dataset=make_data())
+    return Trainer(model, TrainingArguments(**{**defaults, **options}), train_dataset=data)
 
 
 class Watch(TrainerCallback):
@@ -115,6 +118,7 @@ def ranks() -> dict[Any, Any]:
                 except EmoError as error:
                     unchanged = same([p.data for p in before], [p.data for p in trainer.model.parameters()])
                     found[stage, optim] = f"{error} {unchanged}"
+        found["alone"] = train(make_trainer(2, "emosens", alone=True, output_dir=f"alone-{os.environ['RANK']}"))
         found["moments"] = message_of(make_trainer(2, "emosens", optim_args="moments=log", max_steps=1))
         return found
 
@@ -145,6 +149,15 @@ def test_every_rank_gets_the_objective(stage, optim, under_zero):
     assert first["fed"] == second["fed"]
     mean = [(a + b) / 2 for a, b in zip(first["local"], second["local"], strict=True)]
     assert first["fed"] == pytest.approx(mean, rel=1e-6)
+
+
+def test_ranks_agree_where_accelerate_believes_each_to_be_alone(under_zero):
+    first, second = (rank["alone"] for rank in under_zero)
+    mean = [(a + b) / 2 for a, b in zip(first["local"], second["local"], strict=True)]
+    assert first["fed"] == second["fed"] == pytest.approx(mean, rel=1e-6)
+    assert first["local"] != second["local"]
+    assert same(first["weights"], second["weights"])
+    assert same(first["emotion"], second["emotion"])
 
 
 @taken
