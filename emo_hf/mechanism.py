@@ -16,6 +16,7 @@ from emo_hf.pulse import FirstPulse, HeldPulse, Pulse, SignalToNoise, calm, driv
 from emo_hf.signals import Signals
 
 WINDOW = 32  # steps that the stop law up to 3.7 looks back
+EMPTY = 2.0  # in a packed history: no scalar yet, which are in [-1, 1]
 
 
 @dataclass(slots=True)
@@ -32,19 +33,19 @@ class State:
     history: tuple[float, ...] = ()  # the latest scalars, oldest first, at most 32 (stop law up to 3.7)
 
     def pack(self) -> tuple[float, ...]:
-        """Returns the state as plain floats, the history last, filled up with nan.
+        """Returns the state as plain floats, the history last, filled up with `EMPTY`.
 
         The length is that of a new state: torch loads a full state into shards float by float, as many as there are.
         """
         a, s = self.averages, self.pulse
         head = (a.short, a.medium, a.long, s.noise, s.distance, s.snr, s.signal, s.doubt, s.drift)
-        empty = [math.nan] * (WINDOW - len(self.history))
+        empty = [EMPTY] * (WINDOW - len(self.history))
         return (*head, self.scalar, self.ready, self.resting, self.steps, self.skipped, *self.history, *empty)
 
     @classmethod
     def unpack(cls, values: tuple[float, ...]) -> "State":
         """Inverse of `pack`."""
-        history = tuple(scalar for scalar in values[14:] if not math.isnan(scalar))
+        history = tuple(scalar for scalar in values[14:] if scalar != EMPTY)
         return cls(Averages(*values[:3]), SignalToNoise(*values[3:9]), *values[9:14], history=history)
 
 
