@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tiny_gpt2 import Meter, make_data, make_model
+from tiny_gpt2 import Meter, let_cpu_ranks_resume, make_data, make_model
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from transformers import Trainer, TrainingArguments
 
@@ -77,6 +77,7 @@ def unreduced(folder: str) -> dict[str, Any]:
 
 def resume(folder: str) -> dict[str, Any]:
     """For every row: the weights after 20 steps, straight and resumed from step 10, and the file of the state."""
+    let_cpu_ranks_resume()
     found = {}
     for row in catalog.rows():
         args = make_args(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_gpt2 import Meter, make_data, make_model
+from tiny_gpt2 import Meter, let_cpu_ranks_resume, make_data, make_model
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import emo_hf
@@ -141,6 +141,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    let_cpu_ranks_resume()
     RANK = TrainingArguments("unused", use_cpu=True, report_to=[]).process_index
     main()
     torch.distributed.destroy_process_group()

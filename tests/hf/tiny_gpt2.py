@@ -40,6 +40,13 @@ def freeze(model: GPT2LMHeadModel) -> None:
             module.p = 0.0
 
 
+def let_cpu_ranks_resume() -> None:
+    """transformers < 5 loads optimizers to the devices cpu:0 and cpu:1 of two ranks, which torch does not know."""
+    torch.serialization.register_package(
+        0, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
+    )
+
+
 class Meter(TrainerCallback):
     """Measures what the gradients at ``optimizer.step()`` belong to.
 
