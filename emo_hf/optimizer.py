@@ -19,8 +19,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from emo_hf import geometry
+from emo_hf import geometry, kernels
 from emo_hf.errors import CheckpointError, EmoError, MissingLossError, NonFiniteLossError, OptionError
+from emo_hf.kernels import compensation
 from emo_hf.mechanism import Rate, State
 from emo_hf.moments import Moments, gradient_moments
 from emo_hf.row import GROUP_OPTIONS, Row
@@ -177,13 +178,13 @@ class EmoOptimizer(torch.optim.Optimizer):
             if i == 0 and not self._stepped:
                 self._rate = rate
             hyper = self._hyper(group, rate)
-            for param in group["params"]:
-                if param.grad is None:
-                    continue
-                state = self._state_of(param)
-                if shadow:
+            params = [param for param in group["params"] if param.grad is not None]
+            states = [self._state_of(param) for param in params]
+            if shadow:
+                for param, state in zip(params, states, strict=True):
                     shadow(param, state, self._state.scalar)
-                self.row.update.apply(param, param.grad, state, hyper)
+            lists = params, [param.grad for param in params], states
+            kernels.apply(self.options["implementation"], self.row.update, lists, hyper)
 
     def _hyper(self, group: dict, rate: Rate) -> Hyper:
         beta1, beta2 = group.get("betas", (0.0, 0.0))
@@ -206,6 +207,8 @@ class EmoOptimizer(torch.optim.Optimizer):
             state.update(self.row.update.init(param))
             if self._uses_shadow:
                 state.update(self.row.shadow.start(param))
+            if self.options["compensation"] == "kahan" and compensation.applies_to(param):
+                state[compensation.KEY] = torch.zeros_like(param)
         return state
 
     def _create_state(self) -> None:

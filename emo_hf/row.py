@@ -10,12 +10,20 @@ import torch
 from emo_hf.emotion import BRANCHES
 from emo_hf.errors import OptionError, did_you_mean
 from emo_hf.geometry import Geometry
+from emo_hf.kernels import IMPLEMENTATIONS
 from emo_hf.mechanism import Mechanism
 from emo_hf.shadow import Shadow
 from emo_hf.updates import Update
 
 GROUP_OPTIONS = ("lr", "betas", "eps", "weight_decay", "lynx_betas")  # may differ between parameter groups
-CHOICES = {"branch": BRANCHES, "on_nonfinite_loss": ("raise", "skip"), "moments": ("off", "log", "drive")}
+CHOICES = {
+    "branch": BRANCHES,
+    "on_nonfinite_loss": ("raise", "skip"),
+    "moments": ("off", "log", "drive"),
+    "implementation": IMPLEMENTATIONS,
+    "compensation": ("off", "kahan"),
+}
+ALWAYS = {"on_nonfinite_loss": "raise", "moments": "off", "implementation": "auto", "compensation": "off"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,7 @@ class Row:
             options["branch"] = self.mechanism.branch
         if self.mechanism.can_hold:
             options["hold_pulse"] = False
-        return {"on_nonfinite_loss": "raise", "moments": "off", **options}
+        return {**ALWAYS, **options}
 
     @property
     def state_ratio(self) -> float:
@@ -109,7 +117,7 @@ def _out_of_range(row: Row, name: str, value: Any) -> str:
         case "betas" | "lynx_betas":
             pair = isinstance(value, tuple | list) and len(value) == 2
             return "" if pair and all(isinstance(b, int | float) and 0 <= b < 1 for b in value) else "two in [0, 1)"
-        case "branch" | "on_nonfinite_loss" | "moments":
+        case _ if name in CHOICES:
             return "" if value in CHOICES[name] else f"one of {', '.join(CHOICES[name])}"
         case _:
             return "" if isinstance(value, bool) else "true or false"

@@ -39,14 +39,20 @@ class Hyper(NamedTuple):
     freshness: float = 1.0  # trust in the new gradient (EmoTion), [1 - beta1, 1]
 
 
+Rule = Callable[[Tensor, Tensor, State, Hyper], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """An update rule and the state it needs.
 
-    `elementwise`: an entry does not depend on the others, so any slice of a tensor may be updated alone.
+    Attributes:
+        apply: the rule.
+        init: makes the state of a tensor.
+        elementwise: an entry depends on no other entry of its tensor, so that any piece of it may be taken alone.
     """
 
-    apply: Callable[[Tensor, Tensor, State, Hyper], None]
+    apply: Rule
     init: Callable[[Tensor], State]
     elementwise: bool = True
 
@@ -140,7 +146,7 @@ def _cautious(blend: Tensor, grad: Tensor) -> Tensor:
 
 def _softsign(blend: Tensor, grad: Tensor, h: Hyper) -> Tensor:
     # B / (1 + |B|) (norm(g) + eps)
-    return blend / (1 + blend.abs()) * (torch.linalg.vector_norm(grad) + h.eps)
+    return blend / (1 + blend.abs()) * (grad.norm() + h.eps)
 
 
 def _descend_(param: Tensor, direction: Tensor, h: Hyper) -> None:

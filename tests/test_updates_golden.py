@@ -5,6 +5,7 @@ import torch
 import traces
 
 from emo_hf import catalog
+from emo_hf.kernels import fused
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*shrinks the weights:UserWarning")  # 3.1 with shadow
 FLOAT32_EPS = torch.finfo(torch.float32).eps
@@ -22,13 +23,26 @@ def test_every_recorded_optimizer_is_in_the_catalog():
     assert len(recorded) == 35
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize(
+    ("dtype", "implementation"),
+    [
+        (torch.float64, "forloop"),
+        (torch.float64, "foreach"),
+        (torch.float64, "fused"),
+        (torch.float64, "fused in pieces"),
+        (torch.float32, "auto"),
+    ],
+)
 @pytest.mark.parametrize("row", catalog.rows(), ids=lambda row: row.key)
-def test_parameters_are_those_of_the_released_code(row, dtype):
+def test_parameters_are_those_of_the_released_code(row, dtype, implementation, monkeypatch):
+    if implementation == "fused in pieces":  # as if these tensors were large ones
+        implementation = "fused"
+        monkeypatch.setattr(fused, "SMALL", 2)
+        monkeypatch.setattr(fused, "PIECE", 5)
     checked = 0
     for run in traces.load(f"updates/{row.key}")["runs"]:
         params = traces.parameters(run, dtype)
-        optimizer = catalog.build(row.key, params.values(), **traces.options(row, run))
+        optimizer = catalog.build(row.key, params.values(), implementation=implementation, **traces.options(row, run))
         for step in traces.replay(optimizer, params, run["losses"]):
             largest = max(p.abs().max().item() for p in params.values())
             off = traces.distance(params, run["params"][str(step)])

@@ -1,0 +1,81 @@
+"""From one tensor to a model: five ways to apply an update rule, all held to the rule itself by tests.
+
+    forloop    the rule of `emo_hf.updates`, tensor by tensor
+    foreach    the rule, over lists of tensors
+    fused      torch's fused kernels, and portions that fit the cache of a CPU
+    compile    the rule, by torch.compile (opt-in: the first step takes seconds)
+    auto       fused on CPU and CUDA, forloop elsewhere
+
+Tensors that a list cannot take (strided, or of another dtype than their gradient) go one by one in every way. Of a
+DTensor, an elementwise rule takes the local shard.
+"""
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from emo_hf.kernels import compensation, compiled, foreach, fused
+from emo_hf.updates import Hyper, State, Update
+
+Run = Callable[[Update, list[Tensor], list[Tensor], list[State], Hyper], None]
+Lists = tuple[list[Tensor], list[Tensor], list[State]]
+
+
+def loop(update: Update, params: list[Tensor], grads: list[Tensor], states: list[State], h: Hyper) -> None:
+    """Applies `update` to any tensors, one by one."""
+    for tensors in zip(params, grads, states, strict=True):
+        update.apply(*tensors, h)
+
+
+RUNS: dict[str, Run] = {"fused": fused.run, "foreach": foreach.run, "forloop": loop, "compile": compiled.run}
+IMPLEMENTATIONS = ("auto", *RUNS)
+
+
+def apply(implementation: str, update: Update, lists: Lists, h: Hyper) -> None:
+    """Applies `update` to the tensors of a parameter group, in place.
+
+    Args:
+        implementation: one of `IMPLEMENTATIONS`.
+        update: the rule.
+        lists: parameters, their gradients and their states, of equal length.
+        h: the numbers of this step.
+    """
+    for run, batch in _batches(implementation, update, *lists):
+        run(update, *batch, h)
+
+
+def _batches(
+    implementation: str, update: Update, params: list[Tensor], grads: list[Tensor], states: list[State]
+) -> Iterator[tuple[Run, Lists]]:
+    batches: dict[tuple, Lists] = {}
+    for param, grad, state in zip(params, grads, states, strict=True):
+        if update.elementwise and hasattr(param, "to_local"):
+            param, grad, state = _local(param, grad, state)
+        key = _key(implementation, param, grad, state)
+        for column, item in zip(batches.setdefault(key, ([], [], [])), (param, grad, state), strict=True):
+            column.append(item)
+    for (run, *_), batch in batches.items():
+        yield run, batch
+
+
+def _key(implementation: str, param: Tensor, grad: Tensor, state: State) -> tuple:
+    """Returns what tensors that go together have in common, first of all the way they go."""
+    own = {name: tensor for name, tensor in state.items() if name != compensation.KEY}
+    sharded = hasattr(param, "to_local")
+    regular = not sharded and all(t.is_contiguous() and t.dtype == param.dtype for t in (param, grad, *own.values()))
+    if compensation.KEY in state:
+        run = compensation.run
+    elif not regular:
+        run = loop
+    elif implementation == "auto":
+        run = fused.run if param.device.type in ("cpu", "cuda") else loop
+    else:
+        run = RUNS[implementation]
+    return run, regular, param.device, param.dtype, param.dim()
+
+
+def _local(param: Tensor, grad: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+    """Returns the shards that this rank holds; they are views."""
+    if grad.placements != param.placements:
+        grad = grad.redistribute(placements=param.placements)
+    return param.to_local(), grad.to_local(), {name: tensor.to_local() for name, tensor in state.items()}

@@ -1,0 +1,174 @@
+"""Every implementation computes what the rules of `emo_hf.updates` say."""
+
+import pytest
+import torch
+from contract import LOSSES, build, every_row, same, without_3_1_warning
+from torch._dynamo.utils import counters
+
+from emo_hf import catalog
+from emo_hf.errors import OptionError
+from emo_hf.kernels import IMPLEMENTATIONS, compensation, fused
+
+pytestmark = [
+    without_3_1_warning,
+    pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:DeprecationWarning"),  # torch.compile's own imports
+]
+SHAPES = ((70, 50), (3000,), (7,), (4, 3), (5, 4, 3), (2, 3, 2, 2))
+COMPILED = ("emoairy-3.9", "emocats-3.9", "emotion-3.9", "emosens-2.0")  # a row of every rule that is compiled
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    """Small tensors take the way of large ones."""
+    monkeypatch.setattr(fused, "SMALL", 64)
+    monkeypatch.setattr(fused, "PIECE", 1000)
+
+
+def trained(row, implementation, dtype=torch.float32, strided=False, **options):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(shape):
+        tensor = torch.randn(shape, generator=generator).to(dtype)
+        return tensor.mT.contiguous().mT if strided and len(shape) > 1 else tensor
+
+    params = [torch.nn.Parameter(draw(shape)) for shape in SHAPES]
+    optimizer = build(row, params, implementation=implementation, **options)
+    for loss in LOSSES:
+        for param in params:
+            param.grad = draw(param.shape)
+        optimizer.step(loss=loss)
+    assert all(param.is_contiguous() is not (strided and param.dim() > 1) for param in params)
+    return params
+
+
+def distance(params, others):
+    return max((a.double() - b.double()).abs().max().item() for a, b in zip(params, others, strict=True))
+
+
+@every_row
+@pytest.mark.parametrize("shadow", [False, True])
+@pytest.mark.parametrize("implementation", ["foreach", "fused"])
+def test_implementations_agree_in_float32(row, implementation, shadow, pieces):
+    expected = trained(row, "forloop", shadow=shadow)
+    assert distance(trained(row, implementation, shadow=shadow), expected) < 2e-5
+
+
+@every_row
+@pytest.mark.parametrize("implementation", ["foreach", "fused"])
+def test_implementations_agree_in_bfloat16(row, implementation, pieces):
+    # Every operation of the rule rounds to 8 bits, a fused kernel once: a few units in the last place of 4.
+    expected = trained(row, "forloop", torch.bfloat16)
+    assert distance(trained(row, implementation, torch.bfloat16), expected) <= 4 * 2**-6
+
+
+@every_row
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_strided_tensors_take_the_rule_itself(row, implementation, pieces, monkeypatch):
+    monkeypatch.setitem(globals(), "SHAPES", ((70, 50), (4, 3)))
+    assert same(trained(row, implementation, strided=True), trained(row, "forloop", strided=True))
+
+
+@pytest.mark.parametrize("implementation", ["auto", "foreach", "fused"])
+def test_mixed_dtypes_and_frozen_parameters(implementation, pieces):
+    def run(way):
+        torch.manual_seed(0)
+        dtypes = (torch.float32, torch.bfloat16, torch.float64, torch.float32)
+        params = [torch.nn.Parameter(torch.randn(70, 3).to(dtype)) for dtype in dtypes]
+        optimizer = catalog.build("emocats", params, implementation=way)
+        for step in range(5):
+            for param in params[:-1]:
+                param.grad = torch.randn(70, 3).to(param.dtype)
+            if step == 3:
+                params[0].grad = None
+            optimizer.step(loss=1.0 + step)
+        return params
+
+    ours, expected = run(implementation), run("forloop")
+    assert distance(ours, expected) <= 2**-6
+    assert torch.equal(ours[-1], expected[-1])
+
+
+@pytest.mark.parametrize("implementation", ["foreach", "fused", "compile"])
+@pytest.mark.parametrize("name", ["emosens", "emocats", "emoairy", "emolynx"])
+def test_decay_without_a_step(name, implementation, pieces):
+    def run(way):
+        param = torch.nn.Parameter(torch.ones(100))
+        param.grad = torch.ones(100)
+        optimizer = catalog.build(name, [param], implementation=way, weight_decay=0.1)
+        monkey = optimizer.mechanism.rate
+        object.__setattr__(optimizer, "mechanism", _Still(optimizer.mechanism, monkey))
+        optimizer.step(loss=1.0)
+        return param
+
+    torch.testing.assert_close(run(implementation), run("forloop"))
+    assert run(implementation)[0].item() == pytest.approx(0.95)
+
+
+class _Still:
+    """A mechanism that grants decay and no step, as a damper of 0 would."""
+
+    def __init__(self, mechanism, rate):
+        self._mechanism, self._rate = mechanism, rate
+
+    def __getattr__(self, name):
+        return getattr(self._mechanism, name)
+
+    def rate(self, state, lr, scope):
+        return self._rate(state, lr, scope)._replace(step=0.0, decay=0.5)
+
+
+@pytest.mark.parametrize("key", COMPILED)
+def test_compiled_rules_agree_and_compile_once(key, pieces):
+    row = catalog.find(key)
+    expected = trained(row, "forloop")
+    counters.clear()
+    assert distance(trained(row, "compile"), expected) < 2e-5
+    assert 1 <= counters["stats"]["unique_graphs"] <= 2  # 3,500 entries and 3,000 in one
+
+
+def test_unknown_implementation_is_refused():
+    with pytest.raises(OptionError, match="implementation: got 'eager', expected one of auto, fused"):
+        catalog.build("emosens", [torch.nn.Parameter(torch.ones(1))], implementation="eager")
+
+
+# -- compensation ----------------------------------------------------------------------------------------------------
+
+
+def drift(row, dtype, steps=200, **options):
+    """How far weights of 0.02 to 0.12 came in many steps far below their spacing in bfloat16, and the optimizer."""
+    generator = torch.Generator().manual_seed(0)
+    param = torch.nn.Parameter((0.02 + 0.1 * torch.rand(40, 25, generator=generator)).bfloat16().to(dtype))
+    start = param.detach().clone()
+    optimizer = build(row, [param], lr=1e-5 / 1e-4 if row.lr_is_multiplier else 1e-5, **options)
+    for _ in range(steps):
+        param.grad = (0.1 + torch.rand(40, 25, generator=generator)).bfloat16().to(dtype)
+        optimizer.step(loss=1.0)
+    return param.detach().double() - start.double(), optimizer
+
+
+@pytest.mark.parametrize(
+    "key", ["emosens-3.9", "emocats-3.9", "emoairy-3.9", "emotion-3.9", "emofact-3.0", "emonavi-3.6"]
+)
+def test_kahan_keeps_steps_that_bfloat16_loses(key, pieces):
+    row = catalog.find(key)
+    exact, _ = drift(row, torch.float32)
+    lost, _ = drift(row, torch.bfloat16)
+    kept, optimizer = drift(row, torch.bfloat16, compensation="kahan")
+    (state,) = optimizer.state.values()
+    kept = kept + state[compensation.KEY].double()
+    assert state[compensation.KEY].dtype == torch.bfloat16
+    assert (lost - exact).norm() > 0.5 * exact.norm()
+    assert (kept - exact).norm() < 0.05 * exact.norm()
+
+
+def test_kahan_is_in_the_checkpoint_and_only_where_it_acts(tmp_path):
+    row = catalog.find("emosens-3.9")
+    _, optimizer = drift(row, torch.bfloat16, steps=3, compensation="kahan")
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    saved = torch.load(tmp_path / "optimizer.pt", weights_only=True)
+    _, other = drift(row, torch.bfloat16, steps=1, compensation="kahan")
+    other.load_state_dict(saved)
+    assert same(other.state_dict(), optimizer.state_dict())
+    assert other.state_dict()["state"][0][compensation.KEY].abs().sum() > 0
+    _, wide = drift(row, torch.float32, steps=1, compensation="kahan")
+    assert compensation.KEY not in wide.state_dict()["state"][0]
