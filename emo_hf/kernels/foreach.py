@@ -48,7 +48,22 @@ def _operation(function: Callable, foreach: Callable | None = None) -> Callable[
     return call
 
 
-OPERATIONS = "abs add add_ addcmul_ div mean mul mul_ norm pow sign sign_ sqrt sqrt_".split()
+OPERATIONS = [
+    "abs",
+    "add",
+    "add_",
+    "addcmul_",
+    "div",
+    "mean",
+    "mul",
+    "mul_",
+    "norm",
+    "pow",
+    "sign",
+    "sign_",
+    "sqrt",
+    "sqrt_",
+]
 for _name in OPERATIONS:
     setattr(Tensors, _name, _operation(getattr(Tensor, _name), getattr(torch, f"_foreach_{_name}", None)))
 for _symbol, _name in (("add", "add"), ("radd", "add"), ("mul", "mul"), ("truediv", "div")):

@@ -1,0 +1,56 @@
+"""Step time as a ratio to torch's fused AdamW, state and temporary bytes."""
+
+from argparse import Namespace
+from typing import Any
+
+import torch
+
+from benchmarks import contenders, measure
+from benchmarks.contenders import OURS, REFERENCE
+from benchmarks.models import MODELS, make
+
+
+def run(options: Namespace) -> dict[str, Any]:
+    dtype, shapes = getattr(torch, options.dtype), MODELS[options.model]
+    makers = {REFERENCE: contenders.adamw(fused=True)}
+    for name, key in OURS.items():
+        makers[name] = contenders.ours(key)
+        if options.compile and name not in ("EmoSens 3.9", "EmoNavi 3.6"):
+            makers[f"{name} compiled"] = contenders.ours(key, "compile")
+    if options.others:
+        makers |= contenders.others()
+    rows, probes = [], []
+    for name, maker in makers.items():  # two at a time: all together would not fit in memory
+        pair = {REFERENCE: maker_of(makers[REFERENCE], shapes, dtype, options.device)}
+        if name != REFERENCE:
+            pair[name] = maker_of(maker, shapes, dtype, options.device)
+        for optimizer in pair.values():
+            for i in range(3):
+                measure.step(optimizer, i)
+        probes.append(measure.copy_probe(options.device))
+        times = measure.interleave(pair, options.rounds, options.device)
+        size = sum(p.numel() * p.element_size() for group in pair[name].param_groups for p in group["params"])
+        rows.append(
+            {
+                "name": name,
+                "ratio": measure.ratios(times, REFERENCE)[name],
+                "state": measure.state_bytes(pair[name]) / size,
+                "temporary_mb": measure.temporary_bytes(pair[name], options.device) / 2**20,
+                "probe_ms": probes[-1],
+            }
+        )
+        print(f"{name}: {rows[-1]}", flush=True)
+    return {"model": options.model, "dtype": options.dtype, "rows": rows, "table": table(rows)}
+
+
+def maker_of(maker: contenders.Make, shapes: list, dtype: torch.dtype, device: str) -> torch.optim.Optimizer:
+    return maker(make(shapes, dtype, device))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| optimizer | step time | state bytes per parameter byte | temporaries, MB | copy of 512 MB, ms |"]
+    lines.append("|---|---|---|---|---|")
+    lines += [
+        "| {name} | {ratio:.2f} | {state:.2f} | {temporary_mb:.1f} | {probe_ms:.0f} |".format(**row) for row in rows
+    ]
+    return "\n".join(lines)
