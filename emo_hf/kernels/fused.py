@@ -72,6 +72,11 @@ def adam_(params: Tensors, grads: Tensors, states: States, h: Hyper) -> None:
 
 
 def _descend_(params: Tensors, directions: Tensors, decay: float, step: float) -> None:
+    if params[0].device.type == "cpu" and params[0].element_size() == 2:
+        # torch 2.13's fused SGD leaves most 16-bit parameters as they are on a CPU
+        torch._foreach_mul_(params, 1 - decay)
+        torch._foreach_add_(params, directions, alpha=-step)
+        return
     # p -= step (direction + decay / step p)
     torch._fused_sgd_(
         params,
