@@ -106,7 +106,8 @@ def _mean_of_rows(x: Tensor) -> Tensor:
 
 def _mean_of_columns(x: Tensor) -> Tensor:
     # One row is its own mean, sharded as it is: DTensor would refuse to put a replicated mean back into that row
-    return x.mean(dim=0, keepdim=True) if x.shape[0] > 1 else x
+    one_row = isinstance(x, Tensor) and x.shape[0] == 1
+    return x if one_row else x.mean(dim=0, keepdim=True)
 
 
 def _adam_direction(grad: Tensor, state: State, h: Hyper) -> Tensor:

@@ -12,7 +12,7 @@ import emo_hf
 from emo_hf import errors
 
 PACKAGE = Path(emo_hf.__file__).parent
-LAWS = {"emotion", "pulse", "mechanism", "updates", "shadow", "geometry", "moments", "quirks", "row"}
+LAWS = {"kernels", "emotion", "pulse", "mechanism", "updates", "shadow", "geometry", "moments", "quirks", "row"}
 CORE = {*LAWS, "optimizer", "catalog", "scheduler"}
 # Each part and the parts it may import; all may import EVERYWHERE.
 ALLOWED = {
@@ -20,12 +20,13 @@ ALLOWED = {
     "pulse": {"emotion"},
     "mechanism": {"pulse", "emotion"},
     "updates": set(),
+    "kernels": {"updates"},
     "shadow": {"pulse", "emotion"},
     "geometry": set(),
     "moments": {"geometry"},
     "quirks": set(),
-    "row": {"mechanism", "updates", "shadow", "geometry", "emotion"},
-    "optimizer": {"row", "mechanism", "updates", "geometry", "moments", "emotion"},
+    "row": {"mechanism", "kernels", "updates", "shadow", "geometry", "emotion"},
+    "optimizer": {"row", "kernels", "mechanism", "updates", "geometry", "moments", "emotion"},
     "scheduler": {"optimizer", "mechanism", "emotion"},
     "catalog": {"optimizer", *LAWS},
     "dashboards": set(),
