@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+PIECE = 2**19  # elements
 RESCALED_STEPS = 55  # Void holds the norm for this many steps after the start, and for one after each stop signal
 
 
@@ -52,8 +53,14 @@ def to_float(parts: Sequence[Tensor]) -> float:
 
 
 def l1_norm(params: Sequence[Tensor]) -> float:
-    """Sum of |p| over all elements of all tensors."""
-    return to_float([p.abs().sum(dtype=torch.float64) for p in params])
+    """Sum of |p| over all elements of all tensors, without a temporary of the size of one."""
+    return to_float([piece.abs().sum(dtype=torch.float64) for p in params for piece in _pieces(p)])
+
+
+def _pieces(param: Tensor) -> Sequence[Tensor]:
+    """Flat views that stay in the cache of a CPU; the tensor itself where that is no view or of no use."""
+    split = param.device.type == "cpu" and param.is_contiguous() and not hasattr(param, "to_local")
+    return param.view(-1).split(PIECE) if split and param.numel() > PIECE else (param,)
 
 
 def refresh(params: Sequence[Tensor], state: State, beta1: float) -> None:

@@ -76,6 +76,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         self._state = self.mechanism.start()
         self._geometry = geometry.State()
         self._shapes: set[torch.Size] = set()  # of the parameters as they were given
+        self._warned = False  # of weights in 16 bits
         self._forget_step()
         if row.shadow.warning and self._uses_shadow:
             warnings.warn(f"{row.key} with use_shadow=True: {row.shadow.warning}", stacklevel=3)
@@ -207,9 +208,21 @@ class EmoOptimizer(torch.optim.Optimizer):
             state.update(self.row.update.init(param))
             if self._uses_shadow:
                 state.update(self.row.shadow.start(param))
-            if self.options["compensation"] == "kahan" and compensation.applies_to(param):
-                state[compensation.KEY] = torch.zeros_like(param)
+            if compensation.applies_to(param):
+                state.update(self._compensate(param))
         return state
+
+    def _compensate(self, param: Tensor) -> dict[str, Tensor]:
+        if self.options["compensation"] == "kahan":
+            return {compensation.KEY: torch.zeros_like(param)}
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self.row.key} got weights in {param.dtype} without compensation: steps far below the spacing of a"
+                " weight are lost (at a step size of 1e-5 most weights never move). Pass compensation='kahan' (2 more"
+                " bytes per weight), or train float32 weights under autocast (bf16=True in TrainingArguments)."
+            )
+        return {}
 
     def _create_state(self) -> None:
         for param in self._with_gradient():
@@ -340,7 +353,7 @@ class EmoOptimizer(torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return {
             **super().__getstate__(),
-            **{name: getattr(self, name) for name in ("row", "options", "mechanism", "_shapes")},
+            **{name: getattr(self, name) for name in ("row", "options", "mechanism", "_shapes", "_warned")},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

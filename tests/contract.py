@@ -13,6 +13,7 @@ SHAPES = ((6, 4), (5,), (3, 2, 2), (4, 3), ())
 LOSSES = (2.0, 1.9, 1.5, 3.5, 1.2, 0.4, 0.39, 20.0, 0.1, 0.1, 0.12, 0.3)  # calm stretches, falls and shocks
 STEPS = range(len(LOSSES))
 every_row = pytest.mark.parametrize("row", catalog.rows(), ids=lambda row: row.key)
+without_16_bit_warning = pytest.mark.filterwarnings("ignore:.*without compensation:UserWarning")
 without_3_1_warning = pytest.mark.filterwarnings("ignore:.*shrinks the weights:UserWarning")
 
 

@@ -19,6 +19,7 @@ from contract import (
     trained,
     values,
     without_3_1_warning,
+    without_16_bit_warning,
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -26,7 +27,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from emo_hf import catalog
 from emo_hf.errors import EmoError, OptionError
 
-pytestmark = without_3_1_warning
+pytestmark = [without_3_1_warning, without_16_bit_warning]
 
 # -- tensors ---------------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,10 @@
 """Every implementation computes what the rules of `emo_hf.updates` say."""
 
+import warnings
+
 import pytest
 import torch
-from contract import LOSSES, build, every_row, same, without_3_1_warning
+from contract import LOSSES, build, every_row, same, without_3_1_warning, without_16_bit_warning
 from torch._dynamo.utils import counters
 
 from emo_hf import catalog
@@ -11,6 +13,7 @@ from emo_hf.kernels import IMPLEMENTATIONS, compensation, fused
 
 pytestmark = [
     without_3_1_warning,
+    without_16_bit_warning,
     pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:DeprecationWarning"),  # torch.compile's own imports
 ]
 SHAPES = ((70, 50), (3000,), (7,), (4, 3), (5, 4, 3), (2, 3, 2, 2))
@@ -162,6 +165,18 @@ def test_kahan_keeps_steps_that_bfloat16_loses(key, pieces):
     assert state[compensation.KEY].dtype == torch.bfloat16
     assert (lost - exact).norm() > 0.5 * exact.norm()
     assert (kept - exact).norm() < 0.05 * exact.norm()
+
+
+def test_weights_in_16_bits_without_compensation_are_warned_of_once():
+    params = [torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16)) for _ in range(2)]
+    for param in params:
+        param.grad = torch.ones_like(param)
+    optimizer = catalog.build("emoairy", params)
+    with pytest.warns(UserWarning, match="torch.bfloat16 without compensation.*compensation='kahan'"):
+        optimizer.step(loss=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step(loss=1.0)
 
 
 def test_kahan_is_in_the_checkpoint_and_only_where_it_acts(tmp_path):
