@@ -220,7 +220,8 @@ class EmoOptimizer(torch.optim.Optimizer):
             warnings.warn(
                 f"{self.row.key} got weights in {param.dtype} without compensation: steps far below the spacing of a"
                 " weight are lost (at a step size of 1e-5 most weights never move). Pass compensation='kahan' (2 more"
-                " bytes per weight), or train float32 weights under autocast (bf16=True in TrainingArguments)."
+                " bytes per weight), or train float32 weights under autocast (bf16=True in TrainingArguments).",
+                stacklevel=2,
             )
         return {}
 

@@ -6,6 +6,8 @@
     compile    the rule, by torch.compile (opt-in: the first step takes seconds)
     auto       fused on CPU and CUDA, forloop elsewhere
 
+forloop is the default: it alone is the released trajectory to the last bit.
+
 Tensors that a list cannot take (strided, or of another dtype than their gradient) go one by one in every way. Of a
 DTensor, an elementwise rule takes the local shard.
 """

@@ -161,7 +161,7 @@ def test_every_pair_of_a_row_is_spelled_by_its_parts(make_args):
     [
         (
             "stopcof=0.1",
-            r"emosens-3.9 has no option 'stopcof'. Did you mean 'stopcoef'.*beta1, beta2, branch, compensation, eps, hold_pulse, ",
+            r"emosens-3.9 has no option 'stopcof'. Did you mean 'stopcoef'.*beta1, beta2, branch, compensation, eps, ",
         ),
         ("betas=0.9", r"no option 'betas'. Did you mean 'beta"),
         ("use_shadow=yes", r"use_shadow=yes, expected true or false"),
