@@ -205,11 +205,15 @@ class EmoOptimizer(torch.optim.Optimizer):
     def _state_of(self, param: Tensor) -> dict[str, Tensor]:
         state = self.state[param]
         if not state:
-            state.update(self.row.update.init(param))
-            if self._uses_shadow:
-                state.update(self.row.shadow.start(param))
-            if compensation.applies_to(param):
-                state.update(self._compensate(param))
+            state.update(self._new_state(param))
+        return state
+
+    def _new_state(self, param: Tensor) -> dict[str, Tensor]:
+        state = self.row.update.init(param)
+        if self._uses_shadow:
+            state.update(self.row.shadow.start(param))
+        if compensation.applies_to(param):
+            state.update(self._compensate(param))
         return state
 
     def _compensate(self, param: Tensor) -> dict[str, Tensor]:
@@ -341,6 +345,8 @@ class EmoOptimizer(torch.optim.Optimizer):
                     f" {saved}, or start {self.row.key} anew from the saved weights without the optimizer state."
                 )
         super().load_state_dict(state_dict)
+        for param, state in self.state.items():  # an option that was switched on since has its state start now
+            state.update({**self._new_state(param), **state})
         self._forget_step()
         self._read_groups()
 

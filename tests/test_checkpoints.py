@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -141,3 +142,19 @@ def test_a_checkpoint_made_with_a_schedule_keeps_its_scope():
     optimizer.param_groups[0]["lr"] = 0.25
     _, resumed = restarted(catalog.find("emosens"), params, optimizer.state_dict())
     assert (resumed.param_groups[0]["lr"], resumed.param_groups[0]["scope"]) == (0.25, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@every_row
+def test_options_that_are_switched_on_after_a_checkpoint_start_with_it(row, dtype):
+    params = make_params(dtype=dtype)
+    optimizer = build(row, params)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*without compensation")
+        run(optimizer, params, range(3))
+    other = build(row, params, shadow=True, compensation="kahan")
+    other.load_state_dict(optimizer.state_dict())
+    run(other, params, range(3, 6))
+    for param in params:
+        assert ("shadow" in other.state[param]) is (row.shadow.always or "use_shadow" in row.options)
+        assert ("compensation" in other.state[param]) is (dtype == torch.bfloat16)
