@@ -62,9 +62,7 @@ def _batches(
 
 def _key(implementation: str, param: Tensor, grad: Tensor, state: State) -> tuple:
     """Returns what tensors that go together have in common, first of all the way they go."""
-    own = {name: tensor for name, tensor in state.items() if name != compensation.KEY}
-    sharded = hasattr(param, "to_local")
-    regular = not sharded and all(t.is_contiguous() and t.dtype == param.dtype for t in (param, grad, *own.values()))
+    regular = _is_regular(param, grad, state)
     if compensation.KEY in state:
         run = compensation.run
     elif not regular:
@@ -74,6 +72,14 @@ def _key(implementation: str, param: Tensor, grad: Tensor, state: State) -> tupl
     else:
         run = RUNS[implementation]
     return run, regular, param.device, param.dtype, param.dim()
+
+
+def _is_regular(param: Tensor, grad: Tensor, state: State) -> bool:
+    dtype = param.dtype
+    for tensor in (param, grad, *state.values()):
+        if tensor.dtype is not dtype or not tensor.is_contiguous():
+            return False
+    return not hasattr(param, "to_local")
 
 
 def _local(param: Tensor, grad: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
