@@ -9,6 +9,7 @@ from torch._dynamo.utils import counters
 
 from emo_hf import catalog
 from emo_hf.errors import OptionError
+from emo_hf.geometry import PIECE, l1_norm
 from emo_hf.kernels import IMPLEMENTATIONS, compensation, fused
 
 pytestmark = [
@@ -130,6 +131,15 @@ def test_compiled_rules_agree_and_compile_once(key, pieces):
     counters.clear()
     assert distance(trained(row, "compile"), expected) < 2e-5
     assert 1 <= counters["stats"]["unique_graphs"] <= 2  # 3,500 entries and 3,000 in one
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_norm_of_large_tensors_is_added_up_exactly_enough(dtype):
+    generator = torch.Generator().manual_seed(0)
+    params = [torch.randn(shape, generator=generator).to(dtype) for shape in ((2 * PIECE + 5,), (1024, 1024), (3, 4))]
+    params.append(params[1].mT)  # strided
+    exact = sum(param.double().abs().sum().item() for param in params)
+    assert l1_norm(params) == pytest.approx(exact, rel=1e-7)
 
 
 def test_unknown_implementation_is_refused():

@@ -125,8 +125,8 @@ BY_HAND = {
     "a held pulse": ("emosens-3.9", {"hold_pulse": True}, [1.0]),
     "3.9: a multiplier so small that the least pulse holds": ("emosens-3.9", {"lr": 1e-6}, [1.0]),
 }
-# Sharded tensors and no tensors at all: see hf/test_fsdp.py and test_contract.py
-PLUMBING = ("geometry.to_float", "updates._mean_of_columns")
+# Sharded, large or strided tensors, and none at all: see hf/test_fsdp.py, test_kernels.py and test_contract.py
+PLUMBING = ("geometry.to_float", "geometry._pieces", "geometry._sum_of_abs", "updates._mean_of_columns")
 UNREACHABLE = {
     # drift averages scalars, which are at least -1, so 100 ** drift is at least 0.01; the clamp is the released code's
     (("pulse.Pulse.size", "max(100.0 ** s.drift, 0.01)"), 1),

@@ -10,8 +10,9 @@ import signal
 import sys
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
-# torchrun's own lines: E1121 09:50:00 47 torch/distributed/elastic/multiprocessing/api.py:9] failed (exitcode: 1) ...
-_REPORT = re.compile(r"^[EW]\d{4} .* torch/distributed/elastic/multiprocessing/api\.py", re.MULTILINE)
+# torchrun's own lines, with the path as it is seen from the current folder:
+# E1121 09:50:00 47 .venv/.../torch/distributed/elastic/multiprocessing/api.py:9] failed (exitcode: 1) ...
+_REPORT = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/multiprocessing/api\.py", re.MULTILINE)
 _EXIT = re.compile(r"failed \(exitcode: (-?\d+)\)")
 _RANK = re.compile(r"^\[rank\d+\]: ")  # torch's mark on the lines of a traceback
 

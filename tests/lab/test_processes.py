@@ -182,3 +182,11 @@ def interval(values: list[float]) -> str:
     """The mean of five paired differences and its 95 % interval by Student's t."""
     mean, half = statistics.fmean(values), 2.7764 * statistics.stdev(values) / math.sqrt(5)
     return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
+
+
+@pytest.mark.parametrize("folder", ["", ".venv/lib/python3.11/site-packages/"])
+def test_the_cause_stands_before_the_report_of_torchrun(folder):
+    mark = f"1121 11:35:42.4 57 {folder}torch/distributed/elastic/multiprocessing/api.py:10] "
+    log = f"[rank1]: ValueError: the message\nW{mark}Sending process 9\nE{mark}failed (exitcode: 1) local\n=====\n"
+    assert processes.explain(1, log) == "ValueError: the message"
+    assert processes.explain(1, log.replace("exitcode: 1", "exitcode: -9")) == "killed by SIGKILL (out of memory?)"
