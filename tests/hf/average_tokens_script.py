@@ -2,7 +2,7 @@
 
 import torch
 from losses import token_mean
-from tiny_gpt2 import Meter, freeze, make_data, make_model
+from tiny_gpt2 import Meter, freeze, leave, make_data, make_model
 from torch.utils.data import SequentialSampler
 from transformers import HfArgumentParser, Trainer, TrainingArguments
 
@@ -53,4 +53,4 @@ if __name__ == "__main__":
     (args,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses()
     outcome = {average: train(args, average) for average in (True, False)}
     torch.save(outcome, f"outcome-{args.process_index}.pt")
-    torch.distributed.destroy_process_group()
+    leave()

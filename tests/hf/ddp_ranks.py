@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tiny_gpt2 import Meter, let_cpu_ranks_resume, make_data, make_model
+from tiny_gpt2 import Meter, leave, let_cpu_ranks_resume, make_data, make_model
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from transformers import Trainer, TrainingArguments
 
@@ -174,3 +174,4 @@ def main(names: list[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    leave()

@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_gpt2 import Meter, let_cpu_ranks_resume, make_data, make_model
+from tiny_gpt2 import Meter, leave, let_cpu_ranks_resume, make_data, make_model
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import emo_hf
@@ -144,5 +143,4 @@ if __name__ == "__main__":
     let_cpu_ranks_resume()
     RANK = TrainingArguments("unused", use_cpu=True, report_to=[]).process_index
     main()
-    torch.distributed.destroy_process_group()
-    sys.exit(0)
+    leave()

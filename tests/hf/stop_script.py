@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from tiny_gpt2 import make_data, make_model
+from tiny_gpt2 import leave, make_data, make_model
 from transformers import Trainer, TrainingArguments
 
 from emo_hf.hf import EmotionCallback
@@ -52,4 +52,4 @@ if __name__ == "__main__":
     train("stop")
     train("save")
     train("skip")
-    torch.distributed.destroy_process_group()
+    leave()
