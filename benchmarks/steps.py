@@ -19,15 +19,13 @@ def run(options: Namespace) -> dict[str, Any]:
             makers[f"{name} compiled"] = contenders.ours(key, "compile")
     if options.others:
         makers |= contenders.others()
-    rows, probes = [], []
-    for name, maker in makers.items():  # two at a time: all together would not fit in memory
-        pair = {REFERENCE: maker_of(makers[REFERENCE], shapes, dtype, options.device)}
-        if name != REFERENCE:
-            pair[name] = maker_of(maker, shapes, dtype, options.device)
+    rows = []
+    for name in makers:  # two at a time: all together would not fit in memory
+        pair = {each: makers[each](make(shapes, dtype, options.device)) for each in dict.fromkeys((REFERENCE, name))}
         for optimizer in pair.values():
             for i in range(3):
                 measure.step(optimizer, i)
-        probes.append(measure.copy_probe(options.device))
+        probe = measure.copy_probe(options.device)
         times = measure.interleave(pair, options.rounds, options.device)
         size = sum(p.numel() * p.element_size() for group in pair[name].param_groups for p in group["params"])
         rows.append(
@@ -36,15 +34,11 @@ def run(options: Namespace) -> dict[str, Any]:
                 "ratio": measure.ratios(times, REFERENCE)[name],
                 "state": measure.state_bytes(pair[name]) / size,
                 "temporary_mb": measure.temporary_bytes(pair[name], options.device) / 2**20,
-                "probe_ms": probes[-1],
+                "probe_ms": probe,
             }
         )
         print(f"{name}: {rows[-1]}", flush=True)
     return {"model": options.model, "dtype": options.dtype, "rows": rows, "table": table(rows)}
-
-
-def maker_of(maker: contenders.Make, shapes: list, dtype: torch.dtype, device: str) -> torch.optim.Optimizer:
-    return maker(make(shapes, dtype, device))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
