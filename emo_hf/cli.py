@@ -125,7 +125,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     failed = [outcome for outcome in outcomes if outcome.error]
     rows = results.table(results.read(outcome.folder for outcome in outcomes))
     if rows:
-        console.print(_results(rows, recipe.metric))
+        console.print(_results(rows, recipe.task.metric))
     for outcome in failed:
         console.print(f"[bold red]failed:[/] {outcome.cell.name} seed {outcome.cell.seed}: {escape(outcome.error)}")
         console.print(f"        see {outcome.folder / 'log.txt'}", soft_wrap=True)

@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from transformers.training_args import OptimizerNames
 
 from emo_hf import catalog
 from emo_hf.errors import OptionError, did_you_mean
 from emo_hf.hf.optim import names
-from emo_hf.lab.strict import Count, NonNegative, Positive, Share, Strict, Text
+from emo_hf.lab import optimizers
+from emo_hf.lab.optimizers import ALIASES
+from emo_hf.lab.strict import Count, Name, NonNegative, Positive, Share, Strict, Text
 
 
 def _named(value: Any) -> Any:
@@ -42,24 +44,82 @@ class Tuning(Strict):
 
 
 def _known_optimizer(name: str) -> str:
-    known = {member.value for member in OptimizerNames}  # the emo names are among them
+    known = {member.value for member in OptimizerNames} | ALIASES.keys()  # the emo names are among them
     if name not in known:
         raise ValueError(f"unknown optimizer {name!r}.{did_you_mean(name, known)} `emo-hf ls` lists the emo family")
     return name
+
+
+class Heard(Strict):
+    """What the optimizer hears instead of the loss: ``scale * loss + offset``. The gradient is not touched."""
+
+    scale: Positive = 1.0
+    offset: float = 0.0
+
+
+class Replay(Strict):
+    """Takes the step sizes that an earlier run recorded, instead of its own.
+
+    Attributes:
+        of: the arm whose run with the same seed, or with the next one of the recipe if `other_seed`, is replayed.
+        order: as recorded; shuffled in time; all equal to their mean; or a cosine to 0 with the same sum.
+    """
+
+    of: Name
+    other_seed: bool = False
+    order: Literal["recorded", "shuffled", "constant", "cosine"] = "recorded"
+
+
+class Condition(Strict):
+    """What is done to the training data, in this arm only.
+
+    Attributes:
+        label_noise: so large a share of the training labels is replaced by another class, the same with every arm.
+        corrupted_every: the labels of every so many-th batch are shuffled; the batches between them are clean.
+        train_examples: only the first so many.
+    """
+
+    label_noise: Share = 0.0
+    corrupted_every: Annotated[int, Field(ge=2)] | None = None
+    train_examples: Count | None = None
+
+
+class Handover(Strict):
+    """The training is cut in two at a share of its steps, by a checkpoint.
+
+    Attributes:
+        at: share of the steps.
+        optimizer: the second part goes on with the saved state of the optimizer, or starts with a fresh one.
+        data: the second part sees the same examples as the first, or each part its own half of the classes.
+    """
+
+    at: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    optimizer: Literal["kept", "fresh"]
+    data: Literal["same", "halves"] = "same"
 
 
 class Arm(Strict):
     """One optimizer setting.
 
     Attributes:
-        optim: a row of the catalog ("emosens", "emosens-3.9") or an ``optim`` of transformers ("adamw_torch").
+        optim: a row of the catalog ("emosens", "emosens-3.9"), an ``optim`` of transformers ("adamw_torch"), or one
+            of `emo_hf.lab.optimizers` ("lion").
         lr: learning rate; a multiplier around 1.0 for emo optimizers from 3.7 on.
-        options: further options of an emo optimizer; ``emo-hf show NAME`` lists them.
+        options: further options; ``emo-hf show NAME`` lists those of an emo optimizer.
         weight_decay: of all parameters but biases and norms, as Trainer does it.
         schedule: transformers' name of the learning rate schedule.
         warmup: share of the steps over which the schedule rises from 0.
+        feed: false withholds the loss, as in the authors' runs: an emo optimizer hears 0.0 at every step.
+        heard: an emo optimizer hears a changed loss.
+        driven_by: emopulse sets the rate of another optimizer by the loss; `lr` stands for the pulse's base of 1e-4.
+        replay: the step sizes come from another run; for optimizers from 3.7 on.
+        weights: the dtype of model and optimizer.
+        condition: what is done to the training data.
+        handover: the training is interrupted.
         local_sgd_steps: each process of the recipe trains by itself, and their weights are averaged every so many
             steps; without it they train synchronously.
+        family: the sweep that this arm is of: in a recipe ``sweep: [0.1, 1]`` instead of ``lr`` stands for one arm for
+            each rate, named like "emosens-lr-0.1".
     """
 
     optim: Annotated[str, AfterValidator(_known_optimizer)]
@@ -68,8 +128,16 @@ class Arm(Strict):
     weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
     warmup: Share = 0.0
+    feed: bool = True
+    heard: Heard | None = None
+    driven_by: Literal["emopulse"] | None = None
+    replay: Replay | None = None
+    weights: Literal["float32", "bfloat16"] = "float32"
+    condition: Condition | None = None
+    handover: Handover | None = None
     local_sgd_steps: Count | None = None
     tuning: Annotated[Tuning, BeforeValidator(_named)]
+    family: Name | None = None
 
     @property
     def is_emo(self) -> bool:
@@ -79,6 +147,11 @@ class Arm(Strict):
     def optimizer(self) -> str:
         """`optim` with its version, e.g. "emosens-3.9", where it has one."""
         return catalog.find(self.optim).key if self.is_emo else self.optim
+
+    @property
+    def has_pulse(self) -> bool:
+        """Whether its step size can be held: emo optimizers from 3.7 on."""
+        return self.is_emo and "hold_pulse" in catalog.find(self.optim).options
 
     # fields are checked in the order above; those that failed are not in info.data
 
@@ -93,8 +166,10 @@ class Arm(Strict):
                 catalog.find(optim).resolve(options)
             except OptionError as error:
                 raise ValueError(str(error)) from None
+        elif optim in ALIASES:
+            optimizers.check(optim, options)
         elif optim and options:
-            raise ValueError(f"only emo optimizers take options, and {optim!r} is none")
+            raise ValueError(f"the optimizers of transformers take none here, and {optim!r} is one")
         return options
 
     @field_validator("weight_decay")
@@ -111,6 +186,23 @@ class Arm(Strict):
         if warmup and info.data.get("schedule") == "constant":
             raise ValueError("schedule constant has none: use constant_with_warmup")
         return warmup
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> "Arm":
+        problems = []
+        if not self.is_emo and not (self.feed and self.heard is None):
+            problems.append(f"feed and heard are for emo optimizers, and {self.optim!r} is none")
+        if not self.feed and self.heard:
+            problems.append("feed: false leaves nothing to change by heard")
+        if self.driven_by and (self.is_emo or self.schedule != "constant"):
+            problems.append("driven_by is for other optimizers than the emo ones, with the schedule constant")
+        if self.replay and not (self.has_pulse and self.schedule == "constant"):
+            problems.append("replay is for emo optimizers from 3.7 on, with the schedule constant")
+        if self.handover and (self.local_sgd_steps or self.replay):
+            problems.append("handover goes neither with local_sgd_steps nor with replay")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
 
 class Change(Strict):

@@ -100,7 +100,7 @@ def train(cell: Cell, folder: Path, report_to: str) -> dict[str, Any]:
             "data_sha256": found.sha256,
             "parameters": parts.model.num_parameters(),
             "steps": trainer.state.global_step,
-            cell.metric: evaluated[f"eval_{cell.metric}"],
+            cell.task.metric: evaluated[f"eval_{cell.task.metric}"],
             "eval_loss": evaluated["eval_loss"],
             "train_loss": trained["train_loss"],
             "step_size_median": statistics.median(sizes),
@@ -114,7 +114,7 @@ def train(cell: Cell, folder: Path, report_to: str) -> dict[str, Any]:
 def arguments(cell: Cell, folder: Path, examples: int, report_to: str) -> TrainingArguments:
     """Trainer's defaults (gradient norm clipped at 1), except for what the recipe says."""
     arm, scale = cell.arm, cell.scale
-    steps = math.ceil(math.ceil(examples / scale.batch_size) * scale.epochs)
+    steps = scale.steps or math.ceil(math.ceil(examples / scale.batch_size) * scale.epochs)
     return TrainingArguments(
         output_dir=str(folder),
         run_name=f"{cell.recipe}/{cell.size}/{cell.name}/seed{cell.seed}",

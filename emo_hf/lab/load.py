@@ -5,10 +5,11 @@ The loader is PyYAML's safe one with two corrections: ``1e-3`` is a number, and 
 
 import re
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from emo_hf.errors import RecipeError, did_you_mean
 from emo_hf.lab.spec import Cell, FunctionRecipe, Recipe
@@ -25,7 +26,7 @@ def recipe(name: str) -> Recipe | FunctionRecipe:
         RecipeError: no such file, or a list of all its problems.
     """
     path = _find(name)
-    content = _content(path)
+    content = _spread(_extend(_content(path), path))
     task = content.get("task")
     descends = isinstance(task, dict) and task.get("type") == "function"
     return _check(FunctionRecipe if descends else Recipe, content, path)
@@ -57,6 +58,44 @@ def _content(path: Path) -> dict:
     return content
 
 
+def _extend(content: dict, path: Path) -> dict:
+    """Puts `content` over the recipe beside it that its ``extends`` names, one level deep.
+
+    ``arms`` and ``sizes`` are merged by name, where null takes a name out; every other key replaces.
+    """
+    if "extends" not in content:
+        return content
+    name = content.pop("extends")
+    parent = path.with_name(name) if isinstance(name, str) and Path(name).name == name else None
+    if parent is None or not parent.is_file():
+        raise RecipeError(f"{path}: extends: expected the name of a YAML file beside it, got {name!r}.")
+    under = _content(parent)
+    if "extends" in under:
+        raise RecipeError(f"{path}: extends {name}, which itself extends {under['extends']}: one level only.")
+    for key in ("arms", "sizes"):
+        own, inherited = content.get(key, {}), under.get(key)
+        if isinstance(own, dict) and isinstance(inherited, dict):
+            merged = {**inherited, **own}
+            content[key] = {name: part for name, part in merged.items() if part is not None}
+    return {**under, **content}
+
+
+def _spread(content: dict) -> dict:
+    """Writes every arm with a ``sweep`` of learning rates out as one arm for each of them."""
+    arms = content.get("arms")
+    if not isinstance(arms, dict):
+        return content
+    spread: dict[Any, Any] = {}
+    for name, arm in arms.items():
+        rates = arm.get("sweep") if isinstance(arm, dict) and "lr" not in arm else None
+        if not isinstance(rates, list) or not all(isinstance(rate, int | float) for rate in rates):
+            spread[name] = arm
+            continue
+        rest = {key: value for key, value in arm.items() if key != "sweep"}
+        spread |= {f"{name}-lr-{rate:g}": {**rest, "lr": rate, "family": name} for rate in rates}
+    return {**content, "arms": spread}
+
+
 def _check(model: type[ModelT], content: dict, path: Path) -> ModelT:
     try:
         return model.model_validate(content)
@@ -69,8 +108,9 @@ def _check(model: type[ModelT], content: dict, path: Path) -> ModelT:
 
 def _explain(model: type[Strict], detail: Any) -> list[str]:
     """Returns an error of pydantic in words: its path, what is wrong, and what to write instead."""
-    # pydantic marks a bad key of a mapping by a last part that is not in the file
-    path = [part for part in detail["loc"] if part != "[key]"]
+    # parts in brackets are not in the file: pydantic's mark of a bad key, and the kind of a line of the rule
+    marked = detail["loc"]
+    path = [part for part in marked if not str(part).startswith("[")]
     where = ".".join(map(str, path))
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     if not where:  # a check of the whole recipe: each of its lines names its path
@@ -79,7 +119,7 @@ def _explain(model: type[Strict], detail: Any) -> list[str]:
         case "missing":
             return [f"{where}: missing"]
         case "extra_forbidden":
-            known = _keys(model, path[:-1])
+            known = _keys(model, [part for part in marked[:-1] if part != "[key]"])
             return [f"{where}: unknown key.{did_you_mean(str(path[-1]), known)} Known: {', '.join(known)}"]
         case "string_pattern_mismatch":
             message = "a name has lower-case letters and digits, joined by single . _ or -"
@@ -92,10 +132,22 @@ def _explain(model: type[Strict], detail: Any) -> list[str]:
 def _keys(model: Any, path: list[Any]) -> list[str]:
     """Returns the keys that the schema knows at ``path``."""
     for part in path:
-        model = model.model_fields[part].annotation if _is_model(model) else get_args(model)[-1]
-        while not _is_model(model) and get_origin(model) not in (dict, list):  # X | None, Annotated[X, ...]
-            model = get_args(model)[0]
+        if str(part).startswith("["):  # one of several kinds
+            model = next(kind for kind in get_args(model) if Tag(part) in get_args(kind))
+        else:
+            model = model.model_fields[part].annotation if _is_model(model) else get_args(model)[-1]
+        model = _bare(model)
     return list(model.model_fields)
+
+
+def _bare(annotation: Any) -> Any:
+    """Returns a model, dict, list or choice of models out of X | None and Annotated[X, ...]."""
+    while not _is_model(annotation) and get_origin(annotation) not in (dict, list):
+        parts = get_args(annotation)
+        if get_origin(annotation) in (Union, UnionType) and NoneType not in parts:
+            return annotation
+        annotation = parts[0]
+    return annotation
 
 
 def _is_model(annotation: Any) -> bool:

@@ -11,7 +11,8 @@ from importlib import resources
 from pathlib import Path
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab.spec import Cell, HubData
+from emo_hf.lab.spec import Cell
+from emo_hf.lab.task import HubData
 
 TREC_FILES = {"train": "train_5500.label", "test": "TREC_10.label"}
 TREC_CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")

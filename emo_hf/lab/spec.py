@@ -5,6 +5,7 @@ folder. A `Cell` is what one process trains: one arm, one seed, one size, with a
 `emo_hf.lab.load` reads both from files.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,97 +13,13 @@ from pydantic import Field, model_validator
 
 from emo_hf.errors import RecipeError, did_you_mean
 from emo_hf.lab.arms import Arm, Change
-from emo_hf.lab.strict import Count, Name, Positive, Seed, Share, Strict, Text, one_of
+from emo_hf.lab.rules import Basin, Contrast, Line, Metric
+from emo_hf.lab.strict import Count, Name, Positive, Seed, Strict, Text
+from emo_hf.lab.task import Scale, Task
 
 SizeName = Literal["smoke", "small", "paper"]
 Several = Annotated[int, Field(ge=2)]
-
-
-class Hub(Strict):
-    """A repository of the Hugging Face hub at one commit."""
-
-    name: Text
-    revision: Text
-
-
-class HubData(Hub):
-    """A data set of the hub with the splits train and test, and the columns to read."""
-
-    text: Text
-    label: Text
-
-
-class Data(Strict):
-    """Where the examples come from.
-
-    Attributes:
-        embedded: a set that is shipped with the package.
-        hub: a data set of the hub.
-        files: what a folder given by ``--data-dir`` holds, in the original file format.
-        holdout: evaluate on so many of the training examples, left out of the training, instead of on the test set:
-            for choosing settings.
-    """
-
-    embedded: Literal["sentences"] | None = None
-    hub: HubData | None = None
-    files: Literal["trec-6"] | None = None
-    holdout: Count | None = None
-
-    _source = one_of("embedded", "hub")
-
-
-class Task(Strict):
-    """What is learned from which data."""
-
-    type: Literal["sequence-classification"]
-    data: Data
-
-
-class Config(Strict):
-    """A GPT-2 from its configuration, with a byte-level BPE tokenizer trained on the training examples."""
-
-    layers: Count
-    heads: Count
-    width: Count
-    vocabulary: Annotated[int, Field(ge=300)]  # 256 bytes, two special tokens, and merges
-    dropout: Share = 0.1
-    lowercase: bool = False
-
-    @model_validator(mode="after")
-    def _divisible(self) -> "Config":
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        return self
-
-
-class Model(Strict):
-    """From a configuration, or from the hub with its weights and tokenizer."""
-
-    config: Config | None = None
-    hub: Hub | None = None
-
-    _source = one_of("config", "hub")
-
-
-class Scale(Strict):
-    """How much of the task: model, steps and examples.
-
-    Attributes:
-        epochs: passes over the training examples.
-        batch_size: examples per optimizer step, of all processes together.
-        max_tokens: longer texts are cut.
-        evaluations: how many, evenly spread; the last one is at the end and is the result.
-        train_examples: use only the first so many training examples.
-        test_examples: use only the first so many evaluation examples.
-    """
-
-    model: Model
-    epochs: Positive
-    batch_size: Count
-    max_tokens: Annotated[int, Field(ge=8)] = 64
-    evaluations: Count = 1
-    train_examples: Count | None = None
-    test_examples: Count | None = None
+Measure = Literal["moments", "trajectory"]  # costs time or space, so only if asked for
 
 
 class Size(Scale):
@@ -118,23 +35,41 @@ class Cell(Strict):
     size: SizeName
     name: Name
     seed: Seed
-    metric: Literal["accuracy"]
     task: Task
     data_dir: str | None = None
     processes: Several | None = None
+    measure: list[Measure] = []
+    equal_train_loss: Positive | None = None
     scale: Scale
     arm: Arm
+    replayed_seed: Seed | None = None
 
     @property
     def needs_hub(self) -> bool:
         """Whether anything has to come from the hub."""
-        return bool(self.scale.model.hub) or (self.data_dir is None and bool(self.task.data.hub))
+        model, data = self.scale.model, self.task.data
+        return bool(model.hub) or (self.data_dir is None and bool(data.hub or model.llama2c))
+
+
+class Published(Strict):
+    """What the authors report, beside which the report puts ours: metric -> arm -> value."""
+
+    source: Text
+    values: dict[Metric, dict[Name, float]]
 
 
 class Recipe(Strict):
-    """One comparison. `claim` is what it is to decide, `source` who says so.
+    """One comparison, and the rule that decides its claim.
 
-    `processes` is how many train one run together (DDP); without it, each run is one process.
+    Attributes:
+        claim: what is to be decided, `source`: who says so.
+        baseline: the arm that the report pairs all others with.
+        rule: what the verdict depends on; without it there is none.
+        published: numbers of the authors.
+        metric: the number that a `rule` and the report are about, if they name no other; the task's own if None.
+        processes: how many train one run together (DDP); without it, each run is one process.
+        measure: ``moments``: skewness and kurtosis of the gradients; ``trajectory``: the way of the classifier.
+        equal_train_loss: the training loss at which the metric ``gap`` is taken.
     """
 
     name: Name
@@ -142,30 +77,73 @@ class Recipe(Strict):
     claim: Text | None = None
     source: Text | None = None
     task: Task
-    metric: Literal["accuracy"]
+    metric: Metric | None = None
+    baseline: Name | None = None
+    rule: list[Line] = []
+    published: Published | None = None
     processes: Several | None = None
+    measure: list[Measure] = []
+    equal_train_loss: Positive | None = None
     seeds: Annotated[list[Seed], Field(min_length=1)]
     default_size: SizeName = "small"
     sizes: Annotated[dict[SizeName, Size], Field(min_length=1)]
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
 
+    @property
+    def judged(self) -> str:
+        """The metric of the report and of each line of the rule that names none."""
+        return self.metric or self.task.metric
+
+    @property
+    def families(self) -> dict[str, list[str]]:
+        """The arms of each sweep."""
+        found: dict[str, list[str]] = {}
+        for name, arm in self.arms.items():
+            if arm.family:
+                found.setdefault(arm.family, []).append(name)
+        return found
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        problems = []
+        problems = [*self._bad_sizes(), *self._bad_names()]
         if len(set(self.seeds)) != len(self.seeds):
             problems.append(f"seeds: got {self.seeds}, expected every seed once")
-        if self.default_size not in self.sizes:
-            problems.append(f"default_size: {self.default_size!r} is not among sizes: {', '.join(self.sizes)}")
-        for size, content in self.sizes.items():
-            for arm in content.arms.keys() - self.arms.keys():
-                problems.append(f"sizes.{size}.arms.{arm}: no such arm.{did_you_mean(arm, self.arms)}")
-            if content.batch_size % (self.processes or 1):
-                problems.append(f"sizes.{size}.batch_size: not a multiple of the {self.processes} processes")
+        if self.rule and not (self.claim and self.source):
+            problems.append("rule: decides a claim: give claim and source")
         if not self.processes:
             problems += alone(self.arms)
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _bad_sizes(self) -> Iterator[str]:
+        if self.default_size not in self.sizes:
+            yield f"default_size: {self.default_size!r} is not among sizes: {', '.join(self.sizes)}"
+        for size, content in self.sizes.items():
+            for arm in content.arms.keys() - self.arms.keys():
+                yield f"sizes.{size}.arms.{arm}: no such arm.{did_you_mean(arm, self.arms)}"
+            if content.batch_size % (self.processes or 1):
+                yield f"sizes.{size}.batch_size: not a multiple of the {self.processes} processes"
+            if bool(content.model.vision) != (self.task.type == "image-classification"):
+                yield f"sizes.{size}.model: a vision model and image-classification go together"
+
+    def _bad_names(self) -> Iterator[str]:
+        """Names of arms and sweeps that are none."""
+        named = [("baseline", self.baseline)] if self.baseline else []
+        for number, line in enumerate(self.rule):
+            if isinstance(line, Basin):
+                for sweep in {line.sweep, line.against} - self.families.keys():
+                    yield f"rule.{number}: no such sweep: {sweep}.{did_you_mean(sweep, self.families)}"
+            else:
+                named += [(f"rule.{number}", arm) for arm in line.arms()]
+                if isinstance(line, Contrast) and line.beyond and not line.against:
+                    yield f"rule.{number}: beyond takes a difference from a difference: give against"
+        for values in (self.published.values if self.published else {}).values():
+            named += [("published", arm) for arm in values]
+        named += [(f"arms.{name}.replay.of", arm.replay.of) for name, arm in self.arms.items() if arm.replay]
+        for where, arm in named:
+            if arm not in self.arms:
+                yield f"{where}: no such arm: {arm}.{did_you_mean(arm, self.arms)}"
 
     def cells(
         self,
@@ -180,24 +158,31 @@ class Recipe(Strict):
             RecipeError: a size or arm that the recipe lacks, a bad seed, or a folder that it has no use for.
         """
         size = chosen_size(self, size)
-        if data_dir is not None and self.task.data.files is None:
+        reads = self.task.data.files or self.sizes[size].model.llama2c
+        if data_dir is not None and not reads:
             raise RecipeError(f"{self.name} reads no local folder: leave out --data-dir.")
+        if data_dir is None and self.task.data.files and not self.task.data.hub:
+            raise RecipeError(f"{self.name} reads {self.task.data.files} from a local folder: give --data-dir.")
         scale = Scale(**{name: getattr(self.sizes[size], name) for name in Scale.model_fields})
         common = {
             "recipe": self.name,
             "size": size,
-            "metric": self.metric,
             "task": self.task,
             "processes": self.processes,
+            "measure": self.measure,
+            "equal_train_loss": self.equal_train_loss,
             "scale": scale,
+            "data_dir": str(data_dir) if data_dir else None,
         }
+        seeds = list(dict.fromkeys(self.seeds if seeds is None else seeds))
+        following = dict(zip(seeds, [*seeds[1:], seeds[0]], strict=True))
         cells = []
         for name in chosen_arms(self, arms):
             change = self.sizes[size].arms.get(name)
             arm = self.arms[name].model_copy(update=dict(change) if change else {})
-            for seed in dict.fromkeys(self.seeds if seeds is None else seeds):
-                folder = str(data_dir) if data_dir else None
-                cells.append(Cell(**common, name=name, seed=seed, arm=arm, data_dir=folder))
+            for seed in seeds:
+                replayed = (following[seed] if arm.replay.other_seed else seed) if arm.replay else None
+                cells.append(Cell(**common, name=name, seed=seed, arm=arm, replayed_seed=replayed))
         return cells
 
 

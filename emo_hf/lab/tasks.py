@@ -23,7 +23,8 @@ from transformers import (
 from emo_hf.errors import RecipeError
 from emo_hf.lab import metrics
 from emo_hf.lab.sources import Example, Examples
-from emo_hf.lab.spec import Cell, Config, Hub
+from emo_hf.lab.spec import Cell
+from emo_hf.lab.task import Config, Hub
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 

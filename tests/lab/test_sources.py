@@ -9,7 +9,7 @@ import pytest
 from emo_hf.errors import RecipeError
 from emo_hf.lab import load, make_sentences, sources
 from emo_hf.lab.sources import Example, Examples
-from emo_hf.lab.spec import HubData
+from emo_hf.lab.task import HubData
 
 ROOT = Path(__file__).parents[2]
 

@@ -56,7 +56,7 @@ def test_all_problems_at_once(recipe, write):
     expected = [
         "description: missing",
         "descripton: unknown key. Did you mean 'description'?",
-        "metric: expected 'accuracy' Did you mean 'accuracy'? (got 'acuracy')",
+        "metric: expected 'accuracy', 'perplexity'",
         "seeds.1: expected greater than or equal to 0 (got -1)",
         "seeds.2: expected a valid integer (got True)",
         "sizes.smoke.model.config.layers: expected greater than or equal to 1 (got 0)",
@@ -76,7 +76,7 @@ def test_unknown_key_lists_the_known_ones(recipe, write):
     recipe["arms"]["emosens"]["learning_rate"] = 1.0
     assert problems(write(recipe)) == [
         "arms.emosens.learning_rate: unknown key. Known: optim, lr, options, weight_decay, schedule, warmup, "
-        "local_sgd_steps, tuning"
+        "feed, heard, driven_by, replay, weights, condition, handover, local_sgd_steps, tuning, family"
     ]
 
 
@@ -84,9 +84,9 @@ def test_whole_recipe_is_consistent(recipe, write):
     recipe |= {"seeds": [1, 1], "default_size": "paper"}
     recipe["sizes"]["small"]["arms"] = {"emosesn": {"lr": 1.0, "tuning": "untuned"}}
     assert problems(write(recipe)) == [
-        "seeds: got [1, 1], expected every seed once",
         "default_size: 'paper' is not among sizes: smoke, small",
         "sizes.small.arms.emosesn: no such arm. Did you mean 'emosens'?",
+        "seeds: got [1, 1], expected every seed once",
     ]
 
 
@@ -106,11 +106,19 @@ def test_names_cannot_leave_the_runs_folder(recipe, write, name):
     ("change", "line"),
     [
         ({"optim": "emosesn"}, "arms.adamw.optim: unknown optimizer 'emosesn'. Did you mean 'emosens'"),
-        ({"options": {"betas": [0.9, 0.99]}}, "arms.adamw.options: only emo optimizers take options"),
+        ({"options": {"betas": [0.9, 0.99]}}, "arms.adamw.options: the optimizers of transformers take none here"),
         ({"optim": "emosens", "options": {"lr": 1.0}}, "arms.adamw.options: lr: write it beside options"),
         ({"optim": "emovoid", "weight_decay": 0.1}, "arms.adamw.weight_decay: emovoid has no weight decay"),
         ({"warmup": 0.1}, "arms.adamw.warmup: schedule constant has none"),
         ({"schedule": "linaer"}, "arms.adamw.schedule: expected"),
+        ({"feed": False}, "arms.adamw: feed and heard are for emo optimizers, and 'adamw_torch' is none"),
+        ({"heard": {"scale": 2.0}}, "arms.adamw: feed and heard are for emo optimizers"),
+        ({"optim": "emosens", "feed": False, "heard": {}}, "arms.adamw: feed: false leaves nothing to change"),
+        ({"optim": "emosens", "driven_by": "emopulse"}, "arms.adamw: driven_by is for other optimizers"),
+        ({"replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7 on"),
+        ({"optim": "emonavi-3.6", "replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7"),
+        ({"optim": "lion", "options": {"bets": [0.9, 0.99]}}, "arms.adamw.options: lion has no option bets, only"),
+        ({"sweep": [0.1]}, "arms.adamw.sweep: unknown key."),
         ({"tuning": "none"}, "arms.adamw.tuning.how: expected"),
         ({"tuning": {"how": "grid", "grid": {"lr": [1.0]}}}, "arms.adamw.tuning: how: grid, grid and chosen_by go"),
     ],
@@ -121,13 +129,103 @@ def test_nothing_in_an_arm_is_without_effect(recipe, write, change, line):
     assert found.startswith(line)
 
 
+def test_sweep_stands_for_arms(recipe, write):
+    recipe["arms"]["adamw"] = {"optim": "adamw_torch", "sweep": [0.001, 1e-5], "tuning": "untuned"}
+    found = load.recipe(write(recipe))
+    assert {name: arm.lr for name, arm in found.arms.items()} == {
+        "emosens": 1,
+        "adamw-lr-0.001": 0.001,
+        "adamw-lr-1e-05": 1e-5,
+    }
+    assert found.families == {"adamw": ["adamw-lr-0.001", "adamw-lr-1e-05"]}
+
+
+def test_rule_names_what_there_is(recipe, write):
+    recipe["rule"] = [
+        {"arm": "emosens", "against": "adma", "better_by": 0},
+        {"arm": "emosens", "beyond": {"arm": "adamw", "against": "emosens"}, "at_most": 1.0},
+        {"sweep": "emosens", "against": "adamw", "within": 0.1, "better_by": 0},
+        {"order": ["emosens", "adamw", "x"], "at_least": 0.5},
+    ]
+    recipe["baseline"] = "adam"
+    recipe["published"] = {"source": "a paper", "values": {"accuracy": {"sgd": 1.0}}}
+    lines = problems(write(recipe))
+    for expected in (
+        "rule: decides a claim: give claim and source",
+        "rule.0: no such arm: adma. Did you mean 'adamw'?",
+        "rule.1: beyond takes a difference from a difference: give against",
+        "rule.2: no such sweep: emosens.",
+        "rule.2: no such sweep: adamw.",
+        "rule.3: no such arm: x.",
+        "baseline: no such arm: adam. Did you mean 'adamw'?",
+        "published: no such arm: sgd.",
+    ):
+        assert expected in lines
+        lines.remove(expected)
+    assert lines == []
+
+
+def test_lines_of_a_rule(recipe, write):
+    recipe["rule"] = [
+        {"arm": "emosens", "agianst": "adamw", "better_by": 0},
+        {"arm": "emosens", "against": "adamw"},
+        {"sweep": "emosens", "against": "adamw", "better_by": 0},
+    ]
+    lines = problems(write(recipe))
+    assert lines[0].startswith("rule.0.agianst: unknown key. Did you mean 'against'")
+    assert lines[1:] == [
+        "rule.1: give exactly one of better_by, worse_by_at_most, at_least, at_most",
+        "rule.2.within: missing",
+    ]
+
+
+@pytest.fixture
+def child(tmp_path, recipe, write):
+    """Writes a recipe that extends another one."""
+
+    def child(**content) -> str:
+        write(recipe)
+        path = tmp_path / "child.yaml"
+        path.write_text(yaml.safe_dump({"extends": "recipe.yaml", **content}))
+        return str(path)
+
+    return child
+
+
+def test_extends(child):
+    sgd = {"optim": "sgd", "lr": 0.1, "tuning": "untuned"}
+    found = load.recipe(child(name="other", seeds=[7], arms={"adamw": None, "sgd": sgd}))
+    assert (found.name, found.seeds, found.description) == ("other", [7], "a test")
+    assert list(found.arms) == ["emosens", "sgd"]
+    assert list(found.sizes) == ["smoke", "small"]
+
+
+@pytest.mark.parametrize("name", ["nowhere.yaml", "../recipe.yaml", 3])
+def test_extends_a_file_beside_it(child, name):
+    with pytest.raises(RecipeError, match="extends: expected the name of a YAML file beside it"):
+        load.recipe(child(extends=name))
+
+
+def test_extends_one_level(child, recipe):
+    recipe["extends"] = "child.yaml"
+    with pytest.raises(RecipeError, match="one level only"):
+        load.recipe(child())
+
+
+def test_replays_know_their_seed(recipe, write):
+    replay = {"of": "emosens", "other_seed": True}
+    recipe["arms"]["again"] = {"optim": "emosens", "lr": 1, "replay": replay, "tuning": "untuned"}
+    cells = load.recipe(write(recipe)).cells("smoke", ["again"])
+    assert [(cell.seed, cell.replayed_seed) for cell in cells] == [(0, 1), (1, 0)]
+
+
 def test_exactly_one_source(recipe, write):
     recipe["task"]["data"] = {}
     hub = {"name": "a", "revision": "b"}
     recipe["sizes"]["smoke"]["model"]["hub"] = hub
     assert problems(write(recipe)) == [
-        "task.data: give exactly one of embedded, hub",
-        "sizes.smoke.model: give exactly one of config, hub",
+        "task.data: give embedded, or hub and files, or one of these two",
+        "sizes.smoke.model: give exactly one of config, vision, hub, llama2c",
     ]
 
 

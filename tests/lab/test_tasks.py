@@ -6,7 +6,7 @@ from transformers import set_seed
 
 from emo_hf.errors import RecipeError
 from emo_hf.lab import load, metrics, sources, tasks
-from emo_hf.lab.spec import Config, Hub
+from emo_hf.lab.task import Config, Hub
 
 CONFIG = Config(layers=2, heads=2, width=16, vocabulary=400, lowercase=True)
 TEXTS = ["Who is there", "nay, answer me", "stand and unfold yourself", "long live the king"]

@@ -1,0 +1,94 @@
+"""Optimizers of other packages that an arm may name, by a short table: a recipe is data and names no module.
+
+Options that make a class what its paper describes, where its own defaults do not, stand in the table. An arm's own
+options come on top. The packages are the extra ``baselines``.
+"""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from emo_hf.errors import RecipeError
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Where an optimizer is, and what it needs to be the one of `source`."""
+
+    package: str
+    name: str
+    source: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    hears_loss: bool = False  # its ``step`` takes ``loss=``
+
+
+ALIASES: dict[str, Alias] = {
+    "ademamix": Alias("pytorch_optimizer", "AdEMAMix", "arXiv:2409.03137", {"weight_decouple": True}),
+    "aggmo": Alias("pytorch_optimizer", "AggMo", "arXiv:1804.00325"),
+    "dadapt-adam": Alias("pytorch_optimizer", "DAdaptAdam", "arXiv:2301.07733"),
+    "lion": Alias("pytorch_optimizer", "Lion", "arXiv:2302.06675"),
+    "momo-adam": Alias("momo", "MomoAdam", "arXiv:2305.07583", hears_loss=True),
+    "prodigy": Alias("prodigyopt", "Prodigy", "arXiv:2306.06101"),
+    # their defaults are SGD and Adam
+    "qhadam": Alias("pytorch_optimizer", "QHAdam", "arXiv:1810.06801", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
+    "qhm": Alias("pytorch_optimizer", "QHM", "arXiv:1810.06801", {"momentum": 0.999, "nu": 0.7}),
+    "schedulefree-adamw": Alias("schedulefree", "AdamWScheduleFree", "arXiv:2405.15682"),
+    "sgd-momentum": Alias("torch.optim", "SGD", "torch", {"momentum": 0.9}),
+    "tiger": Alias("pytorch_optimizer", "Tiger", "github.com/bojone/tiger"),
+}
+
+
+def load(name: str) -> type[torch.optim.Optimizer]:
+    """Returns the class of an alias.
+
+    Raises:
+        RecipeError: its package is not installed.
+    """
+    alias = ALIASES[name]
+    try:
+        return getattr(importlib.import_module(alias.package), alias.name)
+    except ImportError as error:
+        raise RecipeError(
+            f"The optimizer {name} is {alias.package}.{alias.name}, which is not installed ({error}):"
+            " pip install 'emo-hf[baselines]'."
+        ) from None
+
+
+def check(name: str, options: Mapping[str, Any]) -> None:
+    """Refuses options that the class of an alias does not take. Without its package, nothing can be said.
+
+    Raises:
+        ValueError: an unknown option.
+    """
+    try:
+        known = inspect.signature(load(name)).parameters
+    except RecipeError:
+        return
+    if unknown := options.keys() - known.keys():
+        raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}, only {', '.join(list(known)[1:])}")
+
+
+def keywords(name: str, lr: float, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of the class, but for the parameters. Sequences become tuples, as torch writes them."""
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    return {"lr": lr, **ALIASES[name].options, **given}
+
+
+class Hearing:
+    """Gives an optimizer whose ``step`` takes ``loss=`` the loss that Trainer differentiates."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._step = optimizer.step
+        self._loss: Any = None
+        optimizer.step = self.step
+
+    def observe(self, loss: Any) -> None:
+        self._loss = loss
+
+    def step(self, closure: None = None) -> Any:
+        loss, self._loss = self._loss, None
+        return self._step(loss=torch.tensor(loss.item()))
