@@ -65,7 +65,7 @@ def test_all_problems_at_once(recipe, write):
         "arms.emosens.lr: expected greater than 0 (got -1.0)",
         "arms.emosens.options: emosens-3.9: unknown option 'stopcof'. Did you mean 'stopcoef'?",
         "arms.adamw.tuning: missing",
-        "arms.adamw.shedule: unknown key. Did you mean 'schedule'?",
+        "arms.adamw.shedule: unknown key. Did you mean 'schedule'",
     ]
     assert len(lines) == len(expected)
     for start in expected:
