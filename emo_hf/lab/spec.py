@@ -19,7 +19,7 @@ from emo_hf.lab.task import Scale, Task
 
 SizeName = Literal["smoke", "small", "paper"]
 Several = Annotated[int, Field(ge=2)]
-Measure = Literal["moments", "trajectory"]  # costs time or space, so only if asked for
+Measure = Literal["trajectory"]  # costs time or space, so only if asked for
 
 
 class Size(Scale):
@@ -68,7 +68,7 @@ class Recipe(Strict):
         published: numbers of the authors.
         metric: the number that a `rule` and the report are about, if they name no other; the task's own if None.
         processes: how many train one run together (DDP); without it, each run is one process.
-        measure: ``moments``: skewness and kurtosis of the gradients; ``trajectory``: the way of the classifier.
+        measure: ``trajectory``: the weights of the classifier at every evaluation.
         equal_train_loss: the training loss at which the metric ``gap`` is taken.
     """
 

@@ -1,0 +1,134 @@
+"""The numbers of one run, taken from what it has written: its history, its signals, its memory.
+
+`emo_hf.lab.rules.METRICS` says what each of them means and whether more of it is better.
+"""
+
+import math
+import resource
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from emo_hf.dashboards import read_signals
+
+Row = dict[str, Any]
+SMOOTH = 20  # training losses that are averaged before they are compared with a level
+
+
+def of_history(rows: list[Row], metric: str, equal_train_loss: float | None = None) -> dict[str, float | None]:
+    """Returns what the rows that Trainer logged say.
+
+    Args:
+        rows: of ``history.jsonl``; the last evaluation counts as the result.
+        metric: of the task. Perplexity is exp(eval_loss).
+        equal_train_loss: level of the training loss at which the gap to the evaluation loss is taken.
+    """
+    evaluations = [row for row in rows if "eval_loss" in row]
+    last = evaluations[-1]
+    losses = [row["eval_loss"] for row in evaluations if row["eval_loss"] is not None]
+    sizes = [row["learning_rate"] for row in rows if "learning_rate" in row]
+    best = min(losses, default=None)
+    found = {
+        "eval_loss": last["eval_loss"],
+        "best_eval_loss": best,
+        "overfit": None if last["eval_loss"] is None else last["eval_loss"] - best,
+        "train_loss": next(row["train_loss"] for row in reversed(rows) if "train_loss" in row),
+        "step_size_median": statistics.median(sizes),
+        "step_size_min": min(sizes),
+        "step_size_max": max(sizes),
+        "seconds": sum(row["train_runtime"] for row in rows if "train_runtime" in row),
+    }
+    found[metric] = perplexity(last["eval_loss"]) if metric == "perplexity" else last[f"eval_{metric}"]
+    if equal_train_loss is not None:
+        found["gap"] = gap(rows, equal_train_loss)
+    return found
+
+
+def perplexity(loss: float | None) -> float | None:
+    """exp(loss); None beyond what a float holds."""
+    return None if loss is None or loss > math.log(sys.float_info.max) else math.exp(loss)
+
+
+def gap(rows: list[Row], level: float) -> float | None:
+    """Returns evaluation minus training loss at the first evaluation with the training loss at or below `level`."""
+    recent: list[float] = []
+    for row in rows:
+        if row.get("loss") is not None:
+            recent = [*recent, row["loss"]][-SMOOTH:]
+        if row.get("eval_loss") is not None and recent and statistics.fmean(recent) <= level:
+            return row["eval_loss"] - statistics.fmean(recent)
+    return None
+
+
+def of_signals(path: Path, rows: list[Row]) -> dict[str, float | None]:
+    """Returns what the signals of an emo optimizer say: when it would stop, and what its scalar goes with."""
+    signals = read_signals(path) if path.exists() else []
+    if not signals:
+        return {}
+    evaluations = [(row["step"], row["eval_loss"]) for row in rows if row.get("eval_loss") is not None]
+    stop = next((row["step"] for row in signals if row.get("emo/ready")), signals[-1]["step"])
+    after = [loss for step, loss in evaluations if step >= stop] or [evaluations[-1][1]] if evaluations else []
+    found: dict[str, float | None] = {"stop_step": stop, "stop_share": stop / signals[-1]["step"]}
+    if after:
+        found["stop_regret"] = after[0] - min(loss for _, loss in evaluations)
+    if "emo/moment_4" in signals[0]:
+        found |= correlations(signals)
+    return found
+
+
+def correlations(signals: list[Row]) -> dict[str, float | None]:
+    """Returns Spearman's correlation of the scalar with skewness and kurtosis of the gradient, over the steps."""
+    from scipy.stats import spearmanr
+
+    shapes = [standardized(*(row[f"emo/moment_{k}"] for k in range(1, 5))) for row in signals]
+    scalars = [row["emo/scalar"] for row in signals]
+    kept = [(scalar, *shape) for scalar, shape in zip(scalars, shapes, strict=True) if shape is not None]
+    found: dict[str, float | None] = {}
+    for place, name in enumerate(("skewness", "kurtosis"), start=1):
+        values = float(spearmanr([row[0] for row in kept], [row[place] for row in kept]).statistic)
+        found[f"{name}_correlation"] = None if math.isnan(values) else values
+    return found
+
+
+def standardized(m1: float, m2: float, m3: float, m4: float) -> tuple[float, float] | None:
+    """Returns skewness and kurtosis from the raw moments; None without any variance."""
+    variance = m2 - m1**2
+    if variance <= 0:
+        return None
+    third = m3 - 3 * m1 * m2 + 2 * m1**3
+    fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+    return third / variance**1.5, fourth / variance**2
+
+
+def of_memory(trainer: Trainer) -> dict[str, float]:
+    """Returns the bytes of the optimizer's state per byte of parameters, and the highest memory of the process."""
+    optimizer = trainer.optimizer
+    state = sum(
+        value.numel() * value.element_size()
+        for per_parameter in optimizer.state.values()
+        if isinstance(per_parameter, dict)
+        for value in per_parameter.values()
+        if isinstance(value, torch.Tensor)
+    )
+    parameters = list(trainer.model.parameters())
+    whole = sum(p.numel() * p.element_size() for p in parameters)
+    trained = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
+    return {"state_ratio": state / trained, "state_share": state / whole, "peak_memory": peak_memory()}
+
+
+def peak_memory() -> int:
+    """Returns the bytes that this process has used at most: of the GPU if there is one, else of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def finite(row: Row) -> Row:
+    """Replaces what JSON cannot hold by None and names it in ``nonfinite``."""
+    bad = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+    return {**row, **dict.fromkeys(bad), "nonfinite": bad} if bad else row

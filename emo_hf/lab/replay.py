@@ -1,0 +1,52 @@
+"""The step sizes of an earlier run, for a run that takes them instead of its own emotion's.
+
+If a training gains nothing by hearing its own loss, the same sizes do as well when they come from another seed, in
+another order, all at their mean, or as a plain cosine of the same sum.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from emo_hf import mechanism
+from emo_hf.dashboards import read_signals
+from emo_hf.errors import RecipeError
+from emo_hf.lab.spec import Cell
+
+HELD = mechanism.V3_9.pulse.base  # step size of a held pulse at a multiplier of 1
+
+
+def step_sizes(cell: Cell, folder: Path, steps: int) -> list[float]:
+    """Returns the size of each of `steps` optimizer steps.
+
+    Args:
+        cell: a cell whose arm replays another one.
+        folder: of its run; the run to replay lies beside it.
+
+    Raises:
+        RecipeError: that run is missing or shorter.
+    """
+    replay = cell.arm.replay
+    source = folder.parents[1] / replay.of / f"seed{cell.replayed_seed}"
+    path = source / "emo_signals.jsonl"
+    sizes = [row["emo/lr"] for row in read_signals(path)] if (source / "summary.json").exists() else []
+    if len(sizes) < steps:
+        raise RecipeError(
+            f"{cell.name} replays {replay.of} with seed {cell.replayed_seed}, which has recorded {len(sizes)} of"
+            f" {steps} steps: run --arms {replay.of} {cell.name} together."
+        )
+    return arranged(sizes[:steps], replay.order, cell.seed)
+
+
+def arranged(sizes: list[float], order: str, seed: int) -> list[float]:
+    """Returns `sizes` in another order, or others with the same sum; ``recorded`` changes nothing."""
+    mean, count = sum(sizes) / len(sizes), len(sizes)
+    match order:
+        case "shuffled":
+            return np.random.default_rng(seed).permutation(sizes).tolist()
+        case "constant":
+            return [mean] * count
+        case "cosine":
+            return [mean * (1 + math.cos(math.pi * (step + 0.5) / count)) for step in range(count)]
+    return sizes
