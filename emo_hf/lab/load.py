@@ -20,7 +20,7 @@ ModelT = TypeVar("ModelT", bound=Strict)
 
 
 def recipe(name: str) -> Recipe | FunctionRecipe:
-    """Reads a recipe: the path of a YAML file, or the bare name of one below ``recipes/``.
+    """Reads a recipe: the path of a YAML file, or the name of one below ``recipes/``, with its folder if need be.
 
     Raises:
         RecipeError: no such file, or a list of all its problems.
@@ -41,10 +41,13 @@ def _find(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    known = {found.stem: found for found in sorted(FOLDER.rglob("*.yaml"))}
-    if name in known:
-        return known[name]
-    near = did_you_mean(path.stem, known)
+    known = {str(found.relative_to(FOLDER).with_suffix("")): found for found in sorted(FOLDER.rglob("*.yaml"))}
+    same = [place for place in known if name in (place, known[place].stem)]
+    if len(same) == 1:
+        return known[same[0]]
+    if same:
+        raise RecipeError(f"{name!r} is the name of several recipes: {', '.join(same)}. Give one of these.")
+    near = did_you_mean(name, [*known, *(found.stem for found in known.values())])
     raise RecipeError(f"No recipe {name!r}: expected a YAML file, or the name of one in {FOLDER.resolve()}.{near}")
 
 
@@ -59,24 +62,16 @@ def _content(path: Path) -> dict:
 
 
 def _extend(content: dict, path: Path) -> dict:
-    """Puts `content` over the recipe beside it that its ``extends`` names, one level deep.
-
-    ``arms`` and ``sizes`` are merged by name, where null takes a name out; every other key replaces.
-    """
+    """Puts the keys of `content` over those of the recipe that its ``extends`` names, one level deep."""
     if "extends" not in content:
         return content
     name = content.pop("extends")
-    parent = path.with_name(name) if isinstance(name, str) and Path(name).name == name else None
+    parent = path.parent / name if isinstance(name, str) and not Path(name).is_absolute() else None
     if parent is None or not parent.is_file():
-        raise RecipeError(f"{path}: extends: expected the name of a YAML file beside it, got {name!r}.")
+        raise RecipeError(f"{path}: extends: expected a YAML file, seen from this one's folder, got {name!r}.")
     under = _content(parent)
     if "extends" in under:
         raise RecipeError(f"{path}: extends {name}, which itself extends {under['extends']}: one level only.")
-    for key in ("arms", "sizes"):
-        own, inherited = content.get(key, {}), under.get(key)
-        if isinstance(own, dict) and isinstance(inherited, dict):
-            merged = {**inherited, **own}
-            content[key] = {name: part for name, part in merged.items() if part is not None}
     return {**under, **content}
 
 

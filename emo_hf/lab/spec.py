@@ -65,6 +65,7 @@ class Recipe(Strict):
         claim: what is to be decided, `source`: who says so.
         baseline: the arm that the report pairs all others with.
         rule: what the verdict depends on; without it there is none.
+        also: what is asked beside, and judged like a line of the rule, without a part in the verdict.
         published: numbers of the authors.
         metric: the number that a `rule` and the report are about, if they name no other; the task's own if None.
         processes: how many train one run together (DDP); without it, each run is one process.
@@ -80,6 +81,7 @@ class Recipe(Strict):
     metric: Metric | None = None
     baseline: Name | None = None
     rule: list[Line] = []
+    also: list[Line] = []
     published: Published | None = None
     processes: Several | None = None
     measure: list[Measure] = []
@@ -130,14 +132,16 @@ class Recipe(Strict):
     def _bad_names(self) -> Iterator[str]:
         """Names of arms and sweeps that are none."""
         named = [("baseline", self.baseline)] if self.baseline else []
-        for number, line in enumerate(self.rule):
+        lines = {f"rule.{number}": line for number, line in enumerate(self.rule)}
+        lines |= {f"also.{number}": line for number, line in enumerate(self.also)}
+        for where, line in lines.items():
             if isinstance(line, Basin):
                 for sweep in {line.sweep, line.against} - self.families.keys():
-                    yield f"rule.{number}: no such sweep: {sweep}.{did_you_mean(sweep, self.families)}"
+                    yield f"{where}: no such sweep: {sweep}.{did_you_mean(sweep, self.families)}"
             else:
-                named += [(f"rule.{number}", arm) for arm in line.arms()]
+                named += [(where, arm) for arm in line.arms()]
                 if isinstance(line, Contrast) and line.beyond and not line.against:
-                    yield f"rule.{number}: beyond takes a difference from a difference: give against"
+                    yield f"{where}: beyond takes a difference from a difference: give against"
         for values in (self.published.values if self.published else {}).values():
             named += [("published", arm) for arm in values]
         named += [(f"arms.{name}.replay.of", arm.replay.of) for name, arm in self.arms.items() if arm.replay]

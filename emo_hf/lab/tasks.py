@@ -97,6 +97,7 @@ def gpt2(
             n_embd=config.width,
             n_layer=config.layers,
             n_head=config.heads,
+            activation_function="gelu_pytorch_tanh",  # GPT-2's gelu_new in one kernel
             resid_pdrop=config.dropout,
             embd_pdrop=config.dropout,
             attn_pdrop=config.dropout,

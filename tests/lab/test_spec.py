@@ -193,16 +193,16 @@ def child(tmp_path, recipe, write):
 
 
 def test_extends(child):
-    sgd = {"optim": "sgd", "lr": 0.1, "tuning": "untuned"}
-    found = load.recipe(child(name="other", seeds=[7], arms={"adamw": None, "sgd": sgd}))
+    emosens = {"optim": "emosens", "lr": 0.1, "tuning": "untuned"}
+    found = load.recipe(child(name="other", seeds=[7], arms={"emosens": emosens}))
     assert (found.name, found.seeds, found.description) == ("other", [7], "a test")
-    assert list(found.arms) == ["emosens", "sgd"]
+    assert list(found.arms) == ["emosens"]
     assert list(found.sizes) == ["smoke", "small"]
 
 
-@pytest.mark.parametrize("name", ["nowhere.yaml", "../recipe.yaml", 3])
-def test_extends_a_file_beside_it(child, name):
-    with pytest.raises(RecipeError, match="extends: expected the name of a YAML file beside it"):
+@pytest.mark.parametrize("name", ["nowhere.yaml", "/recipe.yaml", 3])
+def test_extends_a_file(child, name):
+    with pytest.raises(RecipeError, match="extends: expected a YAML file"):
         load.recipe(child(extends=name))
 
 
