@@ -139,12 +139,14 @@ class _Work:
 
     def goes_on(self) -> bool:
         """Starts what there is room for, looks at what is under way; returns whether anything is left."""
-        for number in list(self._waiting):
+        possible = [number for number in self._waiting if self._is_possible(number)]
+        if not (possible or self.board.running):  # runs that replay each other: they will fail, and say why
+            possible = self._waiting[:1]
+        for number in possible:
             if len(self.board.running) == self.settings.jobs:
                 break
-            if self._is_possible(number):
-                self._waiting.remove(number)
-                self._take(number)
+            self._waiting.remove(number)
+            self._take(number)
         if not (self.board.running or self._waiting):
             return False
         time.sleep(POLL)

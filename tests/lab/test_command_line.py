@@ -30,7 +30,8 @@ def test_quickstart_at_smoke_size(tmp_path):
     assert done.returncode == 0, done.stderr
     place = tmp_path / "runs/quickstart/smoke"
     arms = ["emosens", "emoairy", "emocats", "adamw"]
-    table = [line.split() for line in done.stdout.splitlines() if line.split()[1:2] and line.split()[1] in arms]
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("│")]
+    table = [cells for cells in rows if cells[1] in arms]
     assert [cells[1] for cells in table] == arms
     assert "Results: runs/quickstart/smoke" in done.stdout
     for arm, cells in zip(arms, table, strict=True):
@@ -50,6 +51,8 @@ def test_quickstart_at_smoke_size(tmp_path):
     assert again.returncode == 0
     assert "4 of 4 runs were finished before." in again.stdout
     assert [line.split() for line in again.stdout.splitlines() if line.split() in table] == table
+    assert "[1/4]" in done.stdout
+    assert "[1/4]" not in again.stdout
 
 
 def test_trec_at_smoke_size(trec_folder, tmp_path):
