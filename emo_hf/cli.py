@@ -14,14 +14,15 @@ Exit codes: 0, 1 a run failed, 2 the input cannot be used, 130 interrupted.
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.live import Live
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 import emo_hf
@@ -29,10 +30,10 @@ from emo_hf import catalog
 from emo_hf.dashboards import report, workspace
 from emo_hf.dashboards.watch import watch
 from emo_hf.errors import EmoError, RecipeError
-from emo_hf.lab import functions, load, pages, results, runner
+from emo_hf.lab import functions, live, load, pages, results, runner
 from emo_hf.lab.results import Row, Stat
 from emo_hf.lab.runner import Watch
-from emo_hf.lab.spec import Cell, FunctionRecipe
+from emo_hf.lab.spec import FunctionRecipe
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,8 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--size", help="smoke, small or paper, as far as the recipe has them (default: the recipe's)")
     run.add_argument("--data-dir", type=Path, help="folder with the data set's original files, instead of the hub")
     run.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where results go (default: runs)")
-    run.add_argument("--seeds", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's")
-    run.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms")
+    run.add_argument("--seeds", "--seed", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's")
+    run.add_argument("--arms", "--arm", nargs="+", metavar="ARM", help="only these arms")
+    run.add_argument("--jobs", type=_count, default=1, metavar="N", help="so many runs at once (default: 1)")
     run.add_argument("--report-to", choices=["none", "trackio", "wandb"], default="none", help="live dashboard")
 
     ls = commands.add_parser("ls", help="list the optimizers")
@@ -113,6 +115,12 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected an integer from 1 on")
+    return int(text)
+
+
 def _run(args: argparse.Namespace, console: Console) -> int:
     recipe = load.recipe(args.recipe)
     if isinstance(recipe, FunctionRecipe):
@@ -120,8 +128,9 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     data_dir = args.data_dir.resolve() if args.data_dir else None
     cells = recipe.cells(args.size, args.arms, args.seeds, data_dir)
     console.print(f"[bold]{recipe.name}[/] ({cells[0].size}): {escape(recipe.description)}")
-    with _progress(console) as bar:
-        outcomes = runner.run(cells, args.runs_dir, args.report_to, _watch(bar, cells))
+    settings = runner.Settings(args.report_to, args.jobs)
+    with _shown(console) as watch:
+        outcomes = runner.run(cells, args.runs_dir, settings, watch)
     failed = [outcome for outcome in outcomes if outcome.error]
     rows = results.table(results.read(outcome.folder for outcome in outcomes))
     if rows:
@@ -154,26 +163,20 @@ def _run_function(recipe: FunctionRecipe, args: argparse.Namespace, console: Con
     return 0
 
 
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+@contextmanager
+def _shown(console: Console) -> Iterator[Watch]:
+    """Yields what shows the runs: a table that changes on a terminal, elsewhere a line for each that has ended."""
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False, transient=True) as shown:
+            yield lambda board: shown.update(live.table(board), refresh=True)
+        return
+    news = live.News()
 
+    def tell(board: runner.Board) -> None:
+        for line in news.lines(board):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-def _watch(bar: Progress, cells: list[Cell]) -> Watch:
-    """Returns a function that shows two lines: all runs, and the steps of the one under way."""
-    runs = bar.add_task("runs", total=len(cells))
-    steps = bar.add_task("starting", total=None)
-    under_way = None
-
-    def watch(cell: Cell, step: int, total: int) -> None:
-        nonlocal under_way
-        if cell is not under_way:
-            under_way = cell
-            bar.reset(steps, description=f"{cell.name} seed {cell.seed}")
-            bar.update(runs, completed=cells.index(cell))
-        bar.update(steps, completed=step, total=total or None)
-
-    return watch
+    yield tell
 
 
 def _results(rows: list[Row], metric: str) -> Table:

@@ -12,11 +12,12 @@ It goes by the settings of the W&B session. Setting WANDB_MODE now would change 
 environment once, and W&B would warn about that at every run.
 """
 
+import contextlib
 import functools
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,23 @@ def summarize(summary: dict[str, float]) -> None:
 
     if wandb.run is not None:
         wandb.run.summary.update(summary)
+
+
+@contextlib.contextmanager
+def finished() -> Iterator[None]:
+    """Finishes the run that is open at the end, as failed after an error.
+
+    W&B does so itself when Python ends, but a forked process ends without that.
+    """
+    import wandb
+
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        if wandb.run is not None:
+            wandb.finish(exit_code=int(failed))
 
 
 class WandbSink(Sink):

@@ -4,15 +4,16 @@
 
 The folder holds ``config.yaml``; this adds ``env.json`` (versions), ``emo_signals.jsonl`` (the signals of an emo
 optimizer), ``history.jsonl`` (what Trainer logs, while it logs it) and, last and at once, ``summary.json``. The
-process ends when its standard input does, so it never outlives the one that started it.
+process never outlives the one that started it.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import platform
-import threading
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -56,23 +57,16 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     part.replace(path)
 
 
-def end_with_parent() -> None:
-    """Ends this process when standard input does: the parent is gone, whatever happened to it."""
-
-    def wait() -> None:
-        os.read(0, 1)  # not sys.stdin: its lock would be held when the interpreter ends
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m emo_hf.lab.child", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--report-to", default="none")
-    args = parser.parse_args()
+    parser.add_argument("--threads", type=int, help="of torch (default: torch's own number)")
+    args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    end_with_parent()
+    processes.end_with_parent()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     cell = load.cell(args.folder / "config.yaml")
     if processes.rank() > 0:
         train(cell, args.folder, args.report_to)
@@ -88,10 +82,11 @@ def lead(cell: Cell, folder: Path, report_to: str) -> None:
         wandb.label(f"{cell.recipe}/{cell.size}/{cell.name}", "train", (cell.recipe, cell.size, cell.arm.optimizer))
         wandb.prepare()  # also for optimizers without an EmotionCallback
     write_json(folder / "env.json", environment())
-    summary = train(cell, folder, report_to)
-    if report_to == "wandb" and not cell.arm.is_emo:  # so that they have their place beside the others
-        wandb.summarize({"emo/lr_median": summary["step_size_median"]})
-    write_json(folder / "summary.json", summary)
+    with wandb.finished() if report_to == "wandb" else contextlib.nullcontext():
+        summary = train(cell, folder, report_to)
+        if report_to == "wandb" and not cell.arm.is_emo:  # so that they have their place beside the others
+            wandb.summarize({"emo/lr_median": summary["step_size_median"]})
+        write_json(folder / "summary.json", summary)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,55 @@
-"""Runs cells one after the other, each in a process (or several) and a folder of its own:
+"""Runs cells, several at once if wanted, each in a process (or several) and a folder of its own:
 
     RUNS/<recipe>/<size>/<arm>/seed<k>/    config.yaml env.json emo_signals.jsonl history.jsonl log.txt summary.json
 
 A folder with a summary and the same configuration is finished and skipped. Any other folder found there (a run that
 broke off, or one of another configuration) is moved aside, never overwritten. An interrupt or the death of this
-process costs the run that is under way, no more.
+process costs the runs that are under way, no more.
+
+A run is locked while it is under way, and from its end until all are done. So several emo-hf may be at work on one
+recipe: each takes what nobody else has, and waits for the rest.
 """
 
-import json
 import logging
 import os
-import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from emo_hf.errors import RecipeError
+from emo_hf.dashboards.jsonl import read_new
 from emo_hf.lab import processes, sources
 from emo_hf.lab.spec import Cell
 
 logger = logging.getLogger(__name__)
 
-CHILD = ("-m", "emo_hf.lab.child")  # what trains a cell: arguments of the Python interpreter
-POLL = 0.2  # seconds between two looks at a run
+CHILD = "emo_hf.lab.child"  # the module that trains a cell
+POLL = 0.2  # seconds between two looks at the runs
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How cells are run; nothing here is to change a result.
+
+    Attributes:
+        report_to: "none", "wandb" or "trackio".
+        jobs: how many runs at once.
+    """
+
+    report_to: str = "none"
+    jobs: int = 1
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads of torch each run gets; None leaves it to torch, and to the user's OMP_NUM_THREADS."""
+        if self.jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+            return None
+        return max(1, torch.get_num_threads() // self.jobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,46 +60,177 @@ class Outcome:
     folder: Path
     skipped: bool = False
     error: str | None = None
+    seconds: float = 0.0  # from its start to its end, as a clock on the wall sees it
 
 
-# told about the run under way: its cell, its step, and the steps it will take (0 while unknown)
-Watch = Callable[[Cell, int, int], None]
+@dataclass
+class Run:
+    """A run under way, as far as its history is written."""
+
+    cell: Cell
+    folder: Path
+    lock: FileLock
+    started: float = field(default_factory=time.monotonic)
+    child: Any = None  # as `processes.start` returns it
+    step: int = 0
+    total: int = 0  # 0 while unknown
+    last: dict[str, Any] = field(default_factory=dict)  # the newest value of everything that Trainer logs
+    _read: int = 0
+
+    def look(self) -> None:
+        """Takes in what was logged since the last look."""
+        path = self.folder / "history.jsonl"
+        if not path.exists():
+            return
+        rows, self._read = read_new(path, self._read)
+        for row in rows:
+            self.step, self.total = row["step"], row.get("total_steps", self.total)
+            self.last |= row
 
 
-def run(cells: list[Cell], runs: Path, report_to: str, watch: Watch) -> list[Outcome]:
-    """Runs what is not finished, in order; a run that fails does not stop the next ones.
+@dataclass
+class Board:
+    """Where all runs stand: `outcomes` by the place of their cell, in the order in which they ended."""
+
+    cells: list[Cell]
+    jobs: int
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    running: dict[int, Run] = field(default_factory=dict)
+
+
+Watch = Callable[[Board], None]  # told where all runs stand, at every look
+
+
+def run(cells: list[Cell], runs: Path, settings: Settings, watch: Watch) -> list[Outcome]:
+    """Runs what is not finished; a run that fails does not stop the others. Returns the outcomes in order of `cells`.
 
     Args:
         cells: of one recipe and one size.
         runs: the folder of all runs.
-        report_to: "none" or "wandb".
+        settings: how.
+        watch: see `Watch`.
 
     Raises:
-        RecipeError: the data cannot be read (before anything is written), or another process is running these.
+        RecipeError: the data cannot be read; nothing is written then.
     """
     sources.examples(cells[0])  # all cells of a recipe read the same data
     place = runs / cells[0].recipe / cells[0].size
     place.mkdir(parents=True, exist_ok=True)
+    work = _Work(place, settings, Board(cells, settings.jobs))
     try:
-        with FileLock(place / ".lock", timeout=0):
-            return [_run(cell, place / cell.name / f"seed{cell.seed}", report_to, watch) for cell in cells]
-    except Timeout:
-        raise RecipeError(f"Another emo-hf is at work in {place}: wait for it, or give another --runs-dir.") from None
+        while work.goes_on():
+            watch(work.board)
+        watch(work.board)
+    finally:
+        work.close()
+    return [work.board.outcomes[number] for number in range(len(cells))]
 
 
-def _run(cell: Cell, folder: Path, report_to: str, watch: Watch) -> Outcome:
-    config = cell.model_dump(mode="json", exclude_none=True)
-    if folder.exists():
-        if (folder / "summary.json").exists() and _config(folder) == config:
-            return Outcome(cell, folder, skipped=True)
-        _move_aside(folder, _config(folder) == config)
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    code = _train(cell, folder, report_to, watch)
-    if (folder / "summary.json").exists():
-        return Outcome(cell, folder)
-    log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
-    return Outcome(cell, folder, error=processes.explain(code, log))
+class _Work:
+    """The cells that wait and the runs under way."""
+
+    def __init__(self, place: Path, settings: Settings, board: Board) -> None:
+        self.place = place
+        self.settings = settings
+        self.board = board
+        self._waiting = list(range(len(board.cells)))
+        self._finished: list[FileLock] = []  # held to the end: nobody may move the results aside before
+        self._told: set[int] = set()
+
+    def goes_on(self) -> bool:
+        """Starts what there is room for, looks at what is under way; returns whether anything is left."""
+        possible = [number for number in self._waiting if self._is_possible(number)]
+        if not (possible or self.board.running):  # runs that replay each other: they will fail, and say why
+            possible = self._waiting[:1]
+        for number in possible:
+            if len(self.board.running) == self.settings.jobs:
+                break
+            self._waiting.remove(number)
+            self._take(number)
+        if not (self.board.running or self._waiting):
+            return False
+        time.sleep(POLL)
+        for number, run in list(self.board.running.items()):
+            code = run.child.poll()
+            run.look()
+            if code is not None:
+                del self.board.running[number]
+                self.board.outcomes[number] = self._ended(run, code)
+        return True
+
+    def _is_possible(self, number: int) -> bool:
+        """Whether the run that a cell replays, if it does, is not among those that are still to end."""
+        cell = self.board.cells[number]
+        if not cell.arm.replay:
+            return True
+        key = (cell.arm.replay.of, cell.replayed_seed)
+        left = (other for at, other in enumerate(self.board.cells) if at not in self.board.outcomes)
+        return key not in {(other.name, other.seed) for other in left}
+
+    def _take(self, number: int) -> None:
+        """Skips a cell that is finished, starts one that is free, puts back one that another emo-hf is at."""
+        cell = self.board.cells[number]
+        folder = self.place / cell.name / f"seed{cell.seed}"
+        if _is_finished(cell, folder):
+            self.board.outcomes[number] = Outcome(cell, folder, skipped=True)
+            return
+        lock = FileLock(self.place / ".locks" / f"{cell.name}-seed{cell.seed}")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if _config(folder) not in (None, _as_config(cell)):
+                error = "another emo-hf is at work on another configuration of it: wait, or give another --runs-dir"
+                self.board.outcomes[number] = Outcome(cell, folder, error=error)
+                return
+            if number not in self._told:
+                self._told.add(number)
+                logger.warning("Another emo-hf is at work in %s: waiting for its result.", folder)
+            self._waiting.append(number)
+            return
+        if _is_finished(cell, folder):  # while the lock was on its way
+            lock.release()
+            self._waiting.insert(0, number)
+            return
+        self.board.running[number] = run = Run(cell, folder, lock)
+        self._start(run)
+
+    def _start(self, run: Run) -> None:
+        cell, folder = run.cell, run.folder
+        if folder.exists():
+            _move_aside(folder, _config(folder) == _as_config(cell))
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(_as_config(cell), sort_keys=False), encoding="utf-8")
+        arguments = [str(folder), "--report-to", self.settings.report_to]
+        if self.settings.threads and not cell.processes:
+            arguments += ["--threads", str(self.settings.threads)]
+        run.child = processes.start(
+            CHILD, arguments, folder / "log.txt", processes=cell.processes, offline=not cell.needs_hub
+        )
+
+    def _ended(self, run: Run, code: int) -> Outcome:
+        processes.end([run.child])
+        seconds = time.monotonic() - run.started
+        if (run.folder / "summary.json").exists():
+            self._finished.append(run.lock)
+            return Outcome(run.cell, run.folder, seconds=seconds)
+        run.lock.release()
+        log = (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+        return Outcome(run.cell, run.folder, error=processes.explain(code, log), seconds=seconds)
+
+    def close(self) -> None:
+        """Ends what is under way."""
+        runs = self.board.running.values()
+        processes.end([run.child for run in runs if run.child])
+        for lock in (*self._finished, *(run.lock for run in runs)):
+            lock.release()
+
+
+def _as_config(cell: Cell) -> dict[str, Any]:
+    return cell.model_dump(mode="json", exclude_none=True)
+
+
+def _is_finished(cell: Cell, folder: Path) -> bool:
+    return (folder / "summary.json").exists() and _config(folder) == _as_config(cell)
 
 
 def _config(folder: Path) -> Any:
@@ -95,47 +248,3 @@ def _move_aside(folder: Path, same_config: bool) -> None:
     folder.rename(aside)
     why = "did not finish" if same_config else "has another configuration"
     logger.warning("The run in %s %s: moved to %s.", folder, why, aside.name)
-
-
-def _train(cell: Cell, folder: Path, report_to: str, watch: Watch) -> int:
-    """Trains in a child process; returns its exit code."""
-    command = processes.command((*CHILD, str(folder), "--report-to", report_to), cell.processes)
-    offline = {} if cell.needs_hub else {"HF_HUB_OFFLINE": "1"}  # else every library may try, and wait, by itself
-    with (folder / "log.txt").open("wb") as log:
-        # a session of its own: ctrl-C reaches this process only, which then ends the child
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **offline},
-            start_new_session=True,
-        )
-    try:
-        step, total, seen = 0, 0, 0
-        while process.poll() is None:
-            time.sleep(POLL)
-            rows, seen = _new_rows(folder / "history.jsonl", seen)
-            for row in rows:
-                step, total = row["step"], row.get("total_steps", total)
-            watch(cell, step, total)
-        return process.returncode
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        process.stdin.close()
-
-
-def _new_rows(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
-    """Returns the whole lines of a growing JSONL file from byte `start` on, and where they end."""
-    if not path.exists():
-        return [], start
-    with path.open("rb") as file:
-        file.seek(start)
-        whole, newline, _ = file.read().rpartition(b"\n")
-    return [json.loads(line) for line in whole.splitlines()], start + len(whole) + len(newline)

@@ -1,7 +1,10 @@
+import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
+
+from emo_hf.lab import runner
 
 QUESTIONS = {
     "DESC:manner": "How did the {} leave ?",
@@ -64,3 +67,20 @@ def trec_folder(tmp_path: Path) -> Path:
     (folder / "train_5500.label").write_bytes("".join(lines).encode("latin-1"))
     (folder / "TREC_10.label").write_bytes("".join(lines[::3]).encode("latin-1"))
     return folder
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Replaces the training by the body of a function of `folder`, so that what happens around it is fast to test."""
+
+    def replace(body: str) -> None:
+        text = "import json, os, signal, sys, threading, time\nfrom pathlib import Path\n\ndef main(arguments):\n"
+        text += "    folder = Path(arguments[0])\n" + textwrap.indent(textwrap.dedent(body), "    ")
+        text += '\n\nif __name__ == "__main__":\n    main(sys.argv[1:])\n'
+        (tmp_path / "stand_in.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+        monkeypatch.setattr(runner, "CHILD", "stand_in")
+        monkeypatch.setattr(runner, "POLL", 0.05)
+
+    return replace

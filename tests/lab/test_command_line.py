@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 
 from emo_hf import catalog, cli
 from emo_hf.dashboards import read_signals
-from emo_hf.lab import runner
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +30,8 @@ def test_quickstart_at_smoke_size(tmp_path):
     assert done.returncode == 0, done.stderr
     place = tmp_path / "runs/quickstart/smoke"
     arms = ["emosens", "emoairy", "emocats", "adamw"]
-    table = [line.split() for line in done.stdout.splitlines() if line.split()[1:2] and line.split()[1] in arms]
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("│")]
+    table = [cells for cells in rows if cells[1] in arms]
     assert [cells[1] for cells in table] == arms
     assert "Results: runs/quickstart/smoke" in done.stdout
     for arm, cells in zip(arms, table, strict=True):
@@ -52,6 +51,8 @@ def test_quickstart_at_smoke_size(tmp_path):
     assert again.returncode == 0
     assert "4 of 4 runs were finished before." in again.stdout
     assert [line.split() for line in again.stdout.splitlines() if line.split() in table] == table
+    assert "[1/4]" in done.stdout
+    assert "[1/4]" not in again.stdout
 
 
 def test_trec_at_smoke_size(trec_folder, tmp_path):
@@ -65,27 +66,12 @@ def test_trec_at_smoke_size(trec_folder, tmp_path):
     assert 0 <= result["accuracy"] <= 1
 
 
-@pytest.fixture
-def fake_child(tmp_path, monkeypatch):
-    """Replaces the training by a script."""
-
-    def fake(code: str) -> None:
-        (tmp_path / "child.py").write_text(textwrap.dedent(code))
-        monkeypatch.setattr(runner, "CHILD", (str(tmp_path / "child.py"),))
-
-    return fake
-
-
-def test_failed_runs_are_listed(fake_child, recipe, write, tmp_path, capsys):
-    fake_child(
-        """
-        import sys
-        sys.exit("OutOfMemoryError: [bold] no room" if "adamw" in sys.argv[1] else "")
-        """
-    )
+def test_failed_runs_are_listed(stand_in, recipe, write, tmp_path, capsys):
+    stand_in('sys.exit("OutOfMemoryError: [bold] no room" if "adamw" in str(folder) else "")')
     code = cli.main(["run", write(recipe), "--size", "smoke", "--arms", "adamw", "--runs-dir", str(tmp_path / "runs")])
     out = capsys.readouterr().out
     assert code == 1
+    assert re.search(r"\[1/2\] adamw seed 0: failed after \d+ s: OutOfMemoryError: \[bold\] no room", out)
     assert "failed: adamw seed 0: OutOfMemoryError: [bold] no room" in out
     assert "failed: adamw seed 1" in out
     assert str(tmp_path / "runs/tiny/smoke/adamw/seed1/log.txt") in out
@@ -114,7 +100,15 @@ def test_bad_input_is_one_message_and_exit_code_2(recipe, write, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    "args", [[], ["walk"], ["run"], ["run", "x", "--seeds", "-1"], ["run", "x", "--seeds", "1.5"]]
+    "args",
+    [
+        [],
+        ["walk"],
+        ["run"],
+        ["run", "x", "--seeds", "-1"],
+        ["run", "x", "--seeds", "1.5"],
+        ["run", "x", "--jobs", "0"],
+    ],
 )
 def test_usage(args, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -131,16 +125,16 @@ def test_unwritable_runs_folder_is_exit_code_1(recipe, write, tmp_path, capsys):
     assert "Traceback" not in error
 
 
-def test_ctrl_c(recipe, write, tmp_path):
-    (tmp_path / "child.py").write_text("import time, sys, os; print(os.getpid(), flush=True); time.sleep(600)")
+def test_ctrl_c(stand_in, recipe, write, tmp_path):
+    stand_in("print(os.getpid(), flush=True); time.sleep(600)")
     code = f"""if True:
         import sys
         from emo_hf import cli
         from emo_hf.lab import runner
-        runner.CHILD = ({str(tmp_path / "child.py")!r},)
+        runner.CHILD = "stand_in"
         sys.exit(cli.main(["run", {write(recipe)!r}, "--runs-dir", {str(tmp_path / "runs")!r}]))
     """
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     parent = subprocess.Popen(
         [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

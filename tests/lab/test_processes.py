@@ -6,7 +6,6 @@ import os
 import statistics
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -19,10 +18,8 @@ from emo_hf.lab.spec import FunctionRecipe
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes/local_sgd/sentences.yaml"
-SCRIPT = """
-    import json, os, signal, sys, threading, time
-    from pathlib import Path
-    folder, rank = Path(sys.argv[1]), int(os.environ.get("RANK", "0"))
+BODY = """
+    rank = int(os.environ.get("RANK", "0"))
     (folder / f"rank{rank}.json").write_text(json.dumps([os.getpid(), os.environ["WORLD_SIZE"]]))
     kind = os.environ["KIND"]
     if kind == "wrong" and rank == 1:
@@ -40,18 +37,17 @@ SCRIPT = """
 
 
 @pytest.fixture
-def cells(recipe, write, tmp_path, monkeypatch):
+def cells(recipe, write, stand_in):
     """Of a recipe with two processes, which run a small script instead of the training."""
-    (tmp_path / "child.py").write_text(textwrap.dedent(SCRIPT))
-    monkeypatch.setattr(runner, "CHILD", (str(tmp_path / "child.py"),))
+    stand_in(BODY)
     return load.recipe(write({**recipe, "processes": 2})).cells("smoke")
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    def run(kind, cells, watch=lambda *_: None):
+    def run(kind, cells, watch=lambda board: None):
         monkeypatch.setenv("KIND", kind)
-        return runner.run(cells, tmp_path / "runs", "none", watch)
+        return runner.run(cells, tmp_path / "runs", runner.Settings(), watch)
 
     return run
 
@@ -92,8 +88,8 @@ def test_ranks_end_well_or_the_first_failure_is_told(cells, run, tmp_path):
 def test_interrupt_ends_all_processes(cells, run, tmp_path):
     folder = tmp_path / "runs/tiny/smoke/emosens/seed0"
 
-    def interrupt(cell, step, total):
-        if len(list(folder.glob("rank*.json"))) == 2 and step:
+    def interrupt(board):
+        if len(list(folder.glob("rank*.json"))) == 2 and all(run.step for run in board.running.values()):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -109,10 +105,21 @@ def test_interrupt_ends_all_processes(cells, run, tmp_path):
 
 
 def test_command():
-    assert processes.command(("-m", "child", "x"), None) == [sys.executable, "-m", "child", "x"]
-    several = processes.command(("-m", "child", "x"), 3)
+    assert processes.command("child", ["x"], None) == [sys.executable, "-m", "child", "x"]
+    several = processes.command("child", ["x"], 3)
     assert several[-5:] == ["--nproc-per-node", "3", "-m", "child", "x"]
     assert "--standalone" in several  # a free port
+
+
+def test_what_needs_the_hub_has_an_interpreter_of_its_own(stand_in, tmp_path, monkeypatch):
+    """The server that others are forked from was told to keep off the network when it started."""
+    stand_in('(folder / "offline").write_text(os.environ.get("HF_HUB_OFFLINE", "not set"))')
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    child = processes.start("stand_in", [str(tmp_path)], tmp_path / "log.txt", offline=False)
+    assert isinstance(child, subprocess.Popen)
+    assert child.wait(60) == 0
+    processes.end([child])
+    assert (tmp_path / "offline").read_text() == "not set"
 
 
 @pytest.mark.parametrize(("code", "reason"), [(-9, "killed by SIGKILL (out of memory?)"), (1, "the last words")])

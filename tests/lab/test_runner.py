@@ -1,54 +1,63 @@
 """What happens to folders and processes. A small script stands in for the training, so that these are fast."""
 
+import json
 import logging
+import os
 import subprocess
 import sys
-import textwrap
+import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 
 from emo_hf.errors import RecipeError
 from emo_hf.lab import load, runner
+from emo_hf.lab.runner import Settings
 
-SCRIPT = """
-    import json, os, signal, sys, time
-    from pathlib import Path
-    folder = Path(sys.argv[1])
+ROOT = Path(__file__).parents[2]
+
+BODY = """
     kind = os.environ.get("KIND", "good")
-    (folder / "offline").write_text(os.environ.get("HF_HUB_OFFLINE", ""))
+    (folder / "about.json").write_text(json.dumps([os.getpid(), os.environ.get("HF_HUB_OFFLINE"), arguments[1:]]))
     with (folder / "history.jsonl").open("a") as file:
         file.write(json.dumps({"step": 0, "total_steps": 3}) + "\\n")
         file.write(json.dumps({"step": 3, "loss": 1.0}) + "\\n")
         file.write('{"step": ')
+    print("said", flush=True)
+    os.system("echo said by another process >&2")
     if kind == "wrong":
-        sys.exit("Traceback\\n\\nValueError: the message")
+        raise ValueError("the message")
+    if kind == "exit":
+        sys.exit("the last words")
     if kind == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "silent":
+        os.truncate(1, 0)
         os._exit(3)
     if kind == "endless":
         time.sleep(600)
+    if kind == "meeting":  # ends when two are at work at once
+        while len(list(folder.parents[1].glob("*/*/about.json"))) < 2:
+            time.sleep(0.05)
     time.sleep(0.3)
-    (folder / "summary.json").write_text(json.dumps({"made": time.time_ns()}))
+    (folder / "summary.json").write_text(json.dumps({"accuracy": 0.5, "made": time.time_ns()}))
 """
 
 
 @pytest.fixture
-def cells(recipe, write, tmp_path, monkeypatch):
-    (tmp_path / "child.py").write_text(textwrap.dedent(SCRIPT))
-    monkeypatch.setattr(runner, "CHILD", (str(tmp_path / "child.py"),))
-    monkeypatch.setattr(runner, "POLL", 0.05)
+def cells(recipe, write, stand_in, monkeypatch):
+    stand_in(BODY)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     return load.recipe(write(recipe)).cells("smoke")
 
 
 @pytest.fixture
 def run(tmp_path):
-    def run(cells, watch=lambda *_: None):
-        return runner.run(cells, tmp_path / "runs", "none", watch)
+    def run(cells, watch=lambda board: None, **settings):
+        return runner.run(cells, tmp_path / "runs", Settings(**settings), watch)
 
     return run
 
@@ -57,16 +66,36 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def about(folder: Path) -> list:
+    """What the stand-in of the training says about itself: its process, HF_HUB_OFFLINE, its further arguments."""
+    return json.loads((folder / "about.json").read_text())
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process lives; a zombie does not."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
 def test_every_cell_has_a_folder(cells, run, tmp_path):
     seen = []
-    outcomes = run(cells, lambda cell, step, total: seen.append((cell, step, total)))
+
+    def watch(board):
+        assert len(board.running) <= 1
+        seen.extend((number, run.step, run.total, run.last.get("loss")) for number, run in board.running.items())
+
+    outcomes = run(cells, watch)
     place = tmp_path / "runs/tiny/smoke"
     assert [o.folder for o in outcomes] == [place / f"{arm}/seed{k}" for arm in ("emosens", "adamw") for k in (0, 1)]
     assert not any(outcome.skipped or outcome.error for outcome in outcomes)
-    assert all((cell, 3, 3) in seen for cell in cells)
+    assert all((number, 3, 3, 1.0) in seen for number in range(4))
     for outcome in outcomes:
         assert load.cell(outcome.folder / "config.yaml") == outcome.cell
-        assert (outcome.folder / "offline").read_text() == "1"  # embedded data, own model: nothing asks the hub
+        assert about(outcome.folder)[1] == "1"  # embedded data, own model: nothing asks the hub
+        assert (outcome.folder / "log.txt").read_text() == "said\nsaid by another process\n"
+        assert outcome.seconds > 0.3
 
 
 def test_finished_runs_are_skipped(cells, run, tmp_path):
@@ -108,6 +137,7 @@ def test_another_configuration_is_moved_aside(cells, run, caplog):
     ("kind", "error"),
     [
         ("wrong", "ValueError: the message"),
+        ("exit", "the last words"),
         ("killed", "killed by SIGKILL (out of memory?)"),
         ("silent", "exit code 3 without a message"),
     ],
@@ -119,12 +149,62 @@ def test_failed_run(cells, run, monkeypatch, kind, error):
     assert [outcome.error for outcome in run(cells[:2])] == [None, None]
 
 
-def test_one_at_a_time(cells, run, tmp_path):
-    place = tmp_path / "runs/tiny/smoke"
-    place.mkdir(parents=True)
-    with FileLock(place / ".lock"), pytest.raises(RecipeError, match="Another emo-hf is at work in"):
-        run(cells)
-    assert files(place) == {".lock": b""}
+def test_jobs(cells, run, monkeypatch):
+    monkeypatch.setenv("KIND", "meeting")
+    most = []
+    outcomes = run(cells, lambda board: most.append(len(board.running)), jobs=2)
+    assert max(most) == 2
+    assert [outcome.cell for outcome in outcomes] == cells
+    assert not any(outcome.skipped or outcome.error for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "chosen", "expected"), [(1, None, None), (3, None, 4), (99, None, 1), (3, "2", None)]
+)
+def test_threads(monkeypatch, jobs, chosen, expected):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 12)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if chosen:
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    assert Settings(jobs=jobs).threads == expected
+
+
+def lock_of(outcome) -> FileLock:
+    place = outcome.folder.parents[1]
+    return FileLock(place / ".locks" / f"{outcome.cell.name}-seed{outcome.cell.seed}")
+
+
+def test_two_at_work_share_the_runs(cells, run, caplog):
+    """A run that another emo-hf is at is waited for; all others are done meanwhile."""
+    (other,) = run(cells[:1])
+    result = (other.folder / "summary.json").read_text()
+    (other.folder / "summary.json").unlink()
+    lock = lock_of(other)
+    lock.acquire(timeout=0)
+
+    def watch(board):
+        if len(board.outcomes) == 3:
+            (other.folder / "summary.json").write_text(result)
+
+    outcomes = run(cells, watch)
+    lock.release()
+    assert [outcome.skipped for outcome in outcomes] == [True, False, False, False]
+    assert not any(outcome.error for outcome in outcomes)
+    assert caplog.text.count("waiting for its result") == 1
+
+
+def test_results_stay_in_place_while_another_is_at_work(cells, run):
+    changed = cells[0].model_copy(update={"scale": cells[0].scale.model_copy(update={"epochs": 3.0})})
+    seen = []
+
+    def watch(board):
+        if len(board.outcomes) == 1 and not seen:
+            seen.extend(run([changed]))
+
+    first, _ = run(cells[:2], watch)
+    assert seen[0].error.startswith("another emo-hf is at work on another configuration")
+    assert first.error is None
+    assert load.cell(first.folder / "config.yaml") == cells[0]
 
 
 def test_bad_data_writes_nothing(run, tmp_path):
@@ -134,31 +214,55 @@ def test_bad_data_writes_nothing(run, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_interrupt_ends_the_child(cells, run, tmp_path, monkeypatch):
+def test_interrupt_ends_the_children(cells, run, tmp_path, monkeypatch):
     monkeypatch.setenv("KIND", "endless")
     started = []
-    popen = subprocess.Popen
-    monkeypatch.setattr(
-        subprocess, "Popen", lambda *args, **kwargs: started.append(popen(*args, **kwargs)) or started[-1]
-    )
 
-    def interrupt(cell, step, total):
-        if step:
+    def interrupt(board):
+        if len(board.running) == 2 and all(run.step for run in board.running.values()):
+            started.extend(run.child.pid for run in board.running.values())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(cells, interrupt)
-    assert len(started) == 1
-    assert started[0].poll() is not None
+        run(cells, interrupt, jobs=2)
+    assert len(started) == 2
+    assert not any(map(is_alive, started))
     monkeypatch.setenv("KIND", "good")
     assert not any(outcome.skipped or outcome.error for outcome in run(cells[:1]))  # and the lock is free
 
 
-def test_child_dies_with_its_parent(tmp_path):
-    """kill -9 of the parent closes the pipe that the child reads."""
-    code = "import time; from emo_hf.lab import child; child.end_with_parent(); print(1, flush=True); time.sleep(600)"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert b"1\n" in iter(child.stdout.readline, b"")  # lines before it are the libraries'
-        assert child.poll() is None
-        child.stdin.close()
-        assert child.wait(timeout=30) == 1
+PARENT = """
+import json, os, sys, time
+from emo_hf.lab import child, load, processes, runner
+pids = []
+def watch(board):
+    for run in board.running.values():
+        server = int(open(f"/proc/{run.child.pid}/stat").read().split()[3])
+        print("these", json.dumps([run.child.pid, server, os.listdir(f"/proc/{server}/task")]), flush=True)
+        time.sleep(600)
+runner.run(load.recipe(sys.argv[1]).cells("small"), __import__("pathlib").Path(sys.argv[2]), runner.Settings(), watch)
+"""
+
+
+def test_a_run_is_forked_and_dies_with_its_parent(recipe, write, tmp_path):
+    """kill -9 of the parent ends the run, and the server that it is forked from; that one has no second thread."""
+    recipe["sizes"]["small"]["epochs"] = 1e5
+    command = [sys.executable, "-c", PARENT, write(recipe), str(tmp_path / "runs")]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment | {"PYTHONPATH": str(ROOT)}) as parent:
+        try:
+            pid, server, threads = json.loads(next(line for line in parent.stdout if line.startswith(b"these"))[5:])
+            wait_for((tmp_path / "runs/tiny/small/emosens/seed0/history.jsonl").exists)  # it trains
+            assert threads == [str(server)]
+            assert os.getsid(pid) == pid  # ctrl-C in a terminal does not reach it
+        finally:
+            parent.kill()
+    wait_for(lambda: not (is_alive(pid) or is_alive(server)))
+
+
+def wait_for(happened) -> None:
+    for _ in range(1200):  # two minutes, for a machine under load
+        if happened():
+            return
+        time.sleep(0.1)
+    pytest.fail("it did not happen within two minutes")
