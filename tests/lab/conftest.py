@@ -1,6 +1,9 @@
+import gzip
+import struct
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -57,15 +60,57 @@ def write(tmp_path: Path):
     return write
 
 
-@pytest.fixture
-def trec_folder(tmp_path: Path) -> Path:
-    """A folder like the original TREC files: made-up questions, latin-1."""
-    folder = tmp_path / "trec"
-    folder.mkdir()
-    words = ["boat", "caf\xe9", "comet", "bridge", "engine", "IBM"]
+def write_trec(folder: Path) -> None:
+    """Writes made-up questions, latin-1."""
+    folder.mkdir(parents=True)
+    words = ["boat", "caf\xe9", "comet", "bridge", "engine", "IBM"] + [f"{a}{b}" for a in "bdfg" for b in "aeio"]
     lines = [f"{label} {text.format(word)}\n" for word in words for label, text in QUESTIONS.items()]
     (folder / "train_5500.label").write_bytes("".join(lines).encode("latin-1"))
-    (folder / "TREC_10.label").write_bytes("".join(lines[::3]).encode("latin-1"))
+    (folder / "TREC_10.label").write_bytes("".join(lines[::2]).encode("latin-1"))
+
+
+def write_fashion_mnist(folder: Path, train: int = 640, test: int = 256) -> None:
+    """Writes noise with a bright bar, whose place tells the class."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name, count in (("train", train), ("t10k", test)):
+        classes = np.arange(count, dtype=np.uint8) % 10
+        pixels = random.integers(0, 120, (count, 28, 28), dtype=np.uint8)
+        for image, place in zip(pixels, classes, strict=True):
+            image[2 * place + 4 : 2 * place + 7] += 130
+        for kind, data in (("images-idx3", pixels), ("labels-idx1", classes)):
+            head = struct.pack(f">4B{data.ndim}i", 0, 0, 8, data.ndim, *data.shape)
+            (folder / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(head + data.tobytes(), mtime=0))
+
+
+def tale(lines: int, seed: int) -> str:
+    """Returns simple sentences, one a line."""
+    parts = (["Tim", "Lily", "Her mom", "The dog"], ["saw", "liked", "took", "lost"], ["a", "the", "one", "no"])
+    nouns = ["red ball", "big park", "small cake", "old boat"]
+    random = np.random.default_rng(seed)
+    return "".join(" ".join(random.choice(words) for words in (*parts, nouns)) + ".\n" for _ in range(lines))
+
+
+@pytest.fixture
+def trec_folder(tmp_path: Path) -> Path:
+    """A folder like the original TREC files."""
+    write_trec(tmp_path / "trec")
+    return tmp_path / "trec"
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    """A folder with every set that a recipe can read, in its original format: small, made up and learnable."""
+    folder = tmp_path / "data"
+    write_trec(folder / "trec")
+    write_fashion_mnist(folder / "fashion_mnist")
+    for path, lines in (
+        ("tinyshakespeare/input.txt", 4000),
+        ("wikitext2/wiki.train.tokens", 3000),
+        ("wikitext2/wiki.test.tokens", 500),
+    ):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(tale(lines, seed=lines), encoding="utf-8")
     return folder
 
 

@@ -61,7 +61,7 @@ def test_trec_at_smoke_size(trec_folder, tmp_path):
     done = emo_hf("run", recipe, *args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out/trec-gpt2-emosens/smoke/emosens/seed3/summary.json").read_text())
-    assert (result["train_examples"], result["test_examples"], result["seed"]) == (36, 12, 3)
+    assert (result["train_examples"], result["test_examples"], result["seed"]) == (128, 64, 3)
     assert result["optimizer"] == "emosens-3.9"
     assert 0 <= result["accuracy"] <= 1
 

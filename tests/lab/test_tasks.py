@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from transformers import set_seed
+from transformers import AutoModelForSequenceClassification, set_seed
 
 from emo_hf.errors import RecipeError
 from emo_hf.lab import load, metrics, sources, tasks
 from emo_hf.lab.task import Config, Hub
+from emo_hf.lab.tasks import classification, pretrained
 
 CONFIG = Config(layers=2, heads=2, width=16, vocabulary=400, lowercase=True)
 TEXTS = ["Who is there", "nay, answer me", "stand and unfold yourself", "long live the king"]
@@ -14,7 +15,7 @@ TEXTS = ["Who is there", "nay, answer me", "stand and unfold yourself", "long li
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return tasks.train_tokenizer(CONFIG, TEXTS * 50, max_tokens=12)
+    return pretrained.train_tokenizer(CONFIG, TEXTS * 50, max_tokens=12)
 
 
 def test_tokenizer(tokenizer):
@@ -30,7 +31,7 @@ def test_tokenizer(tokenizer):
 
 def test_padding_does_not_matter(tokenizer):
     set_seed(0)
-    model = tasks.gpt2(CONFIG, tokenizer, ("a", "b", "c"), 12).eval()
+    model = classification.gpt2(CONFIG, tokenizer, ("a", "b", "c"), 12).eval()
     with torch.no_grad():
         together = model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
         for text, logits in zip(TEXTS, together, strict=True):
@@ -39,10 +40,10 @@ def test_padding_does_not_matter(tokenizer):
 
 
 def test_classes(tokenizer):
-    model = tasks.gpt2(CONFIG, tokenizer, ("a", "b", "c"), 12)
+    model = classification.gpt2(CONFIG, tokenizer, ("a", "b", "c"), 12)
     assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
     assert model.score.out_features == 3
-    data = tasks.encode((sources.Example("Who is there", "b"),), tokenizer, ("a", "b", "c"), 12)
+    data = classification.encode((sources.Example("Who is there", "b"),), tokenizer, ("a", "b", "c"), 12)
     assert data[0]["labels"] == 1
     assert data[0]["input_ids"] == tokenizer("Who is there")["input_ids"]
 
@@ -66,20 +67,22 @@ def test_accuracy_without_hub():
 
 def test_no_model(recipe, write):
     with pytest.raises(RecipeError, match=r"nobody/nothing at revision main cannot be loaded .* \(--size small\)"):
-        tasks.from_hub(Hub(name="nobody/nothing", revision="main"), ("a", "b"))
+        pretrained.from_hub(AutoModelForSequenceClassification, Hub(name="nobody/nothing", revision="main"), 12)
 
 
 def test_hub_model_from_a_folder(tokenizer, tmp_path):
     """What the paper size does, with a pretrained GPT-2 from a folder: no pad token, a new classifier."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    plain = tasks.train_tokenizer(CONFIG, TEXTS * 50, max_tokens=12)
+    plain = pretrained.train_tokenizer(CONFIG, TEXTS * 50, max_tokens=12)
     plain.pad_token = None
     plain.save_pretrained(tmp_path)
     GPT2LMHeadModel(GPT2Config(vocab_size=len(plain), n_embd=16, n_layer=1, n_head=2, n_positions=16)).save_pretrained(
         tmp_path
     )
-    model, loaded = tasks.from_hub(Hub(name=str(tmp_path), revision="main"), ("a", "b"))
+    model, loaded = pretrained.from_hub(
+        AutoModelForSequenceClassification, Hub(name=str(tmp_path), revision="main"), 12, num_labels=2
+    )
     assert loaded.pad_token == loaded.eos_token
     assert model.config.pad_token_id == loaded.pad_token_id
     assert model.config.num_labels == 2

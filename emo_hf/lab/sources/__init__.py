@@ -1,0 +1,70 @@
+"""Labelled texts, running text or images, from the package, a local folder or the hub, all in one shape.
+
+Reading checks everything: a bad file is one `RecipeError` with its name and line, before any training starts.
+
+    kinds    what a task learns from: `Examples`, `Images`, `Text`
+    files    which original files a set has, where they lie in ``--data-dir``, and how they are read
+    hub      the same from the Hugging Face hub
+"""
+
+from importlib import resources
+from pathlib import Path
+
+from emo_hf.errors import RecipeError
+from emo_hf.lab.sources import files, hub
+from emo_hf.lab.sources.kinds import Example, Examples, Found, Images, Text
+from emo_hf.lab.spec import Cell
+
+__all__ = ["Example", "Examples", "Found", "Images", "Text", "examples", "sentences"]
+
+
+def examples(cell: Cell) -> Found:
+    """Reads what `cell` trains and evaluates on, as its data, its scale and its arm's condition say.
+
+    Of a causal-lm task this is the text: `emo_hf.lab.tasks` cuts it into pieces, holds out and counts them.
+
+    Raises:
+        RecipeError: the data is missing, malformed, out of reach, or less than the recipe asks for.
+    """
+    data, scale, condition = cell.task.data, cell.scale, cell.arm.condition
+    noise = condition.label_noise if condition else 0
+    found = _read(cell)
+    if isinstance(found, Text):
+        if noise:
+            raise RecipeError(f"arms.{cell.name}.condition.label_noise: running text has no labels to replace.")
+        return found
+    if data.holdout is not None:
+        found = found.hold_out(data.holdout)
+    found = found.first(train_limit(cell), scale.test_examples)
+    return found.with_noise(noise, cell.seed) if noise else found
+
+
+def train_limit(cell: Cell) -> int | None:
+    """How many training examples `cell` uses: its arm's own number, else its scale's; None is all."""
+    condition = cell.arm.condition
+    return (condition and condition.train_examples) or cell.scale.train_examples
+
+
+def _read(cell: Cell) -> Found:
+    data, kind = cell.task.data, cell.task.type
+    if cell.data_dir is not None and data.files:
+        return files.read(data.files, Path(cell.data_dir))
+    if data.embedded:
+        found = sentences()
+        return running_text(found) if kind == "causal-lm" else found
+    return hub.read(data.hub, kind)
+
+
+def sentences() -> Examples:
+    """The shipped set: sentences of a play without the mark that ended them (see ``data/README.md``)."""
+    text = resources.files("emo_hf.lab").joinpath("data/sentences.tsv").read_text(encoding="utf-8")
+    splits: dict[str, list[Example]] = {"train": [], "test": []}
+    for line in text.splitlines()[1:]:
+        split, label, sentence = line.split("\t")
+        splits[split].append(Example(sentence, label))
+    return Examples(tuple(splits["train"]), tuple(splits["test"]))
+
+
+def running_text(found: Examples) -> Text:
+    """The texts alone, one a line."""
+    return Text(*("".join(f"{example.text}\n" for example in part) for part in (found.train, found.test)))

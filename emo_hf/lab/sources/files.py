@@ -1,0 +1,183 @@
+"""Data sets in the files that their authors published, from the folder that ``--data-dir`` names.
+
+The files lie in the folder itself or in the set's own folder in it, so that one folder can hold all sets.
+"""
+
+import gzip
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from emo_hf.errors import RecipeError
+from emo_hf.lab.sources.kinds import Example, Examples, Found, Images, Pictures, Text
+
+TREC = ("train_5500.label", "TREC_10.label")
+FASHION = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+# set -> its own folder, and its files, each of them as it is or with .gz
+FILES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "trec-6": ("trec", TREC),
+    "trec-50": ("trec", TREC),
+    "fashion-mnist": ("fashion_mnist", FASHION),
+    "tinyshakespeare": ("tinyshakespeare", ("input.txt",)),
+    "wikitext-2": ("wikitext2", ("wiki.train.tokens", "wiki.test.tokens")),
+    "stories260k": ("stories260k", ("stories260K.bin", "tok512.bin")),
+}
+TREC_CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
+FASHION_CLASSES = (
+    "T - shirt / top",  # as on the hub
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+def read(name: str, data_dir: Path) -> Found:
+    """Reads the set `name` of `FILES`; `RecipeError` if a file is missing or malformed."""
+    return READERS[name](*find(name, data_dir))
+
+
+def find(name: str, data_dir: Path) -> list[Path]:
+    """Returns the files of the set `name`, all of one folder."""
+    own, names = FILES[name]
+    if not data_dir.is_dir():
+        raise RecipeError(f"--data-dir {data_dir} is no folder: expected one with {' and '.join(names)}.")
+    missing = names[0]
+    for folder in (data_dir, data_dir / own):
+        found = [_with_or_without_gz(folder / name) for name in names]
+        if all(found):
+            return found
+        if any(found):
+            missing = names[found.index(None)]
+    raise RecipeError(f"{missing} is missing: expected {' and '.join(names)} in {data_dir} or its folder {own}.")
+
+
+def _with_or_without_gz(path: Path) -> Path | None:
+    return next((found for found in (path, path.with_name(f"{path.name}.gz")) if found.is_file()), None)
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file, unpacked; `RecipeError` if there are none."""
+    try:
+        packed = path.read_bytes()
+        unpacked = gzip.decompress(packed) if path.suffix == ".gz" else packed
+    except (OSError, EOFError, zlib.error) as error:  # damage is any of the three, without a strerror
+        raise RecipeError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if not unpacked.strip():
+        raise RecipeError(f"{path} is empty.")
+    return unpacked
+
+
+# ---- questions
+
+
+def trec_6(train: Path, test: Path) -> Examples:
+    """The question classification set of Li and Roth (2002), with its six coarse labels."""
+    return Examples(tuple(questions(train)), tuple(questions(test)))
+
+
+def trec_50(train: Path, test: Path) -> Examples:
+    """The same with its fifty fine labels, as ``COARSE:fine``."""
+    return Examples(tuple(questions(train, fine=True)), tuple(questions(test, fine=True)))
+
+
+def questions(path: Path, fine: bool = False) -> Iterator[Example]:
+    text = content(path).decode("latin-1")  # not UTF-8: one byte of the training file says so
+    # not splitlines(): in latin-1 the byte 0x85 is a line break to it
+    for number, line in enumerate(text.rstrip("\n").split("\n"), start=1):
+        label, _, question = line.rstrip("\r").partition(" ")
+        coarse, colon, rest = label.partition(":")
+        if not (colon and rest and question.strip() and coarse in TREC_CLASSES):
+            raise RecipeError(
+                f"{path}, line {number}: expected 'COARSE:fine question' with COARSE one of "
+                f"{', '.join(TREC_CLASSES)}, got {line[:60]!r}."
+            )
+        yield Example(question.strip(), label if fine else coarse)
+
+
+# ---- images
+
+
+def fashion_mnist(train_images: Path, train_labels: Path, test_images: Path, test_labels: Path) -> Images:
+    """Fashion-MNIST of Xiao, Rasul and Vollgraf (2017): articles of clothing in 28 x 28 shades of grey."""
+    train, test = pictures(train_images, train_labels), pictures(test_images, test_labels)
+    if train.pixels.shape[1:] != test.pixels.shape[1:]:
+        sizes = [" x ".join(map(str, part.pixels.shape[1:])) for part in (train, test)]
+        raise RecipeError(f"{test_images}: expected images of {sizes[0]} as in {train_images.name}, got {sizes[1]}.")
+    return normalizable(train, test, FASHION_CLASSES)
+
+
+def normalizable(train: Pictures, test: Pictures, labels: tuple[str, ...]) -> Images:
+    """Adds the mean and deviation of the training pixels."""
+    histogram = np.bincount(train.pixels.ravel(), minlength=256)  # exact and without a large float copy
+    shades, share = np.arange(256) / 255, histogram / histogram.sum()
+    mean = float(share @ shades)
+    return Images(train, test, labels, mean, max(float(share @ (shades - mean) ** 2) ** 0.5, 1e-3))
+
+
+def pictures(images: Path, labels: Path) -> Pictures:
+    pixels, classes = idx(images, 3), idx(labels, 1)
+    if len(pixels) != len(classes):
+        raise RecipeError(f"{labels}: expected a label for each of the {len(pixels)} images, got {len(classes)}.")
+    if classes.max() >= len(FASHION_CLASSES):
+        raise RecipeError(f"{labels}: expected labels from 0 to {len(FASHION_CLASSES) - 1}, got {classes.max()}.")
+    return Pictures(pixels, classes.astype(np.int64))
+
+
+def idx(path: Path, dimensions: int) -> np.ndarray:
+    """The bytes of an IDX file: 0, 0, 8 (uint8), the number of dimensions; each of them as big-endian int32; data."""
+    raw = content(path)
+    magic = bytes((0, 0, 8, dimensions))
+    if raw[:4] != magic:
+        raise RecipeError(f"{path} is no IDX file of {dimensions} dimensions: expected {magic}, got {raw[:4]}.")
+    start = 4 + 4 * dimensions
+    if len(raw) < start:
+        raise RecipeError(f"{path}: expected a head of {start} bytes, got {len(raw)}.")
+    shape = [int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4)]
+    if len(raw) - start != math.prod(shape) or not math.prod(shape):
+        raise RecipeError(f"{path}: expected {' x '.join(map(str, shape))} bytes of data, got {len(raw) - start}.")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+
+
+# ---- running text
+
+
+def tinyshakespeare(path: Path) -> Text:
+    """Karpathy's excerpt of Shakespeare's plays; the first 90 % of its characters are for training."""
+    text = utf8(path)
+    cut = int(0.9 * len(text))
+    return Text(text[:cut], text[cut:])
+
+
+def wikitext_2(train: Path, test: Path) -> Text:
+    """WikiText-2 of Merity et al. (2016), by words; without the spaces around its lines."""
+    return Text(lines(utf8(train).split("\n")), lines(utf8(test).split("\n")))
+
+
+def utf8(path: Path) -> str:
+    try:
+        return content(path).decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is no UTF-8 text: byte {error.start}.") from None
+
+
+def lines(rows: list[str]) -> str:
+    """Joins the lines of a text, so that those of a file and those of the hub's data set come out the same."""
+    return "\n".join(row.strip() for row in rows).strip() + "\n"
+
+
+READERS: dict[str, Callable[..., Found]] = {
+    "trec-6": trec_6,
+    "trec-50": trec_50,
+    "fashion-mnist": fashion_mnist,
+    "tinyshakespeare": tinyshakespeare,
+    "wikitext-2": wikitext_2,
+}

@@ -1,0 +1,186 @@
+"""What a task learns from. Each kind has ``train`` and ``test``, and a ``sha256`` of both.
+
+Labelled kinds can also be cut, held out and made noisy; whatever is chosen is chosen by a digest, so it is the same
+in every run.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from emo_hf.errors import RecipeError
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    text: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Training and evaluation texts of one task.
+
+    Attributes:
+        labels: all labels of the whole set, sorted: a label's place is its class number.
+    """
+
+    train: tuple[Example, ...]
+    test: tuple[Example, ...]
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.labels:
+            labels = {example.label for example in (*self.train, *self.test)}
+            object.__setattr__(self, "labels", tuple(sorted(labels)))
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of texts, labels and split."""
+        digest = hashlib.sha256()
+        for split, part in (("train", self.train), ("test", self.test)):
+            for example in part:
+                digest.update(f"{split}\t{example.label}\t{example.text}\n".encode())
+        return digest.hexdigest()
+
+    def hold_out(self, count: int) -> "Examples":
+        """Evaluates on `count` training examples, taken out of the training, and forgets the test set."""
+        held = chosen([example.text.encode() for example in self.train], count)
+        parts = [tuple(e for e, out in zip(self.train, held, strict=True) if out == side) for side in (False, True)]
+        return Examples(*parts, self.labels)
+
+    def first(self, train: int | None, test: int | None) -> "Examples":
+        """Keeps only the first so many of each part."""
+        check_limits(train, test, len(self.train), len(self.test))
+        return Examples(self.train[:train], self.test[:test], self.labels)
+
+    def with_noise(self, share: float, seed: int) -> "Examples":
+        """Replaces `share` of the training labels by another class."""
+        clean = [self.labels.index(example.label) for example in self.train]
+        noisy = noisy_labels(clean, share, seed, len(self.labels))
+        train = (replace(e, label=self.labels[label]) for e, label in zip(self.train, noisy, strict=True))
+        return Examples(tuple(train), self.test, self.labels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """Images of one channel.
+
+    Attributes:
+        pixels: uint8, (count, height, width).
+        classes: int64, (count,).
+    """
+
+    pixels: np.ndarray
+    classes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, which: slice | np.ndarray) -> "Pictures":
+        return Pictures(self.pixels[which], self.classes[which])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """Training and evaluation images of one task.
+
+    Attributes:
+        labels: names of the classes; a label's place is its class number.
+        mean, std: of the pixels of the whole training set, in [0, 1]: what a model's input is normalized by.
+    """
+
+    train: Pictures
+    test: Pictures
+    labels: tuple[str, ...]
+    mean: float
+    std: float
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of pixels, classes and split."""
+        digest = hashlib.sha256()
+        for split, part in (("train", self.train), ("test", self.test)):
+            digest.update(f"{split} {part.pixels.shape}\n".encode())
+            digest.update(np.ascontiguousarray(part.pixels))
+            digest.update(part.classes.astype("<i8"))
+        return digest.hexdigest()
+
+    def hold_out(self, count: int) -> "Images":
+        """As with texts."""
+        held = np.array(chosen([image.tobytes() for image in self.train.pixels], count))
+        return replace(self, train=self.train[~held], test=self.train[held])
+
+    def first(self, train: int | None, test: int | None) -> "Images":
+        """As with texts."""
+        check_limits(train, test, len(self.train), len(self.test))
+        return replace(self, train=self.train[:train], test=self.test[:test])
+
+    def with_noise(self, share: float, seed: int) -> "Images":
+        """As with texts."""
+        noisy = noisy_labels(self.train.classes.tolist(), share, seed, len(self.labels))
+        return replace(self, train=Pictures(self.train.pixels, np.array(noisy)))
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Running text to train a language model on, and to evaluate it on."""
+
+    train: str
+    test: str
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of both parts."""
+        digest = hashlib.sha256()
+        for split, part in (("train", self.train), ("test", self.test)):
+            digest.update(f"{split}\t{part}\n".encode())
+        return digest.hexdigest()
+
+
+Found = Examples | Images | Text
+
+
+def check_limits(train: int | None, test: int | None, train_size: int, test_size: int) -> None:
+    """Raises `RecipeError` if a recipe asks for more examples than there are."""
+    for name, asked, there in (("train_examples", train, train_size), ("test_examples", test, test_size)):
+        if asked is not None and asked > there:
+            raise RecipeError(f"{name} {asked}: there are only {there}. Ask for fewer, or leave it out for all.")
+
+
+def chosen(contents: Sequence[bytes], count: int) -> list[bool]:
+    """Chooses `count` of `contents` by their SHA-256; equal ones stay together, so none is on both sides.
+
+    (So it can be a little fewer, where the last ones to be chosen are many times the same.)
+    """
+    if count >= len(contents):
+        raise RecipeError(f"holdout {count}: there are only {len(contents)} training examples.")
+    copies = Counter(contents)
+    held: set[bytes] = set()
+    room = count
+    # with a word in front: a data set may itself be chosen or sorted by the plain digest
+    for content in sorted(copies, key=lambda content: hashlib.sha256(b"holdout " + content).digest()):
+        if copies[content] <= room:
+            held.add(content)
+            room -= copies[content]
+    return [content in held for content in contents]
+
+
+def noisy_labels(classes: Sequence[int], share: float, seed: int, count: int) -> list[int]:
+    """Returns `classes` with `share` of them replaced by another of the `count` classes.
+
+    Which ones and by which depends on `seed` and their place only: all arms of one seed learn the same mistakes, and
+    the mistakes of a smaller share are among those of a larger one.
+    """
+    if count < 2:
+        raise RecipeError(f"label_noise needs at least two classes, and the data has {count}.")
+    digests = [hashlib.sha256(f"label noise {seed} {place}".encode()).digest() for place in range(len(classes))]
+    wrong = sorted(range(len(classes)), key=digests.__getitem__)[: round(share * len(classes))]
+    noisy = list(classes)
+    for place in wrong:
+        # the second half of the digest: the first one chose the place
+        noisy[place] = (noisy[place] + 1 + int.from_bytes(digests[place][16:], "big") % (count - 1)) % count
+    return noisy

@@ -1,0 +1,64 @@
+"""GPT-2 reads a text and names its class, from the hidden state of its last token."""
+
+from typing import Any
+
+from datasets import Dataset
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    GPT2ForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from emo_hf.errors import RecipeError
+from emo_hf.lab import metrics
+from emo_hf.lab.sources import Example, Examples
+from emo_hf.lab.spec import Cell
+from emo_hf.lab.task import Config
+from emo_hf.lab.tasks.parts import Parts
+from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
+
+
+def build(cell: Cell, found: Examples) -> Parts:
+    """Builds a sequence classification task."""
+    labels, chosen, max_tokens = found.labels, cell.scale.model, cell.scale.max_tokens
+    if chosen.config:
+        tokenizer = train_tokenizer(chosen.config, (example.text for example in found.train), max_tokens)
+        model = gpt2(chosen.config, tokenizer, labels, max_tokens)
+    elif chosen.hub:
+        model, tokenizer = from_hub(AutoModelForSequenceClassification, chosen.hub, max_tokens, **classes(labels))
+    else:
+        raise RecipeError("model.llama2c writes texts: use it for causal-lm; for classes give model.config or hub.")
+    return Parts(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=encode(found.train, tokenizer, labels, max_tokens),
+        eval_dataset=encode(found.test, tokenizer, labels, max_tokens),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=metrics.Accuracy(),
+    )
+
+
+def gpt2(
+    config: Config, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], max_tokens: int
+) -> PreTrainedModel:
+    """A GPT-2 with new random weights and a linear classifier."""
+    return GPT2ForSequenceClassification(gpt2_config(config, tokenizer, max_tokens, **classes(labels)))
+
+
+def encode(
+    examples: tuple[Example, ...], tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], max_tokens: int
+) -> Dataset:
+    """Returns a `datasets.Dataset` with input_ids, attention_mask and labels; padding is the collator's."""
+    tokens = tokenizer([example.text for example in examples], truncation=True, max_length=max_tokens)
+    return Dataset.from_dict({**tokens, "labels": [labels.index(example.label) for example in examples]})
+
+
+def classes(labels: tuple[str, ...]) -> dict[str, Any]:
+    """The options by which a configuration of transformers knows its classes."""
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }

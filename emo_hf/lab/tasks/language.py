@@ -1,0 +1,90 @@
+"""A language model reads a text in pieces of `max_tokens` tokens, each one example.
+
+The incomplete last one is left out, so that the mean loss of the pieces is that of their tokens.
+
+Each line is tokenized by itself, with its line break, and the lines run on: so a long text needs no long memory, and
+no more of it is read than the recipe asks for.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerBase, default_data_collator
+
+from emo_hf.errors import RecipeError
+from emo_hf.lab import metrics
+from emo_hf.lab.sources import Text, train_limit
+from emo_hf.lab.spec import Cell
+from emo_hf.lab.tasks.parts import Parts
+from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
+
+LEARNED = 1_000_000  # characters that the tokenizer is trained on: more changes few merges, and each run would wait
+
+
+def build(cell: Cell, found: Text) -> Parts:
+    """Builds a causal language modelling task."""
+    chosen, max_tokens = cell.scale.model, cell.scale.max_tokens
+    if chosen.config:
+        tokenizer = train_tokenizer(chosen.config, found.train[:LEARNED].splitlines(keepends=True), max_tokens)
+        model = GPT2LMHeadModel(gpt2_config(chosen.config, tokenizer, max_tokens))
+    else:
+        model, tokenizer = from_hub(AutoModelForCausalLM, chosen.hub, max_tokens)
+    model.loss_type = "ForCausalLM"  # what transformers takes anyway, but with a warning for GPT-2
+    train, test = split(cell, found, tokenizer)
+    return Parts(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=dataset(train),
+        eval_dataset=dataset(test),
+        data_collator=default_data_collator,
+        compute_metrics=metrics.Perplexity(),
+        preprocess_logits_for_metrics=metrics.token_losses,
+    )
+
+
+def split(cell: Cell, found: Text, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the pieces to train and to evaluate on; a holdout is the beginning of the training text."""
+    size, holdout = cell.scale.max_tokens, cell.task.data.holdout
+    if holdout is None:
+        train = pieces(found.train, tokenizer, size, train_limit(cell), "train_examples")
+        return train, pieces(found.test, tokenizer, size, cell.scale.test_examples, "test_examples")
+    if (wanted := train_limit(cell)) is not None:
+        wanted += holdout
+    both = pieces(found.train, tokenizer, size, wanted, "holdout and train_examples together")
+    if holdout >= len(both):
+        raise RecipeError(f"holdout {holdout}: there are only {len(both)} training examples.")
+    test, limit = both[:holdout], cell.scale.test_examples
+    if limit is not None and limit > holdout:
+        raise RecipeError(f"test_examples {limit}: the holdout is only {holdout}.")
+    return both[holdout:], test[:limit]
+
+
+def pieces(text: str, tokenizer: PreTrainedTokenizerBase, size: int, count: int | None, asked: str) -> np.ndarray:
+    """Returns the first `count` pieces of `text`, or all if it is None: int64, (count, size)."""
+    found = list(islice(_pieces(text, tokenizer, size), count))
+    if len(found) < (count or 1):
+        raise RecipeError(f"{asked} {count or 1}: the text has only {len(found)} pieces of {size} tokens.")
+    return np.array(found, dtype=np.int64)
+
+
+def _pieces(text: str, tokenizer: PreTrainedTokenizerBase, size: int) -> Iterator[list[int]]:
+    lines = text.splitlines(keepends=True)
+    tokens: list[int] = []
+    for start in range(0, len(lines), 1000):  # many at once, which is quicker
+        for line in tokenizer.backend_tokenizer.encode_batch_fast(
+            lines[start : start + 1000], add_special_tokens=False
+        ):
+            tokens += line.ids
+        whole = len(tokens) // size * size
+        yield from (tokens[at : at + size] for at in range(0, whole, size))
+        tokens = tokens[whole:]
+
+
+def dataset(pieces: np.ndarray) -> Dataset:
+    """The labels are the tokens themselves: the model shifts them."""
+    labels = pieces.copy()
+    # nothing comes before the first: without this, Trainer would divide by all tokens, and the loss be too small
+    labels[:, 0] = -100
+    return Dataset.from_dict({"input_ids": pieces, "labels": labels})

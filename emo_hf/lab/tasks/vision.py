@@ -1,0 +1,72 @@
+"""A ResNet from its configuration names what it sees.
+
+Its stem is transformers' own and quarters the sides of the image (28 -> 7), then each stage but the first halves them.
+So a step is quick, and a saved model is whole with its configuration.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, ResNetConfig, ResNetForImageClassification
+
+from emo_hf.lab import metrics
+from emo_hf.lab.sources import Images
+from emo_hf.lab.sources.kinds import Pictures
+from emo_hf.lab.spec import Cell
+from emo_hf.lab.task import Vision
+from emo_hf.lab.tasks.classification import classes
+from emo_hf.lab.tasks.parts import Parts
+
+
+class Pixels:
+    """The collator: turns the bytes of images into a batch, (batch, 1, height, width), normalized."""
+
+    def __init__(self, height: int, width: int, mean: float, std: float) -> None:
+        self.shape, self.mean, self.std = (-1, 1, height, width), mean, std
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        raw = bytearray().join(row["pixel_values"] for row in rows)
+        pixels = torch.frombuffer(raw, dtype=torch.uint8).view(self.shape).float().div_(255)
+        return {
+            "pixel_values": pixels.sub_(self.mean).div_(self.std),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+        }
+
+
+def build(cell: Cell, found: Images) -> Parts:
+    """Builds an image classification task."""
+    height, width = found.train.pixels.shape[1:]
+    return Parts(
+        model=resnet(cell.scale.model.vision, found),
+        processing_class=None,
+        train_dataset=dataset(found.train),
+        eval_dataset=dataset(found.test),
+        data_collator=Pixels(height, width, found.mean, found.std),
+        compute_metrics=metrics.Accuracy(),
+    )
+
+
+def resnet(vision: Vision, found: Images) -> PreTrainedModel:
+    """A ResNet of basic blocks with new random weights. Its configuration keeps what its input is normalized by."""
+    config = ResNetConfig(
+        num_channels=1,
+        embedding_size=vision.widths[0],
+        hidden_sizes=vision.widths,
+        depths=[vision.blocks] * len(vision.widths),
+        layer_type="basic",
+        **classes(found.labels),
+    )
+    config.image_mean, config.image_std = found.mean, found.std
+    return ResNetForImageClassification(config)
+
+
+def dataset(part: Pictures) -> Dataset:
+    """Images as bytes, which are quick to read and to batch; under the name that the model gives its input."""
+    count, height, width = part.pixels.shape
+    ends = np.arange(count + 1, dtype=np.int64) * height * width
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(part.pixels))]
+    images = pa.Array.from_buffers(pa.large_binary(), count, buffers)
+    return Dataset.from_dict({"pixel_values": images, "labels": part.classes})

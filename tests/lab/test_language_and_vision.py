@@ -1,0 +1,155 @@
+"""Language models and image models: pieces, pixels, models and metrics, as a Trainer uses them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import ResNetForImageClassification, Trainer, TrainingArguments, set_seed
+
+from emo_hf.errors import RecipeError
+from emo_hf.lab import load, sources, tasks
+from emo_hf.lab.tasks import language
+
+LM = {"type": "causal-lm", "data": {"files": "tinyshakespeare"}}
+VISION = {"type": "image-classification", "data": {"files": "fashion-mnist"}}
+GPT2 = {"config": {"layers": 1, "heads": 2, "width": 16, "vocabulary": 300, "dropout": 0.0}}
+RESNET = {"vision": {"widths": [8, 16]}}
+
+
+@pytest.fixture
+def cell(recipe, write, data_folder):
+    """Returns a cell of another task and scale."""
+
+    def cell(task: dict, **scale):
+        recipe["task"], recipe["sizes"] = task, {"smoke": {"steps": 20, "batch_size": 16, **scale}}
+        recipe.pop("metric", None)
+        recipe["default_size"] = "smoke"
+        folder = data_folder if "files" in task["data"] else None
+        return load.recipe(write(recipe)).cells("smoke", data_dir=folder)[0]
+
+    return cell
+
+
+def trained(parts, folder, steps=20, lr=0.01, **options) -> tuple[Trainer, dict]:
+    args = TrainingArguments(
+        str(folder), max_steps=steps, learning_rate=lr, per_device_train_batch_size=16, report_to="none",
+        save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False, use_cpu=True, **options,
+    )  # fmt: skip
+    trainer = Trainer(args=args, **vars(parts))
+    trainer.train()
+    return trainer, trainer.evaluate()
+
+
+def test_pieces(cell):
+    chosen = cell(LM, model=GPT2, max_tokens=10, train_examples=7, test_examples=3)
+    found = sources.examples(chosen)
+    parts = tasks.build(chosen, found)
+    assert (len(parts.train_dataset), len(parts.eval_dataset)) == (7, 3)
+    tokens = np.concatenate([row["input_ids"] for row in parts.train_dataset])
+    lines = found.train.splitlines(keepends=True)
+    whole = [token for line in lines for token in parts.processing_class(line, add_special_tokens=False)["input_ids"]]
+    assert tokens.tolist() == whole[:70]
+    assert all(row["labels"] == [-100, *row["input_ids"][1:]] for row in parts.train_dataset)
+
+
+def test_all_pieces_but_an_incomplete_one(cell):
+    chosen = cell(LM, model=GPT2, max_tokens=1000)
+    found = sources.examples(chosen)
+    parts = tasks.build(chosen, found)
+    lines = parts.processing_class(found.train.splitlines(keepends=True), add_special_tokens=False, verbose=False)
+    assert len(parts.train_dataset) == sum(map(len, lines["input_ids"])) // 1000
+
+
+def test_held_out_pieces(cell):
+    held = cell({**LM, "data": {"files": "tinyshakespeare", "holdout": 5}}, model=GPT2, train_examples=4)
+    plain = cell(LM, model=GPT2, train_examples=9)
+    with_holdout, without = (tasks.build(c, sources.examples(c)) for c in (held, plain))
+    both = [*with_holdout.eval_dataset["input_ids"], *with_holdout.train_dataset["input_ids"]]
+    assert both == list(without.train_dataset["input_ids"])
+    few = cell({**LM, "data": {"files": "tinyshakespeare", "holdout": 5}}, model=GPT2, test_examples=2)
+    assert len(tasks.build(few, sources.examples(few)).eval_dataset) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "scale", "message"),
+    [
+        ({}, {"train_examples": 10**6}, r"train_examples 1000000: the text has only \d+ pieces of 64 tokens"),
+        ({}, {"test_examples": 10**6}, "test_examples 1000000: the text has only"),
+        ({}, {"max_tokens": 10**6}, "the text has only 0 pieces of 1000000 tokens"),
+        ({"holdout": 10**6}, {}, "holdout 1000000: there are only"),
+        ({"holdout": 3}, {"test_examples": 4}, "test_examples 4: the holdout is only 3"),
+        ({"holdout": 3}, {"train_examples": 10**6}, "holdout and train_examples together 1000003: the text has only"),
+    ],
+)
+def test_text_is_too_short(cell, data, scale, message):
+    chosen = cell({**LM, "data": {"files": "tinyshakespeare", **data}}, model=GPT2, **scale)
+    with pytest.raises(RecipeError, match=message):
+        tasks.build(chosen, sources.examples(chosen))
+
+
+def test_text_of_the_sentences(cell):
+    chosen = cell({"type": "causal-lm", "data": {"embedded": "sentences"}}, model=GPT2, train_examples=20)
+    found = sources.examples(chosen)
+    assert found.train.count("\n") == 3000
+    assert len(tasks.build(chosen, found).train_dataset) == 20
+
+
+def test_perplexity(cell, tmp_path):
+    chosen = cell(LM, model=GPT2, train_examples=100, test_examples=21, max_tokens=16)
+    set_seed(0)
+    parts = tasks.build(chosen, sources.examples(chosen))
+    trainer, result = trained(parts, tmp_path, per_device_eval_batch_size=8)  # 8, 8 and 5
+    model = parts.model.eval()
+    with torch.no_grad():
+        pieces = torch.tensor(parts.eval_dataset["input_ids"][:])
+        scores = model(pieces).logits[:, :-1].log_softmax(-1)
+    losses = -scores.gather(-1, pieces[:, 1:, None]).double()
+    assert result["eval_perplexity"] == pytest.approx(math.exp(losses.mean()), rel=1e-4)
+    assert result["eval_perplexity"] == pytest.approx(math.exp(result["eval_loss"]), rel=1e-4)
+    assert result["eval_perplexity"] < 100  # it learned: 300 tokens are known
+    trainer.args.per_device_eval_batch_size = 3
+    assert trainer.evaluate()["eval_perplexity"] == pytest.approx(result["eval_perplexity"], rel=1e-5)
+
+
+def test_perplexity_of_a_broken_model(cell, tmp_path):
+    chosen = cell(LM, model=GPT2, train_examples=20, test_examples=4)
+    parts = tasks.build(chosen, sources.examples(chosen))
+    torch.nn.init.constant_(parts.model.transformer.ln_f.weight, math.nan)
+    args = TrainingArguments(str(tmp_path), report_to="none", disable_tqdm=True, use_cpu=True)
+    assert math.isnan(Trainer(args=args, **vars(parts)).evaluate()["eval_perplexity"])
+    compute = parts.compute_metrics.metric.compute
+    assert compute(predictions=[1e6], references=[1]) == {"perplexity": math.inf}
+
+
+def test_dropped_pieces(cell):
+    assert language.dataset(np.arange(6).reshape(2, 3))[1] == {"input_ids": [3, 4, 5], "labels": [-100, 4, 5]}
+
+
+def test_pixels(cell):
+    chosen = cell(VISION, model=RESNET)
+    found = sources.examples(chosen)
+    parts = tasks.build(chosen, found)
+    batch = parts.data_collator([parts.train_dataset[place] for place in range(640)])
+    assert batch["pixel_values"].shape == (640, 1, 28, 28)
+    assert batch["labels"].tolist() == found.train.classes.tolist()
+    assert batch["pixel_values"].mean() == pytest.approx(0, abs=1e-4)
+    assert batch["pixel_values"].std() == pytest.approx(1, abs=1e-3)
+    back = batch["pixel_values"][5, 0] * found.std + found.mean
+    assert np.array_equal((back * 255).round().numpy(), found.train.pixels[5])
+
+
+def test_image_classification(cell, tmp_path):
+    chosen = cell(VISION, model={"vision": {"widths": [8, 16], "blocks": 2}}, train_examples=600, test_examples=100)
+    set_seed(0)
+    parts = tasks.build(chosen, sources.examples(chosen))
+    assert parts.model.config.id2label[9] == "Ankle boot"
+    assert [len(stage.layers) for stage in parts.model.resnet.encoder.stages] == [2, 2]
+    trainer, result = trained(parts, tmp_path / "run", steps=60, lr=0.003)
+    assert result["eval_accuracy"] > 0.5
+    trainer.save_model(str(tmp_path / "saved"))
+    again = ResNetForImageClassification.from_pretrained(tmp_path / "saved").eval()
+    batch = parts.data_collator([parts.eval_dataset[place] for place in range(4)])
+    with torch.no_grad():
+        assert torch.equal(again(batch["pixel_values"]).logits, parts.model.eval()(batch["pixel_values"]).logits)
+    assert (again.config.image_mean, again.config.image_std) == (parts.data_collator.mean, parts.data_collator.std)
