@@ -26,9 +26,10 @@ def summary(arm: str, **changes) -> dict:
 def test_table():
     rows = results.table([summary("b", accuracy=0.4), summary("a", eval_loss=None), summary("b", accuracy=0.6)])
     assert [(row.arm, row.n) for row in rows] == [("b", 2), ("a", 1)]
-    assert rows[0].accuracy == Stat(0.5, pytest.approx(math.sqrt(0.02)))
-    assert rows[1].accuracy == Stat(0.5, None)  # one seed has no standard deviation
-    assert rows[1].eval_loss == Stat(None, None)  # it was not finite
+    assert rows[0].stat("accuracy") == Stat(0.5, pytest.approx(math.sqrt(0.02)))
+    assert rows[1].stat("accuracy") == Stat(0.5, None)  # one seed has no standard deviation
+    assert rows[1].stat("eval_loss") == Stat(None, None, missing=1)  # it was not finite
+    assert rows[1].stat("perplexity") is None  # another task's
     assert results.table([]) == []
 
 
