@@ -31,7 +31,6 @@ from emo_hf.dashboards import report, workspace
 from emo_hf.dashboards.watch import watch
 from emo_hf.errors import EmoError, RecipeError
 from emo_hf.lab import comparison, comparison_report, comparison_text, functions, load, pages, results, runner
-from emo_hf.lab.comparison import Comparison
 from emo_hf.lab.results import Row, Stat
 from emo_hf.lab.runner import Watch
 from emo_hf.lab.spec import Cell, FunctionRecipe
@@ -97,17 +96,16 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--update", metavar="URL", help="a view that it replaces (default: a new view)")
 
     text = (
-        "Of a comparison's folder, RUNS/<recipe>/<size> or one that a report has written: the verdict by the recipe's"
-        " rule, its tables, and the numbers behind them, as Markdown, HTML and JSON; PNG files in the output folder"
-        " become part of the HTML. Of anything else, or with -o FILE.html: one HTML file with the curves of all runs."
+        "Of a comparison's folder, RUNS/<recipe>/<size> or one that this has written: the verdict by the recipe's"
+        " rule, its tables and the numbers behind them, as Markdown, HTML (with the PNG files in DIR) and JSON. Of"
+        " anything else, or with -o FILE.html: one HTML file with the curves of all runs."
     )
-    help = "the verdict of a comparison, or one HTML file about runs; no network, no account"
-    report = commands.add_parser("report", help=help, description=text)
+    report = commands.add_parser("report", help="the verdict of a comparison, or the curves of runs", description=text)
     report.set_defaults(command=_report)
     places = "a comparison's folder, a run folder, a folder of runs, trainer_state.json or a W&B run"
     report.add_argument("runs", nargs="+", metavar="RUN", type=Path, help=places)
-    where = "default: RUN/report for a comparison's runs, where it is for its report, else report.html"
-    report.add_argument("-o", "--output", type=Path, metavar="DIR or FILE.html", help=where)
+    where = "default: RUN/report for a comparison's runs, RUN for what this has written, else report.html"
+    report.add_argument("-o", "--output", type=Path, metavar="DIR", help=where)
     report.add_argument("--png", action="store_true", help="a picture beside it, for a model card")
     watch = commands.add_parser("watch", help="show a run under way in the terminal", description="Ctrl-C ends it.")
     watch.set_defaults(command=_watch_run)
@@ -137,7 +135,8 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     rows = results.table(results.read(outcome.folder for outcome in outcomes))
     if rows:
         console.print(_results(rows, recipe.judged))
-        _print_verdict(comparison.read(place), console)
+        for line in comparison_text.ending(comparison.read(place)):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
     for outcome in failed:
         console.print(f"[bold red]failed:[/] {outcome.cell.name} seed {outcome.cell.seed}: {escape(outcome.error)}")
         console.print(f"        see {outcome.folder / 'log.txt'}", soft_wrap=True)
@@ -199,16 +198,6 @@ def _results(rows: list[Row], metric: str) -> Table:
         numbers += [_number(row.stat(name), form, spread=False) for name, form in means]
         table.add_row(row.arm, str(row.n), *numbers, escape(row.tuning))
     return table
-
-
-def _print_verdict(found: Comparison, console: Console) -> None:
-    verdict = found.verdict if found.complete else None
-    if verdict is None:
-        return
-    for number, line in enumerate(verdict.lines, start=1):
-        estimate = comparison_text.estimated(line)
-        console.print(f"{number}. {line.words}: [bold]{line.answer}[/], {escape(estimate)}", soft_wrap=True)
-    console.print(f"[bold]{escape(comparison_text.sentence(found, verdict))}[/]", soft_wrap=True)
 
 
 def _number(stat: Stat | None, form: str, spread: bool = True) -> str:

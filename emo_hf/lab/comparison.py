@@ -24,7 +24,15 @@ from emo_hf.lab.spec import Cell, Recipe
 logger = logging.getLogger(__name__)
 
 RECIPE, RUNS, ENVIRONMENT, FAILED = "recipe.yaml", "runs.jsonl", "env.json", "failed.json"
-DECIDES = ("claim", "source", "metric", "baseline", "rule", "families")  # what may not change after the first run
+DECIDES = (
+    "claim",
+    "source",
+    "metric",
+    "baseline",
+    "rule",
+    "also",
+    "families",
+)  # what may not change after the first run
 COMMAND = "# emo-hf run "
 DIVERGED = "NonFiniteLossError"  # in the last line of a run that an emo optimizer ended
 LONGEST = 200  # characters of a reason
@@ -95,7 +103,7 @@ class Comparison:
         return found
 
     @property
-    def verdict(self) -> verdicts.Verdict | None:
+    def verdict(self) -> verdicts.Verdict:
         return verdicts.judge(self.recipe, self.size, self.values)
 
 
@@ -236,6 +244,8 @@ def _reason(folder: Path) -> str:
 def _from_files(place: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     lines = (place / RUNS).read_text(encoding="utf-8").splitlines()
     environments = _json(place / ENVIRONMENT) if (place / ENVIRONMENT).exists() else []
+    if not (isinstance(environments, list) and all(isinstance(part, dict) for part in environments)):
+        raise RecipeError(f"{place / ENVIRONMENT} is not as a report wrote it: expected a list of objects.")
     rest = _json(place / FAILED) if (place / FAILED).exists() else {}
     try:
         failed = sorted(Failed(**run) for run in rest.get("failed", []))

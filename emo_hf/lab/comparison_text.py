@@ -15,9 +15,9 @@ KINDS = {"reproduced": "good", "not reproduced": "bad", "inconclusive": "open"}
 NONE = "-"
 
 
-def sentence(found: Comparison, verdict: Verdict | None) -> str:
+def sentence(found: Comparison, verdict: Verdict) -> str:
     """Returns the first sentence of the report."""
-    if verdict is None:
+    if verdict.answer is None:
         return "No verdict: this recipe has no rule."
     claim = found.recipe.claim.rstrip(".")
     n = min(line.estimate.n for line in verdict.lines)
@@ -38,15 +38,22 @@ def sentence(found: Comparison, verdict: Verdict | None) -> str:
     return text
 
 
-def estimated(line: Judged) -> str:
-    """Returns what a line of the rule rests on, e.g. ``0.0123 [0.001, 0.0236], n = 5``."""
-    estimate = line.estimate
-    return f"{_number(estimate.mean)} {_interval(estimate)}, n = {estimate.n}"
+def ending(found: Comparison) -> list[str]:
+    """Returns what a finished comparison ends with: the lines of its rule, and its verdict."""
+    verdict = found.verdict
+    if verdict.answer is None or not found.complete:
+        return []
+    lines = [
+        f"{number}. {line.words}: {line.answer}, {_number(line.estimate.mean)} {_interval(line.estimate)},"
+        f" n = {line.estimate.n}"
+        for number, line in enumerate(verdict.lines, 1)
+    ]
+    return [*lines, sentence(found, verdict)]
 
 
 def metrics(found: Comparison) -> list[str]:
     """Returns what the table of arms shows: what is judged, then the rest."""
-    named = [line.metric for line in found.recipe.rule if line.metric]
+    named = [line.metric for line in (*found.recipe.rule, *found.recipe.also) if line.metric]
     return list(dict.fromkeys([found.recipe.judged, *named, *COLUMNS]))
 
 
@@ -76,13 +83,13 @@ def command(found: Comparison) -> str:
 def text(found: Comparison, pictures: list[Path]) -> Iterator[Block]:
     """Yields the report, with `pictures` in it."""
     recipe, verdict = found.recipe, found.verdict
-    yield Paragraph(sentence(found, verdict), KINDS[verdict.answer] if verdict else "open")
+    yield Paragraph(sentence(found, verdict), KINDS.get(verdict.answer, "open"))
     if untuned := [row.arm for row in found.rows if row.tuning.startswith("untuned")]:
         yield Paragraph(f"Untuned: {', '.join(untuned)}. A tuned setting may do better.", "alarm")
     if found.asides:
         yield Paragraph(
-            f"The claim, its rule or its baseline was changed {_times(found.asides)} after runs existed; what it was"
-            " before is kept as recipe.aside-N.yaml in the folder of the runs.",
+            f"What is asked, claim, rule or baseline, was changed {_times(found.asides)} after runs existed; what it"
+            " was before is kept as recipe.aside-N.yaml in the folder of the runs.",
             "alarm",
         )
     if found.size == "smoke":
@@ -90,8 +97,7 @@ def text(found: Comparison, pictures: list[Path]) -> Iterator[Block]:
     yield Paragraph(recipe.description)
     if recipe.claim or recipe.source:
         yield Bullets([f"Claim: {recipe.claim or NONE}", f"Source: {recipe.source or NONE}"])
-    if verdict:
-        yield from _rule(found, verdict)
+    yield from _rule(found, verdict)
     yield from _arms(found)
     if pictures:
         yield Heading("Figures")
@@ -103,8 +109,29 @@ def text(found: Comparison, pictures: list[Path]) -> Iterator[Block]:
 
 
 def _rule(found: Comparison, verdict: Verdict) -> Iterator[Block]:
-    level = verdict.lines[0].level
-    yield Heading("The rule and what became of it")
+    if not (verdict.lines or verdict.also):
+        return
+    yield Heading("The rule and what became of it" if verdict.lines else "What was asked")
+    if verdict.lines:
+        yield _judged("The rule: every line has to be reproduced", verdict.lines)
+    if verdict.also:
+        yield _judged("Asked beside it, without a part in the verdict", verdict.also)
+    counts = " and ".join(str(len(lines)) for lines in (verdict.lines, verdict.also) if lines)
+    how = [
+        "The estimate is the mean over n seeds of a number that is taken from runs with the same seed. The interval is"
+        f" Student's t, two-sided, at the level 1 - 0.05 / k for the k = {counts} lines of a table: corrected for"
+        " these (Bonferroni), not for other tables or recipes. Fewer than 3 seeds decide nothing.",
+        "A value that is missing from a finished run, or of a run that its optimizer ended over a loss that is not"
+        " finite, counts as the worst there is: it cannot help its own arm, and such a seed stays outside the"
+        " interval. Runs that failed otherwise are left out together with their partners.",
+    ]
+    if any(oriented(line) for line in (*found.recipe.rule, *found.recipe.also)):
+        how.insert(1, 'Where a line says "better" or "worse", the difference is counted so that more is better.')
+    yield Bullets(how)
+
+
+def _judged(caption: str, lines: list[Judged]) -> Table:
+    head = ["line", "verdict", "estimate", f"{100 * lines[0].level:.4g} % interval", "n", "notes"]
     rows = [
         [
             f"{number}. {line.words}",
@@ -114,21 +141,9 @@ def _rule(found: Comparison, verdict: Verdict) -> Iterator[Block]:
             str(line.estimate.n),
             "; ".join(line.notes) or NONE,
         ]
-        for number, line in enumerate(verdict.lines, 1)
+        for number, line in enumerate(lines, 1)
     ]
-    head = ["line", "verdict", "estimate", f"{100 * level:.4g} % interval", "n", "notes"]
-    yield Table("Every line has to be reproduced", head, rows, {0, 1, 5})
-    how = [
-        "The estimate is the mean over n seeds of a number that is taken from runs with the same seed. The interval is"
-        f" Student's t, two-sided, at 1 - 0.05 / {len(verdict.lines)}: corrected for the {len(verdict.lines)} lines of"
-        " this rule (Bonferroni), not for other recipes. Fewer than 3 seeds decide nothing.",
-        "A value that is missing from a finished run, or of a run that its optimizer ended over a loss that is not"
-        " finite, counts as the worst there is: it cannot help its own arm, and such a seed stays outside the"
-        " interval. Runs that failed otherwise are left out together with their partners.",
-    ]
-    if any(oriented(line) for line in found.recipe.rule):
-        how.insert(1, 'Where a line says "better" or "worse", the difference is counted so that more is better.')
-    yield Bullets(how)
+    return Table(caption, head, rows, {0, 1, 5})
 
 
 def _arms(found: Comparison) -> Iterator[Block]:
@@ -215,7 +230,7 @@ def _stat(stat: Stat | None) -> str:
     if stat is None:
         return NONE
     if stat.mean is None:
-        return f"not finite in {stat.missing}"
+        return f"missing or not finite in {stat.missing}"
     return f"{stat.mean:.4g}" + (f" ± {stat.sd:.2g}" if stat.sd is not None else "")
 
 

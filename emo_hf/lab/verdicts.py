@@ -3,7 +3,8 @@
 Each line of the rule gives one number per seed, from runs with the same seed (`emo_hf.lab.rules` says which).
 Student's t makes an interval of their mean, two-sided, at the level 1 - 0.05 / k for the k lines of a rule
 (Bonferroni), so that all k intervals hold together in 95 % of repetitions. Where the interval lies decides the line;
-fewer than 3 seeds decide nothing. The claim is reproduced if every line is, not reproduced if one is not.
+fewer than 3 seeds decide nothing. The claim is reproduced if every line is, not reproduced if one is not. What a
+recipe asks beside its rule (`also`) is judged in the same way, by a k of its own, and has no part in the verdict.
 
 A value that is missing from a finished run is the worst that its metric can be, so a run that diverged never helps its
 own arm. Such a seed has no finite number and stays out of the interval. If it speaks against the line, the line cannot
@@ -67,10 +68,11 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer to a claim, and what it rests on."""
+    """The answer to a claim, None without a rule; the lines it rests on; and those that are asked beside it."""
 
-    answer: Answer
+    answer: Answer | None
     lines: list[Judged]
+    also: list[Judged]
 
 
 def worst(metric: str) -> float:
@@ -78,16 +80,19 @@ def worst(metric: str) -> float:
     return -math.inf if METRICS[metric] else math.inf
 
 
-def judge(recipe: Recipe, size: str, values: Values) -> Verdict | None:
-    """Returns the verdict of `recipe` at one of its sizes, None if it has no rule."""
-    if not recipe.rule:
-        return None
-    level = 1 - ERROR / len(recipe.rule)
-    lines = [_judge(line, recipe, size, values, level) for line in recipe.rule]
+def judge(recipe: Recipe, size: str, values: Values) -> Verdict:
+    """Returns the verdict of `recipe` at one of its sizes."""
+    lines, also = (_judge_all(asked, recipe, size, values) for asked in (recipe.rule, recipe.also))
     answers = [line.answer for line in lines]
+    if not answers:
+        return Verdict(None, lines, also)
     if "not reproduced" in answers:
-        return Verdict("not reproduced", lines)
-    return Verdict("inconclusive" if "inconclusive" in answers else "reproduced", lines)
+        return Verdict("not reproduced", lines, also)
+    return Verdict("inconclusive" if "inconclusive" in answers else "reproduced", lines, also)
+
+
+def _judge_all(lines: list[Line], recipe: Recipe, size: str, values: Values) -> list[Judged]:
+    return [_judge(line, recipe, size, values, 1 - ERROR / len(lines)) for line in lines]
 
 
 def _judge(line: Line, recipe: Recipe, size: str, values: Values, level: float) -> Judged:

@@ -123,7 +123,7 @@ def test_a_rule_that_changed_is_visible(place, recipe, write, caplog):
     assert (found.asides, found.verdict.answer) == (1, "not reproduced")
     assert load.recipe(str(place / "recipe.aside-1.yaml")).rule[0].better_by == 0
     comparison_report.write(found, place / "report")
-    assert "was changed once after runs existed" in (place / "report/report.md").read_text()
+    assert "claim, rule or baseline, was changed once after runs existed" in (place / "report/report.md").read_text()
 
 
 def record(place, recipe, write) -> None:
@@ -215,7 +215,7 @@ def test_no_rule_no_verdict(place):
     recipe = place / "recipe.yaml"
     content = yaml.safe_load(recipe.read_text())
     recipe.write_text(yaml.safe_dump({**content, "rule": []}, sort_keys=False))
-    assert comparison.read(place).verdict is None
+    assert comparison.read(place).verdict.answer is None
     comparison_report.write(comparison.read(place), place / "report")
     assert "**No verdict: this recipe has no rule.**" in (place / "report/report.md").read_text()
 
@@ -263,6 +263,7 @@ def test_nothing_else_is_overwritten(place, tmp_path, capsys):
         ("runs.jsonl", "{", "is no summary"),
         ("runs.jsonl", SEEDLESS, "has no seed"),
         ("env.json", "{", "cannot be read"),
+        ("env.json", "{}", "is not as a report wrote it"),
         ("failed.json", '{"failed": [{"arm": "x"}]}', "is not as a report wrote it"),
         ("failed.json", "[]", "is not as a report wrote it"),
         ("recipe.yaml", "name: tiny", "problems"),

@@ -132,7 +132,15 @@ def test_level_is_corrected_for_the_lines_of_the_rule(recipe):
 )
 def test_every_line_counts(recipe, bounds, answer):
     verdict = judged(recipe, [{"arm": "a", "better_by": bound} for bound in bounds], {"a": GOOD})
-    assert (verdict and verdict.answer) == answer
+    assert verdict.answer == answer
+
+
+def test_what_is_asked_beside_has_no_part_in_the_verdict(recipe):
+    recipe["also"] = [{"arm": "a", "better_by": bound} for bound in (0.1, 0.9, 0.2)]
+    verdict = judged(recipe, [{"arm": "a", "better_by": 0.1}], {"a": GOOD})
+    assert (verdict.answer, verdict.lines[0].level) == ("reproduced", 0.95)
+    assert [line.answer for line in verdict.also] == ["reproduced", "inconclusive", "inconclusive"]
+    assert verdict.also[0].level == 1 - 0.05 / 3
 
 
 @pytest.mark.parametrize(
