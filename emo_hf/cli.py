@@ -6,7 +6,8 @@
     emo-hf plot coefficients                what the laws answer to the loss
     emo-hf plot functions FILE              the paths that a recipe of recipes/functions/ found
     emo-hf dashboard push --entity ME --project MINE      the W&B workspace, saved where you look at it
-    emo-hf report RUN [RUN ...]             one HTML file about a run, or a comparison of several
+    emo-hf report RUNS/<recipe>/<size>      the verdict on a recipe's claim, its tables, and the numbers behind them
+    emo-hf report RUN [RUN ...]             one HTML file with the curves of one run or several
     emo-hf watch RUN                        a run under way, in the terminal
 
 Exit codes: 0, 1 a run failed, 2 the input cannot be used, 130 interrupted.
@@ -30,7 +31,7 @@ from emo_hf import catalog
 from emo_hf.dashboards import report, workspace
 from emo_hf.dashboards.watch import watch
 from emo_hf.errors import EmoError, RecipeError
-from emo_hf.lab import functions, live, load, pages, results, runner
+from emo_hf.lab import comparison, comparison_report, comparison_text, functions, live, load, pages, results, runner
 from emo_hf.lab.results import Row, Stat
 from emo_hf.lab.runner import Watch
 from emo_hf.lab.spec import FunctionRecipe
@@ -96,11 +97,17 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--project", required=True, help="e.g. huggingface, Trainer's default")
     push.add_argument("--update", metavar="URL", help="a view that it replaces (default: a new view)")
 
-    report = commands.add_parser("report", help="one HTML file about runs, with no network and no account")
+    text = (
+        "Of a comparison's folder, RUNS/<recipe>/<size> or one that this has written: the verdict by the recipe's"
+        " rule, its tables and the numbers behind them, as Markdown, HTML (with the PNG files in DIR) and JSON. Of"
+        " anything else, or with -o FILE.html: one HTML file with the curves of all runs."
+    )
+    report = commands.add_parser("report", help="the verdict of a comparison, or the curves of runs", description=text)
     report.set_defaults(command=_report)
-    places = "a run folder, a folder of runs, trainer_state.json or a W&B run"
+    places = "a comparison's folder, a run folder, a folder of runs, trainer_state.json or a W&B run"
     report.add_argument("runs", nargs="+", metavar="RUN", type=Path, help=places)
-    report.add_argument("-o", "--output", type=Path, default=Path("report.html"), metavar="FILE")
+    where = "default: RUN/report for a comparison's runs, RUN for what this has written, else report.html"
+    report.add_argument("-o", "--output", type=Path, metavar="DIR", help=where)
     report.add_argument("--png", action="store_true", help="a picture beside it, for a model card")
     watch = commands.add_parser("watch", help="show a run under way in the terminal", description="Ctrl-C ends it.")
     watch.set_defaults(command=_watch_run)
@@ -128,13 +135,17 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     data_dir = args.data_dir.resolve() if args.data_dir else None
     cells = recipe.cells(args.size, args.arms, args.seeds, data_dir)
     console.print(f"[bold]{recipe.name}[/] ({cells[0].size}): {escape(recipe.description)}")
+    place = args.runs_dir / recipe.name / cells[0].size
+    comparison.record(place, recipe, cells[0], args.recipe)
     settings = runner.Settings(args.report_to, args.jobs)
     with _shown(console) as watch:
         outcomes = runner.run(cells, args.runs_dir, settings, watch)
     failed = [outcome for outcome in outcomes if outcome.error]
     rows = results.table(results.read(outcome.folder for outcome in outcomes))
     if rows:
-        console.print(_results(rows, recipe.task.metric))
+        console.print(_results(rows, recipe.judged))
+        for line in comparison_text.ending(comparison.read(place)):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
     for outcome in failed:
         console.print(f"[bold red]failed:[/] {outcome.cell.name} seed {outcome.cell.seed}: {escape(outcome.error)}")
         console.print(f"        see {outcome.folder / 'log.txt'}", soft_wrap=True)
@@ -185,29 +196,42 @@ def _results(rows: list[Row], metric: str) -> Table:
         table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
     table.add_column("tuning", min_width=10)
     for row in rows:
-        numbers = (
-            _number(row.accuracy, ".3f"),
-            _number(row.eval_loss, ".3f"),
-            _number(Stat(row.step_size.mean, None), ".1e"),
-        )
-        table.add_row(row.arm, str(row.n), *numbers, _number(Stat(row.seconds.mean, None), ".0f"), escape(row.tuning))
+        numbers = [_number(row.stat(name), ".3f") for name in (metric, "eval_loss")]
+        means = (("step_size_median", ".1e"), ("seconds", ".0f"))
+        numbers += [_number(row.stat(name), form, spread=False) for name, form in means]
+        table.add_row(row.arm, str(row.n), *numbers, escape(row.tuning))
     return table
 
 
-def _number(stat: Stat, form: str) -> str:
+def _number(stat: Stat | None, form: str, spread: bool = True) -> str:
+    if stat is None:
+        return "-"
     if stat.mean is None:
         return "not finite"
-    return f"{stat.mean:{form}}" + (f" ± {stat.sd:{form}}" if stat.sd is not None else "")
+    return f"{stat.mean:{form}}" + (f" ± {stat.sd:{form}}" if spread and stat.sd is not None else "")
 
 
 def _report(args: argparse.Namespace, console: Console) -> int:
+    output = args.output or Path("report.html")
+    if len(args.runs) == 1 and comparison.is_one(args.runs[0]) and (not args.output or output.suffix != ".html"):
+        if args.png:
+            raise RecipeError("The report of a comparison draws no picture: leave out --png, or give -o FILE.html.")
+        return _report_comparison(args.runs[0], args.output, console)
     runs = report.read(args.runs)
-    report.write_html(runs, args.output)
-    written = [args.output]
+    report.write_html(runs, output)
+    written = [output]
     if args.png:
-        written.append(args.output.with_suffix(".png"))
+        written.append(output.with_suffix(".png"))
         report.write_png(runs, written[1])
     console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
+    return 0
+
+
+def _report_comparison(place: Path, output: Path | None, console: Console) -> int:
+    found = comparison.read(place)
+    written = comparison_report.write(found, output or (place / "report" if found.from_folders else place))
+    console.print(comparison_text.sentence(found, found.verdict), soft_wrap=True, markup=False, highlight=False)
+    console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True, markup=False, highlight=False)
     return 0
 
 

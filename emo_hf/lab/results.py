@@ -1,6 +1,7 @@
 """From result files to the table of a comparison: one row per arm, over its finished runs."""
 
 import json
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,43 +13,72 @@ from emo_hf.errors import RecipeError
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """Mean and standard deviation over the seeds; None where there is none."""
+    """Mean and standard deviation over the seeds; None where there is none. `missing`: values that are not finite."""
 
     mean: float | None
     sd: float | None
+    missing: int = 0
 
     @classmethod
     def of(cls, values: list[float | None]) -> "Stat":
         """A mean with a missing value (not finite) is missing."""
-        if not values or None in values:
-            return cls(None, None)
+        missing = values.count(None)
+        if missing or not values:
+            return cls(None, None, missing)
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One arm of a comparison."""
+    """One arm of a comparison and the summaries of its runs."""
 
     arm: str
-    optimizer: str
-    n: int
-    accuracy: Stat
-    eval_loss: Stat
-    step_size: Stat  # of the medians
-    seconds: Stat
-    tuning: str
+    runs: list[dict[str, Any]]
+
+    @property
+    def n(self) -> int:
+        return len(self.runs)
+
+    @property
+    def optimizer(self) -> str:
+        return self.runs[0]["optimizer"]
+
+    @property
+    def tuning(self) -> str:
+        return self.runs[0]["tuning"]
+
+    def stat(self, name: str) -> Stat | None:
+        """Returns mean and standard deviation of a number of the summaries, None if they do not have it."""
+        values = [number(run[name]) for run in self.runs if name in run]
+        return Stat.of(values) if values else None
+
+
+def number(value: Any) -> float | None:
+    """Returns a finite float, None for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None
 
 
 def read(folders: Iterable[Path]) -> list[dict[str, Any]]:
     """Returns the summaries of the finished runs among `folders`."""
     found = []
     for path in (folder / "summary.json" for folder in folders):
-        if not path.exists():
-            continue
+        if path.exists():
+            found += summaries(path, [path.read_text(encoding="utf-8")])
+    return found
+
+
+def summaries(path: Path, texts: Iterable[str]) -> list[dict[str, Any]]:
+    """Returns the summaries in `texts`, which are from the file `path`."""
+    found = []
+    for text in texts:
         try:
-            found.append(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
+            summary = json.loads(text)
+            if not all(isinstance(summary[name], str) for name in ("arm", "optimizer", "tuning")):
+                raise TypeError("arm, optimizer and tuning are text")
+        except (ValueError, TypeError, KeyError) as error:
             raise RecipeError(f"{path} is no summary ({error}): remove its folder and run again.") from None
+        found.append(summary)
     return found
 
 
@@ -57,16 +87,4 @@ def table(summaries: Iterable[dict[str, Any]]) -> list[Row]:
     arms: dict[str, list[dict[str, Any]]] = {}
     for summary in summaries:
         arms.setdefault(summary["arm"], []).append(summary)
-    return [
-        Row(
-            arm=arm,
-            optimizer=runs[0]["optimizer"],
-            n=len(runs),
-            accuracy=Stat.of([run["accuracy"] for run in runs]),
-            eval_loss=Stat.of([run["eval_loss"] for run in runs]),
-            step_size=Stat.of([run["step_size_median"] for run in runs]),
-            seconds=Stat.of([run["seconds"] for run in runs]),
-            tuning=runs[0]["tuning"],
-        )
-        for arm, runs in arms.items()
-    ]
+    return [Row(arm, runs) for arm, runs in arms.items()]

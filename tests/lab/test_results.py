@@ -6,7 +6,7 @@ import math
 import pytest
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import child, load, results
+from emo_hf.lab import child, load, measures, results, train
 from emo_hf.lab.results import Stat
 
 
@@ -26,9 +26,10 @@ def summary(arm: str, **changes) -> dict:
 def test_table():
     rows = results.table([summary("b", accuracy=0.4), summary("a", eval_loss=None), summary("b", accuracy=0.6)])
     assert [(row.arm, row.n) for row in rows] == [("b", 2), ("a", 1)]
-    assert rows[0].accuracy == Stat(0.5, pytest.approx(math.sqrt(0.02)))
-    assert rows[1].accuracy == Stat(0.5, None)  # one seed has no standard deviation
-    assert rows[1].eval_loss == Stat(None, None)  # it was not finite
+    assert rows[0].stat("accuracy") == Stat(0.5, pytest.approx(math.sqrt(0.02)))
+    assert rows[1].stat("accuracy") == Stat(0.5, None)  # one seed has no standard deviation
+    assert rows[1].stat("eval_loss") == Stat(None, None, missing=1)  # it was not finite
+    assert rows[1].stat("perplexity") is None  # another task's
     assert results.table([]) == []
 
 
@@ -45,8 +46,8 @@ def test_read(tmp_path):
 
 def test_numbers_that_json_lacks():
     row = {"a": 1.0, "b": math.nan, "c": -math.inf, "d": "x"}
-    assert child.finite(row) == {"a": 1.0, "b": None, "c": None, "d": "x", "nonfinite": ["b", "c"]}
-    assert child.finite({"a": 1.0}) == {"a": 1.0}
+    assert measures.finite(row) == {"a": 1.0, "b": None, "c": None, "d": "x", "nonfinite": ["b", "c"]}
+    assert measures.finite({"a": 1.0}) == {"a": 1.0}
 
 
 def test_summary_is_whole_or_absent(tmp_path):
@@ -77,7 +78,7 @@ def test_trainer_gets_the_arm(recipe, write, tmp_path):
     }
     recipe["arms"]["adamw"]["lr"] = 3e-4
     emo, _, adamw, _ = load.recipe(write(recipe)).cells("smoke")
-    args = child.arguments(emo, tmp_path, 32, "none")
+    args = train.arguments(emo, tmp_path, train.total_steps(emo, 32), "none")
     assert args.max_steps == 4
     assert args.warmup_steps == 2
     assert args.optim_args == "lr=5e-05,beta1=0.8,beta2=0.9,use_shadow=True"
@@ -86,5 +87,5 @@ def test_trainer_gets_the_arm(recipe, write, tmp_path):
     kwargs = class_and_kwargs(args)[1]
     assert kwargs == {"version": "3.9", "lr": 5e-5, "betas": (0.8, 0.9), "use_shadow": True}
     assert (args.lr_scheduler_type, args.weight_decay, args.report_to) == ("cosine", 0.1, [])
-    args = child.arguments(adamw, tmp_path, 33, "none")
+    args = train.arguments(adamw, tmp_path, train.total_steps(adamw, 33), "none")
     assert (args.optim, args.optim_args, args.learning_rate, args.max_steps) == ("adamw_torch", None, 3e-4, 5)
