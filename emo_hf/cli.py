@@ -5,6 +5,8 @@
     emo-hf show emosens-3.9                 one of them
     emo-hf plot coefficients                what the laws answer to the loss
     emo-hf plot functions FILE              the paths that a recipe of recipes/functions/ found
+    emo-hf plot loss DIR                    curves of a comparison, from a folder of results; also fluctuation,
+                                            three-panel, trajectory, basin, differences
     emo-hf dashboard push --entity ME --project MINE      the W&B workspace, saved where you look at it
     emo-hf report RUN [RUN ...]             one HTML file about a run, or a comparison of several
     emo-hf watch RUN                        a run under way, in the terminal
@@ -17,6 +19,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -33,6 +36,15 @@ from emo_hf.lab import functions, load, pages, results, runner
 from emo_hf.lab.results import Row, Stat
 from emo_hf.lab.runner import Watch
 from emo_hf.lab.spec import Cell, FunctionRecipe
+
+RESULTS = {  # pictures of a folder of results
+    "loss": "training and validation loss",
+    "fluctuation": "fluctuation of the training loss; accuracy or perplexity",
+    "three-panel": "accuracy of one comparison, perplexity of another, the way of the first one's classifier",
+    "trajectory": "the way of the classifier in a plane",
+    "basin": "the final number over the learning rate, for recipes with a sweep",
+    "differences": "the final number minus the baseline's",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     functions = kinds.add_parser("functions", help="paths over a test function")
     functions.set_defaults(command=_plot_functions)
     functions.add_argument("paths", type=Path, help="a paths.json of emo-hf run")
-    for kind in (coefficients, functions):
+    drawn = [_plot_results(kinds, name, text) for name, text in RESULTS.items()]
+    for kind in (coefficients, functions, *drawn):
         kind.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: a PNG in the current folder")
 
     dashboard = commands.add_parser("dashboard", help="the W&B workspace")
@@ -105,6 +118,17 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a folder of runs: the newest of them")
     watch.add_argument("--once", action="store_true", help="show what is there and return")
     return parser
+
+
+def _plot_results(kinds: Any, name: str, text: str) -> argparse.ArgumentParser:
+    kind = kinds.add_parser(name, help=text)
+    kind.set_defaults(command=_plot_comparison, picture=name)
+    folder = "a folder of results with curves.csv and runs.csv"
+    if name == "three-panel":
+        kind.add_argument("folders", type=Path, nargs=2, metavar=("DIR_TREC", "DIR_LM"), help=folder)
+    else:
+        kind.add_argument("folders", type=Path, nargs=1, metavar="DIR", help=folder)
+    return kind
 
 
 def _seed(text: str) -> int:
@@ -263,6 +287,13 @@ def _plot_functions(args: argparse.Namespace, console: Console) -> int:
 
     result = functions.read(args.paths)
     return _drawn(args.output or Path(f"{result.recipe}.png"), partial(figures.paths, result), console)
+
+
+def _plot_comparison(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.lab import figures  # needs the extra `plot`
+
+    draw = getattr(figures, args.picture.replace("-", "_"))
+    return _drawn(args.output or Path(f"{args.picture}.png"), partial(draw, *args.folders), console)
 
 
 def _drawn(path: Path, draw: Callable[[Path], None], console: Console) -> int:
