@@ -9,6 +9,7 @@
                                             three-panel, trajectory, basin, differences
     emo-hf dashboard push --entity ME --project MINE      the W&B workspace, saved where you look at it
     emo-hf report RUN [RUN ...]             one HTML file about a run, or a comparison of several
+    emo-hf card RUNS/<recipe>/<size>/<arm>  the model card of an arm
     emo-hf watch RUN                        a run under way, in the terminal
 
 Exit codes: 0, 1 a run failed, 2 the input cannot be used, 130 interrupted.
@@ -32,7 +33,7 @@ from emo_hf import catalog
 from emo_hf.dashboards import report, workspace
 from emo_hf.dashboards.watch import watch
 from emo_hf.errors import EmoError, RecipeError
-from emo_hf.lab import functions, load, pages, results, runner
+from emo_hf.lab import card, card_data, functions, load, pages, results, runner
 from emo_hf.lab.results import Row, Stat
 from emo_hf.lab.runner import Watch
 from emo_hf.lab.spec import Cell, FunctionRecipe
@@ -113,6 +114,14 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", metavar="RUN", type=Path, help=places)
     report.add_argument("-o", "--output", type=Path, default=Path("report.html"), metavar="FILE")
     report.add_argument("--png", action="store_true", help="a picture beside it, for a model card")
+    card = commands.add_parser("card", help="the model card of an arm", description="One arm of a recipe, all seeds.")
+    card.set_defaults(command=_card)
+    text = "the runs of an arm (RUNS/<recipe>/<size>/<arm>), or a comparison's folder or results with --arm"
+    card.add_argument("folder", type=Path, metavar="RUNS", help=text)
+    card.add_argument("--arm", help="which, where there are several")
+    card.add_argument("--license", help="of the model, as the hub spells it")
+    card.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: <recipe>-<size>-<arm>.md")
+    card.add_argument("-f", "--force", action="store_true", help="replace the card and its picture")
     watch = commands.add_parser("watch", help="show a run under way in the terminal", description="Ctrl-C ends it.")
     watch.set_defaults(command=_watch_run)
     watch.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a folder of runs: the newest of them")
@@ -229,6 +238,14 @@ def _report(args: argparse.Namespace, console: Console) -> int:
         written.append(args.output.with_suffix(".png"))
         report.write_png(runs, written[1])
     console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
+    return 0
+
+
+def _card(args: argparse.Namespace, console: Console) -> int:
+    data = card_data.read(args.folder, args.arm)
+    path = args.output or Path(f"{data.cell.recipe}-{data.cell.size}-{data.cell.name}.md")
+    written = card.write(data, path, args.license, args.force)
+    console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True, markup=False, highlight=False)
     return 0
 
 

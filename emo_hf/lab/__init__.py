@@ -14,6 +14,8 @@
     curves     what the laws answer to the scalar and to the loss
     histories  what runs logged -> small tables of curves, results and trajectories
     figures    pictures of all of these; needs matplotlib
+    card_data  what is known of the runs of an arm
+    card       its model card
     laws       the laws of the catalog in words
     pages      the documentation page of every optimizer
 
