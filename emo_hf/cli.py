@@ -5,9 +5,12 @@
     emo-hf show emosens-3.9                 one of them
     emo-hf plot coefficients                what the laws answer to the loss
     emo-hf plot functions FILE              the paths that a recipe of recipes/functions/ found
+    emo-hf plot loss DIR                    curves of a comparison, from a folder of results; also fluctuation,
+                                            three-panel, trajectory, basin, differences
     emo-hf dashboard push --entity ME --project MINE      the W&B workspace, saved where you look at it
     emo-hf report RUNS/<recipe>/<size>      the verdict on a recipe's claim, its tables, and the numbers behind them
     emo-hf report RUN [RUN ...]             one HTML file with the curves of one run or several
+    emo-hf card RUNS/<recipe>/<size>/<arm>  the model card of an arm
     emo-hf watch RUN                        a run under way, in the terminal
 
 Exit codes: 0, 1 a run failed, 2 the input cannot be used, 130 interrupted.
@@ -19,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -31,10 +35,31 @@ from emo_hf import catalog
 from emo_hf.dashboards import report, workspace
 from emo_hf.dashboards.watch import watch
 from emo_hf.errors import EmoError, RecipeError
-from emo_hf.lab import comparison, comparison_report, comparison_text, functions, live, load, pages, results, runner
+from emo_hf.lab import (
+    card,
+    card_data,
+    comparison,
+    comparison_report,
+    comparison_text,
+    functions,
+    live,
+    load,
+    pages,
+    results,
+    runner,
+)
 from emo_hf.lab.results import Row, Stat
 from emo_hf.lab.runner import Watch
 from emo_hf.lab.spec import FunctionRecipe
+
+RESULTS = {  # pictures of a folder of results
+    "loss": "training and validation loss",
+    "fluctuation": "fluctuation of the training loss; accuracy or perplexity",
+    "three-panel": "accuracy of one comparison, perplexity of another, the way of the first one's classifier",
+    "trajectory": "the way of the classifier in a plane",
+    "basin": "the final number over the learning rate, for recipes with a sweep",
+    "differences": "the final number minus the baseline's",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     functions = kinds.add_parser("functions", help="paths over a test function")
     functions.set_defaults(command=_plot_functions)
     functions.add_argument("paths", type=Path, help="a paths.json of emo-hf run")
-    for kind in (coefficients, functions):
+    drawn = [_plot_results(kinds, name, text) for name, text in RESULTS.items()]
+    for kind in (coefficients, functions, *drawn):
         kind.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: a PNG in the current folder")
 
     dashboard = commands.add_parser("dashboard", help="the W&B workspace")
@@ -109,11 +135,30 @@ def _parser() -> argparse.ArgumentParser:
     where = "default: RUN/report for a comparison's runs, RUN for what this has written, else report.html"
     report.add_argument("-o", "--output", type=Path, metavar="DIR", help=where)
     report.add_argument("--png", action="store_true", help="a picture beside it, for a model card")
+    card = commands.add_parser("card", help="the model card of an arm", description="One arm of a recipe, all seeds.")
+    card.set_defaults(command=_card)
+    text = "the runs of an arm (RUNS/<recipe>/<size>/<arm>), or a comparison's folder or results with --arm"
+    card.add_argument("folder", type=Path, metavar="RUNS", help=text)
+    card.add_argument("--arm", help="which, where there are several")
+    card.add_argument("--license", help="of the model, as the hub spells it")
+    card.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: <recipe>-<size>-<arm>.md")
+    card.add_argument("-f", "--force", action="store_true", help="replace the card and its picture")
     watch = commands.add_parser("watch", help="show a run under way in the terminal", description="Ctrl-C ends it.")
     watch.set_defaults(command=_watch_run)
     watch.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a folder of runs: the newest of them")
     watch.add_argument("--once", action="store_true", help="show what is there and return")
     return parser
+
+
+def _plot_results(kinds: Any, name: str, text: str) -> argparse.ArgumentParser:
+    kind = kinds.add_parser(name, help=text)
+    kind.set_defaults(command=_plot_comparison, picture=name)
+    folder = "a folder of results with curves.csv and runs.csv"
+    if name == "three-panel":
+        kind.add_argument("folders", type=Path, nargs=2, metavar=("DIR_TREC", "DIR_LM"), help=folder)
+    else:
+        kind.add_argument("folders", type=Path, nargs=1, metavar="DIR", help=folder)
+    return kind
 
 
 def _seed(text: str) -> int:
@@ -235,6 +280,14 @@ def _report_comparison(place: Path, output: Path | None, console: Console) -> in
     return 0
 
 
+def _card(args: argparse.Namespace, console: Console) -> int:
+    data = card_data.read(args.folder, args.arm)
+    path = args.output or Path(f"{data.cell.recipe}-{data.cell.size}-{data.cell.name}.md")
+    written = card.write(data, path, args.license, args.force)
+    console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True, markup=False, highlight=False)
+    return 0
+
+
 def _watch_run(args: argparse.Namespace, console: Console) -> int:
     watch(args.run, console, args.once)
     return 0
@@ -290,6 +343,13 @@ def _plot_functions(args: argparse.Namespace, console: Console) -> int:
 
     result = functions.read(args.paths)
     return _drawn(args.output or Path(f"{result.recipe}.png"), partial(figures.paths, result), console)
+
+
+def _plot_comparison(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.lab import figures  # needs the extra `plot`
+
+    draw = getattr(figures, args.picture.replace("-", "_"))
+    return _drawn(args.output or Path(f"{args.picture}.png"), partial(draw, *args.folders), console)
 
 
 def _drawn(path: Path, draw: Callable[[Path], None], console: Console) -> int:

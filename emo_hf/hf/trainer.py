@@ -10,6 +10,7 @@ were not there. They may be combined.
 """
 
 import functools
+import logging
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,10 @@ import torch
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 
-from emo_hf.hf import local_sgd
+from emo_hf.dashboards import report
+from emo_hf.dashboards.jsonl import FILE_NAME
+from emo_hf.errors import EmoError
+from emo_hf.hf import card, local_sgd
 from emo_hf.hf.arguments import callback_options
 from emo_hf.hf.callback import EmotionCallback, lr_used
 from emo_hf.hf.feed import LossFeed, find_listener, find_optimizer, keeps_own_loss
@@ -27,6 +31,8 @@ from emo_hf.hf.progress import find_progress
 from emo_hf.hf.schedule import find_pulse
 from emo_hf.hf.stopping import stop_reason
 from emo_hf.scheduler import NAME
+
+logger = logging.getLogger(__name__)
 
 
 def _connecting(create: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
@@ -119,11 +125,30 @@ class EmoTrainerMixin:
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Adds to the card of the parent what the model was trained with, and why the training was stopped."""
         super().create_model_card(*args, **kwargs)
-        listener, card = find_listener(self.optimizer, self.lr_scheduler), Path(self.args.output_dir, "README.md")
-        if listener is not None and self.is_world_process_zero() and card.exists():
-            trained = f"Trained with `{listener.key}` of emo_hf. {stop_reason(self.state)}".rstrip()
-            with card.open("a", encoding="utf-8") as file:
-                file.write(f"\n## Optimizer\n\n{trained}\n")
+        listener, path = find_listener(self.optimizer, self.lr_scheduler), Path(self.args.output_dir, "README.md")
+        if listener is None or not self.is_world_process_zero() or not path.exists():
+            return
+        parts = [f"Trained with `{listener.key}` of emo_hf. {stop_reason(self.state)}".rstrip()]
+        if (row := getattr(listener, "row", None)) is not None:
+            parts.append(card.section(row))
+        if picture := _draw_signals(path.parent):
+            parts.append(f"![Loss, step size and emotion of the training]({picture})")
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n## Optimizer\n\n" + "\n\n".join(parts) + "\n")
+        card.add_tags(path, (card.TAG, listener.key.partition("-")[0]))
+
+
+def _draw_signals(folder: Path) -> str | None:
+    """Draws what was recorded in `folder` beside it; returns the picture's name, None if there is none."""
+    if not (folder / FILE_NAME).exists():
+        return None
+    picture = (folder / FILE_NAME).with_suffix(".png")
+    try:
+        report.write_png(report.read([folder]), picture)
+    except (EmoError, OSError) as error:  # no matplotlib, no step yet, no space left
+        logger.info("The model card has no picture of the signals: %s", error)
+        return None
+    return picture.name
 
 
 class EmoTrainer(EmoTrainerMixin, Trainer):

@@ -12,7 +12,10 @@
 
     functions  the paths of optimizers over two test functions
     curves     what the laws answer to the scalar and to the loss
-    figures    pictures of both; needs matplotlib
+    histories  what runs logged -> small tables of curves, results and trajectories
+    figures    pictures of all of these; needs matplotlib
+    card_data  what is known of the runs of an arm
+    card       its model card
     laws       the laws of the catalog in words
     pages      the documentation page of every optimizer
 

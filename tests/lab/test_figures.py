@@ -90,7 +90,8 @@ def test_curves_leave_gaps_where_they_jump():
 
 def test_without_matplotlib(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
-    monkeypatch.delitem(sys.modules, "emo_hf.lab.figures")
+    for name in [name for name in sys.modules if name.startswith("emo_hf.lab.figures")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(lab, "figures")
     path = tmp_path / "new/x.png"
     assert main(["plot", "coefficients", "-o", str(path)]) == 2

@@ -1,26 +1,18 @@
-"""Pictures: what the laws answer, and the paths of the optimizers over test functions. The only user of matplotlib.
-
-Colours are Okabe and Ito's, which people who see few colours can tell apart; lines differ in dashes, too.
-"""
+"""Pictures of what the laws answer to the loss, and of the paths of the optimizers over test functions."""
 
 import math
 from pathlib import Path
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MultipleLocator
 
-from emo_hf.errors import EmoError
 from emo_hf.lab import curves
+from emo_hf.lab.figures.look import BLUE, GREY, ORANGE, RED, plain, save
 from emo_hf.lab.functions import FUNCTIONS, ArmPath, Function, Result
 from emo_hf.mechanism import V3_6
 
-try:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
-    from matplotlib.ticker import MultipleLocator
-except ImportError as error:
-    raise EmoError(f"Pictures need matplotlib ({error}): pip install 'emo-hf[plot]'") from None
-
-ORANGE, GREEN, BLUE, RED, GREY = "#E69F00", "#009E73", "#0072B2", "#D55E00", "#6b6b6b"
 HEIGHTS = ["#aab5c2", "#b8c2cd", "#c5cdd7", "#d2d9e0", "#dfe4e9", "#ebeef2", "#f6f7f9"]  # of a landscape, low to high
 STYLES = [  # one per generation
     {"color": GREY, "linestyle": (0, (1, 1.2)), "linewidth": 2.0},
@@ -36,7 +28,7 @@ def coefficients(path: Path) -> None:
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.3), hspace=0.03)
     _draw_factors(top)
     _draw_pulses(bottom)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_factors(figure: SubFigure) -> None:
@@ -49,7 +41,7 @@ def _draw_factors(figure: SubFigure) -> None:
     for axes, top in ((left, 1.8), (right, 7.0)):
         axes.set(xlim=(-1, 1), ylim=(0, top), ylabel="factor on the learning rate")
         axes.xaxis.set_major_locator(MultipleLocator(0.25))
-        _plain(axes)
+        plain(axes)
     left.legend(loc="upper left", frameon=False, fontsize=9)
     right.axhline(1.0, color=GREY, linewidth=0.8, linestyle=":")
     right.legend(loc="upper left", frameon=False, fontsize=9)
@@ -70,7 +62,7 @@ def _draw_pulses(figure: SubFigure) -> None:
         below.set(yscale="log", ylim=(3e-6, 1.5e-2), xlim=(0, curves.STEPS), xlabel="step")
         below.axhline(3e-3, color=GREY, linewidth=0.8, linestyle=":")
         for axes in (above, below):
-            _plain(axes)
+            plain(axes)
     grid[0, 0].set_ylabel("loss")
     grid[1, 0].set_ylabel("step size (log)")
     grid[1, 1].annotate("cap of 3.7 to 3.9", (curves.STEPS, 3.2e-3), ha="right", va="bottom", color=GREY, fontsize=9)
@@ -93,7 +85,7 @@ def paths(result: Result, path: Path) -> None:
     figure.legend(
         *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=10
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_contours(axes: Axes, function: Function) -> None:
@@ -119,14 +111,3 @@ def _draw_path(axes: Axes, function: Function, arm: ArmPath) -> None:
 def broken(values: list[float]) -> list[float]:
     """Leaves a gap where a curve jumps, instead of a vertical line."""
     return [math.nan if abs(b - a) > 0.1 else a for a, b in zip(values, [*values[1:], values[-1]], strict=True)]
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)

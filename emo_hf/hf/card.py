@@ -1,0 +1,59 @@
+"""What a model card says about an optimizer of the catalog: in the card that Trainer writes, and in the laboratory's.
+
+Text that came from elsewhere passes through `plain`: it cannot become markup, and it takes no key and no path of a
+machine along.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from huggingface_hub import metadata_load, metadata_save
+
+from emo_hf.row import Row
+
+TAG = "emo_hf"
+_MARKS = re.compile(r"([\\`*\[\]|])")
+_PATHS = re.compile(r"(?<![\w.:/<&])~?/[\w.@+-]+(?:/[\w.@+-]+)*/?|(?<!\w)[A-Za-z]:\\[^\s|]+")
+_KEYS = re.compile(r"\b(?:hf_|sk-|wandb_v1_|ghp_)[\w-]{12,}|\b(?=\w*\d)(?=\w*[A-Za-z])\w{24,}\b")
+
+
+def plain(text: str) -> str:
+    """Returns `text` as one line of Markdown that shows it as it is, but for keys and absolute paths."""
+    line = _KEYS.sub("...", _PATHS.sub("DIR", " ".join(str(text).split())))
+    return _MARKS.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def table(rows: Mapping[str, str]) -> str:
+    """Returns a Markdown table of two columns; the values are Markdown already."""
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_bars(value)} |" for name, value in rows.items())])
+
+
+def _bars(text: str) -> str:
+    """A bar would end the cell, also within code."""
+    return re.sub(r"(?<!\\)\|", r"\\|", text)
+
+
+def section(row: Row, laws: Mapping[str, str] | None = None) -> str:
+    """Returns where an optimizer comes from, what it does, and what its user would not expect.
+
+    Args:
+        laws: what it computes, as Markdown by title.
+    """
+    facts = {
+        "Optimizer": f"`{row.key}` of emo_hf",
+        "Source": f"`{row.name}.py` of {row.source}",
+        **{title.capitalize(): text for title, text in (laws or {}).items()},
+        "Learning rate": "multiplies the step size of emoPulse" if row.lr_is_multiplier else "base rate",
+        "The authors' advice for it": plain(row.recommended_lr),
+    }
+    quirks = [f"* {quirk}" for quirk in row.quirks]
+    return "\n".join([table(facts), *(["", "What to know about this version:", "", *quirks] if quirks else [])])
+
+
+def add_tags(path: Path, tags: Iterable[str]) -> None:
+    """Adds `tags` to the metadata of a card, which keeps everything else."""
+    data = metadata_load(path) or {}
+    known = data.get("tags") or []
+    known = [known] if isinstance(known, str) else list(known)
+    metadata_save(path, {**data, "tags": list(dict.fromkeys([*known, *tags]))})

@@ -1,0 +1,61 @@
+"""Pictures, the only users of matplotlib:
+
+    laws          what the laws answer to the loss, and the paths of the optimizers over test functions
+    panels        a comparison's curves, laid out like the authors' published figures
+    contrasts     its final numbers: over the learning rate, and as differences to the baseline
+    look          colours, labels, and how a file is written
+
+Pictures of a comparison are drawn from the tables of `emo_hf.lab.histories` alone.
+"""
+
+from pathlib import Path
+
+from emo_hf.errors import EmoError
+
+try:
+    import matplotlib.axes
+    import matplotlib.figure  # noqa: F401
+except ImportError as error:
+    raise EmoError(f"Pictures need matplotlib ({error}): pip install 'emo-hf[plot]'") from None
+
+from emo_hf.lab import histories
+from emo_hf.lab.figures.contrasts import basin, differences
+from emo_hf.lab.figures.laws import broken, coefficients, paths
+from emo_hf.lab.figures.panels import fluctuation, loss, three_panel, trajectory
+
+__all__ = [
+    "basin",
+    "broken",
+    "coefficients",
+    "comparison",
+    "differences",
+    "fluctuation",
+    "loss",
+    "paths",
+    "three_panel",
+    "trajectory",
+]
+
+
+def comparison(runs: Path, out: Path) -> list[Path]:
+    """Writes the tables of a comparison (RUNS/<recipe>/<size>) and all figures that they allow into `out`.
+
+    Returns:
+        The figures.
+    """
+    histories.write(runs, out)
+    table = histories.read(out, histories.RUNS)
+    known = set(table["arm"])
+    wanted = {
+        loss: (out / histories.CURVES).exists(),
+        fluctuation: (out / histories.CURVES).exists(),
+        trajectory: (out / histories.TRAJECTORY).exists(),
+        basin: table["family"].notna().any(),
+        differences: table["baseline"].any() and len(known) > 1,
+    }
+    drawn = []
+    for draw, applies in wanted.items():
+        if applies:
+            drawn.append(out / f"{draw.__name__}.png")
+            draw(out, drawn[-1])
+    return drawn

@@ -1,0 +1,96 @@
+"""Final numbers of a comparison: over the learning rate, and as differences to the baseline."""
+
+import math
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from emo_hf.errors import RecipeError
+from emo_hf.lab import histories
+from emo_hf.lab.figures.look import GREY, caption, label_ends, plain, save, seeds, styles
+
+
+def basin(folder: Path, path: Path) -> None:
+    """Draws the final number of every sweep over its learning rates into the file `path`.
+
+    Raises:
+        RecipeError: the results in `folder` have no sweep.
+    """
+    runs = histories.read(folder, histories.RUNS)
+    runs = runs[runs["family"].notna()]
+    if runs.empty:
+        raise RecipeError(f"{folder / histories.RUNS} has no sweep: the recipe needs arms with sweep: [...].")
+    metric = runs["metric"].iloc[0]
+    look, ends = styles(runs, by="family"), {}
+    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    axes = figure.subplots()
+    unfinished = []
+    for family, rows in runs.groupby("family", sort=False):
+        style = look[family]
+        by_rate = rows.groupby("lr")["value"]
+        mean = by_rate.apply(lambda values: values.mean(skipna=False))
+        sd = by_rate.apply(lambda values: values.std(skipna=False))
+        axes.plot(mean.index, mean, linewidth=1.6, marker="o", markersize=4, **style)
+        axes.fill_between(mean.index, mean - sd, mean + sd, color=style["color"], alpha=0.12, linewidth=0)
+        unfinished += [(rate, style["color"]) for rate in mean.index[mean.isna()]]
+        default = rows["default_lr"].iloc[0]
+        if default in mean.index and math.isfinite(mean[default]):
+            star = {"color": style["color"], "markeredgecolor": "black", "markeredgewidth": 0.8, "zorder": 4}
+            axes.plot([default], [mean[default]], marker="*", markersize=15, linestyle="none", **star)
+        ends[family] = (mean.iloc[-1], style)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    if metric == "perplexity":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    for rate, colour in unfinished:
+        axes.plot([rate], [1.0], marker="x", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
+    axes.set(xlabel="learning rate, or multiplier of the pulse (log)", ylabel=metric.replace("_", " "))
+    plain(axes)
+    label_ends(axes, ends)
+    crosses = "; crosses: a run was not finite" if unfinished else ""
+    caption(figure, f"{seeds(runs)}; bands: standard deviations; stars: default learning rates{crosses}")
+    save(figure, path)
+
+
+def differences(folder: Path, path: Path) -> None:
+    """Draws every arm's difference to the baseline, seed by seed and with its interval, into the file `path`.
+
+    Raises:
+        RecipeError: the results in `folder` have no baseline, or nothing beside it.
+    """
+    runs = histories.read(folder, histories.RUNS)
+    found = histories.differences(runs)
+    if found.empty:
+        raise RecipeError(f"{folder / histories.RUNS} has no baseline, or no arm beside it with its seeds.")
+    look, metric = styles(runs), runs["metric"].iloc[0]
+    better = "more" if runs["more_is_better"].iloc[0] else "less"
+    arms = list(dict.fromkeys(found["arm"]))
+    figure = Figure(figsize=(9, 0.36 * len(arms) + 1.7), layout="constrained")
+    axes = figure.subplots()
+    for place, arm in enumerate(arms):
+        values = found.loc[found["arm"] == arm, "difference"]
+        if values.isna().any():
+            axes.text(0, place, " a run was not finite", va="center", fontsize=8.5, color=GREY)
+            continue
+        style = look[arm]
+        hollow = style["linestyle"] != "-"
+        axes.plot(values, [place] * len(values), "|", color=style["color"], alpha=0.55, markersize=9)
+        bar = {"color": style["color"], "markersize": 8, "capsize": 3, "elinewidth": 1.8}
+        half = histories.interval(values)
+        spread = {"xerr": half} if math.isfinite(half) else {}
+        axes.errorbar(
+            values.mean(), place, fmt="o", markerfacecolor="white" if hollow else style["color"], **bar, **spread
+        )
+    axes.axvline(0, color="black", linewidth=0.9)
+    axes.set_yticks(range(len(arms)), arms, fontsize=9)
+    axes.set_ylim(len(arms) - 0.4, -0.6)
+    baseline = runs.loc[runs["baseline"], "arm"].iloc[0]
+    axes.set_xlabel(f"{metric.replace('_', ' ')} minus that of {baseline} with the same seed ({better} is better)")
+    plain(axes)
+    hollow = "" if runs["feed"].all() else "; hollow: the loss is withheld"
+    counts = f"{seeds(runs)}; dots: means, bars: 95 % intervals (Student's t), ticks: seeds{hollow}"
+    caption(figure, counts)
+    save(figure, path)

@@ -1,0 +1,101 @@
+"""What all pictures share: colours, labels at the ends of lines, and how a file is written.
+
+Colours are Okabe and Ito's, and darker ones beside them, which people who see few colours can tell apart; what the
+emotion drives is warm, green or purple, everything else blue or grey. Lines of arms that hear no loss are dashed.
+"""
+
+import math
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+ORANGE, GREEN, BLUE, RED, GREY = "#E69F00", "#009E73", "#0072B2", "#D55E00", "#6b6b6b"
+DRIVEN = (RED, GREEN, "#AA4499", ORANGE, "#7A6A00", "#882255", "#44AA99", "#CC6677")
+OTHERS = (BLUE, GREY, "#56B4E9", "#1f2a44", "#a3a9b2", "#5f7fbf", "#7b8f8f")
+UNFED = (0, (4, 1.6))
+AGAIN = (0, (1, 1))  # when the colours are used up
+
+Style = dict[str, Any]
+
+
+def styles(runs: pd.DataFrame, by: str = "arm") -> dict[str, Style]:
+    """Returns colour and dashes of every arm (or family) of the table runs.csv; fed and unfed twins share a colour."""
+    found: dict[str, Style] = {}
+    places: dict[bool, dict[str, int]] = {True: {}, False: {}}
+    for row in runs.drop_duplicates(by).itertuples():
+        place = places[bool(row.emo)].setdefault(row.like, len(places[bool(row.emo)]))
+        colours = DRIVEN if row.emo else OTHERS
+        line = UNFED if not row.feed else "-" if place < len(colours) else AGAIN
+        found[getattr(row, by)] = {"color": colours[place % len(colours)], "linestyle": line}
+    return found
+
+
+def seeds(runs: pd.DataFrame) -> str:
+    """Returns the number of seeds, in words for a caption."""
+    counts = runs.groupby("arm")["seed"].nunique()
+    low, high = counts.min(), counts.max()
+    return f"n = {low} seeds" if low == high else f"n = {low} to {high} seeds"
+
+
+def label_ends(axes: Axes, ends: Mapping[str, tuple[float, Style]], size: float = 8.5) -> None:
+    """Writes names beside the right edge at the heights of `ends`, pushed apart, each with a piece of its line.
+
+    Call it when the limits of `axes` are final. A height that is nan or off the edge is moved to it.
+    """
+    low, high = axes.get_ylim()
+    scale = axes.transScale.transform
+    bottom, top = scale((1, low))[1], scale((1, high))[1]
+
+    def height(value: float) -> float:
+        if not math.isfinite(value) or value >= high:
+            return 1.0
+        return 0.0 if value <= low else (scale((1, value))[1] - bottom) / (top - bottom)
+
+    places = {name: height(value) for name, (value, _) in ends.items()}
+    gap = min(size * 1.25 / 72 / (axes.get_position().height * axes.figure.get_figheight()), 1 / max(len(ends) - 1, 1))
+    heights = _spread(sorted(places.values()), gap)
+    for (name, place), at in zip(sorted(places.items(), key=lambda item: item[1]), heights, strict=True):
+        style = ends[name][1]
+        line = {**style, "linewidth": 1.6, "transform": axes.transAxes, "clip_on": False}
+        axes.plot([1.0, 1.03], [place, at], **{**line, "linestyle": "-", "linewidth": 0.6})
+        axes.plot([1.03, 1.10], [at, at], **line)
+        axes.text(1.115, at, name, transform=axes.transAxes, va="center", fontsize=size, color="#222222")
+
+
+def _spread(heights: list[float], gap: float) -> list[float]:
+    """Returns ascending `heights` at least `gap` apart, within [0, 1], moved up and down alike."""
+    up, down = list(heights), list(heights)
+    for i in range(1, len(heights)):
+        up[i] = max(up[i], up[i - 1] + gap)
+        down[-i - 1] = min(down[-i - 1], down[-i] - gap)
+    found = [(high + low) / 2 for high, low in zip(up, down, strict=True)]
+    for i in range(len(found)):
+        found[i] = max(found[i], i * gap)
+    return [min(height, 1 - place * gap) for place, height in zip(reversed(range(len(found))), found, strict=True)]
+
+
+def plain(axes: Axes) -> None:
+    axes.grid(color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def caption(figure: Figure, text: str) -> None:
+    """Writes a line below everything."""
+    figure.supxlabel(text, fontsize=8.5, color=GREY)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a picture; there is no date in it, so the same numbers give the same file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=100)
+    # a third of the bytes: where many pale bands lie over each other, there are thousands of shades
+    shades = Image.open(picture).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    shades.save(path, "PNG", optimize=True)

@@ -1,0 +1,169 @@
+"""Curves of a comparison, laid out like the figures that the authors published:
+
+    loss           training loss of every step; validation loss of every evaluation
+    fluctuation    rolling standard deviation of the training loss; accuracy (or perplexity)
+    three_panel    accuracy; perplexity of a second comparison; the way of the first one's classifier in a plane
+
+A line is the mean over the seeds, its band their standard deviation.
+"""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from emo_hf.errors import RecipeError
+from emo_hf.lab import histories
+from emo_hf.lab.figures.look import Style, caption, label_ends, plain, save, seeds, styles
+
+NAMES = {
+    "loss": "training loss",
+    "eval_loss": "validation loss",
+    "fluctuation": f"standard deviation of {histories.WINDOW} training losses",
+    "accuracy": "validation accuracy",
+    "perplexity": "validation perplexity",
+}
+
+
+def loss(folder: Path, path: Path) -> None:
+    """Draws training and validation loss of the results in `folder` into the file `path`."""
+    _two_panels(folder, path, ("loss", "eval_loss"))
+
+
+def fluctuation(folder: Path, path: Path) -> None:
+    """Draws how much the training loss fluctuates, and the task's metric, into the file `path`."""
+    _two_panels(folder, path, ("fluctuation", _metric(histories.read(folder, histories.CURVES), folder)))
+
+
+def three_panel(classified: Path, modelled: Path, path: Path) -> None:
+    """Draws accuracy and trajectory of the results in `classified`, and perplexity of those in `modelled`.
+
+    Raises:
+        RecipeError: the one has no accuracy or trajectory, or the other no perplexity.
+    """
+    tables = [histories.read(folder, histories.CURVES) for folder in (classified, modelled)]
+    for folder, table, metric in zip((classified, modelled), tables, ("accuracy", "perplexity"), strict=True):
+        if metric not in table:
+            raise RecipeError(f"{folder} has no {metric}: expected results with accuracy, then some with perplexity.")
+    runs = pd.concat([_drawn(folder) for folder in (classified, modelled)])
+    look = styles(runs)
+    figure = Figure(figsize=(16, 5), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    _draw(left, tables[0], "accuracy", look)
+    _draw(middle, tables[1], "perplexity", look)
+    for axes, folder in ((left, classified), (middle, modelled)):
+        axes.set_title(f"{axes.get_title()}\n{seeds(_drawn(folder))}", fontsize=11)
+    _draw_trajectory(right, histories.read(classified, histories.TRAJECTORY), look)
+    handles = [Line2D([], [], label=arm, linewidth=1.8, **style) for arm, style in look.items()]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9, handlelength=3)
+    caption(figure, _words(runs).partition("; ")[2])
+    save(figure, path)
+
+
+def trajectory(folder: Path, path: Path) -> None:
+    """Draws the way of the classifier of the results in `folder` into the file `path`."""
+    table, look = histories.read(folder, histories.TRAJECTORY), styles(_drawn(folder))
+    figure = Figure(figsize=(8.5, 5.5), layout="constrained")
+    axes = figure.subplots()
+    _draw_trajectory(axes, table, look)
+    handles = [Line2D([], [], label=arm, linewidth=1.8, **look[arm]) for arm in dict.fromkeys(table["arm"])]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9, handlelength=3)
+    caption(figure, "" if _drawn(folder)["feed"].all() else "dashed: the loss is withheld")
+    save(figure, path)
+
+
+def _two_panels(folder: Path, path: Path, columns: tuple[str, str]) -> None:
+    table, runs = histories.read(folder, histories.CURVES), _drawn(folder)
+    if missing := [name for name in columns if name not in table]:
+        raise RecipeError(
+            f"{folder / histories.CURVES} has no column {', '.join(missing)}: remove it and report again."
+        )
+    look = styles(runs)
+    figure = Figure(figsize=(13, 4.8), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), columns, strict=True):
+        ends = _draw(axes, table, name, look)
+    label_ends(axes, ends)
+    caption(figure, _words(runs) + ("; left: means only" if "fluctuation" in columns else ""))
+    save(figure, path)
+
+
+def _drawn(folder: Path) -> pd.DataFrame:
+    """Returns the runs whose curves are kept: those of no sweep."""
+    runs = histories.read(folder, histories.RUNS)
+    return runs[runs["family"].isna()]
+
+
+def _metric(table: pd.DataFrame, folder: Path) -> str:
+    for name in ("accuracy", "perplexity"):
+        if name in table:
+            return name
+    raise RecipeError(f"{folder / histories.CURVES} has neither accuracy nor perplexity.")
+
+
+def _words(runs: pd.DataFrame) -> str:
+    """Returns what a reader has to know of the lines."""
+    several = runs.groupby("arm")["seed"].nunique().max() > 1
+    parts = [seeds(runs), "lines: means, bands: standard deviations over the seeds" if several else "one run each"]
+    return "; ".join([*parts, *([] if runs["feed"].all() else ["dashed: the loss is withheld"])])
+
+
+def _draw(axes: Axes, table: pd.DataFrame, name: str, look: dict[str, Style]) -> dict[str, tuple[float, Style]]:
+    """Draws one column; returns where each arm ends."""
+    ends = {}
+    noisy = name in ("loss", "fluctuation")
+    faint = min(0.15, 0.9 / table["arm"].nunique())  # many bands over each other
+    wanted = table[table[f"{name}_n"].notna() if f"{name}_n" in table else table[name].notna()]
+    for arm, rows in wanted.groupby("arm", sort=False):
+        style = look[arm]
+        axes.plot(rows["step"], rows[name], linewidth=1.0 if noisy else 1.5, **style)
+        if name != "fluctuation":  # a deviation of deviations would hide them
+            low, high = rows[name] - rows[f"{name}_sd"], rows[name] + rows[f"{name}_sd"]
+            axes.fill_between(rows["step"], low, high, color=style["color"], alpha=faint, linewidth=0)
+        value = rows[name].iloc[-1]
+        ends[arm if math.isfinite(value) else f"{arm} (not finite)"] = (value, style)
+    axes.set_title(NAMES[name][0].upper() + NAMES[name][1:], fontsize=11)
+    axes.set(xlabel="step", xlim=(0, table["step"].max()))
+    plain(axes)
+    _limit(axes, table, name)
+    return ends
+
+
+def _limit(axes: Axes, table: pd.DataFrame, name: str) -> None:
+    """Keeps an arm that diverges from pressing all others flat: it leaves the panel instead."""
+    values = table[name].dropna()
+    if values.empty:
+        return
+    if name == "perplexity":
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "235" else "")
+        return
+    if name == "fluctuation":
+        axes.set_ylim(0.85 * values.min(), 1.15 * values.quantile(0.995))
+        return
+    if name in ("loss", "eval_loss"):
+        start = table[table[name].notna()].groupby("arm")[name].first().median()
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, min(high, max(1.3 * start, values.min())))
+
+
+def _draw_trajectory(axes: Axes, table: pd.DataFrame, look: dict[str, Style]) -> None:
+    for number, (arm, rows) in enumerate(table.groupby("arm", sort=False)):
+        style = look[arm]
+        axes.plot(rows["pc1"], rows["pc2"], linewidth=1.3, **style)
+        marks = {"color": style["color"], "linestyle": "none", "markeredgecolor": "white", "zorder": 3}
+        for place, marker, label in ((0, "o", "start"), (-1, "D", "end")):
+            at = rows.iloc[place]
+            axes.plot(
+                [at["pc1"]], [at["pc2"]], marker=marker, markersize=7, label=label if not number else None, **marks
+            )
+    shares = table[["share1", "share2"]].iloc[0]
+    axes.set(xlabel=f"PC 1 ({shares.iloc[0]:.0%} of the variance)", ylabel=f"PC 2 ({shares.iloc[1]:.0%})")
+    axes.set_title(f"Weights of the classifier, seed {table['seed'].iloc[0]}", fontsize=11)
+    plain(axes)
+    legend = axes.legend(frameon=False, fontsize=9)
+    for handle in legend.legend_handles:
+        handle.set_color("black")

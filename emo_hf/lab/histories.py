@@ -1,0 +1,253 @@
+"""What the runs of a comparison left behind, as small tables that every figure is drawn from:
+
+    runs.csv         arm x seed: its settings, and the number that the comparison is about
+    curves.csv       arm x step: mean, standard deviation and count over the seeds of what was logged
+    trajectory.csv   arm x evaluation: the way of the classifier of one seed, in the plane that shows most of it
+
+A mean over seeds of which one is missing or not finite is missing: those that survive are no fair sample.
+"""
+
+import inspect
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from transformers import TrainingArguments
+
+from emo_hf import catalog
+from emo_hf.errors import RecipeError
+from emo_hf.lab import load, optimizers, results
+from emo_hf.lab.arms import Arm
+from emo_hf.lab.rules import METRICS
+from emo_hf.lab.spec import Cell, Recipe
+
+RUNS, CURVES, TRAJECTORY = "runs.csv", "curves.csv", "trajectory.csv"
+RECIPE = "recipe.yaml"
+LOGGED = {"loss": "loss", "eval_loss": "eval_loss", "eval_accuracy": "accuracy", "eval_perplexity": "perplexity"}
+WINDOW = 20  # logged values in a rolling standard deviation
+LARGEST = 145_000  # bytes of curves.csv
+STRIDES = (1, 2, 3, 4, 5, 8, 10, 20, 50, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished run."""
+
+    folder: Path
+    cell: Cell
+    summary: dict[str, Any]
+
+
+def recipe(folder: Path) -> Recipe | None:
+    """Returns the recipe of a comparison's folder as it was when the runs started, if it was kept."""
+    path = folder / RECIPE
+    return load.recipe(str(path)) if path.exists() else None
+
+
+def finished(folder: Path) -> list[Run]:
+    """Returns the finished runs of a comparison, RUNS/<recipe>/<size>, in the order of the recipe.
+
+    Raises:
+        RecipeError: there is none, or one cannot be read.
+    """
+    found = []
+    for path in sorted(folder.glob("*/seed*/summary.json")):
+        if path.parent.name.removeprefix("seed").isdecimal():  # not one that was moved aside
+            found.append(Run(path.parent, load.cell(path.parent / "config.yaml"), results.read([path.parent])[0]))
+    if not found:
+        raise RecipeError(f"{folder} holds no finished run: expected RUNS/<recipe>/<size>, as emo-hf run leaves it.")
+    of = recipe(folder)
+    order = {name: place for place, name in enumerate(of.arms if of else [])}
+    return sorted(found, key=lambda run: (order.get(run.cell.name, len(order)), run.cell.name, run.cell.seed))
+
+
+def write(folder: Path, out: Path) -> None:
+    """Writes the tables of the comparison in `folder` into the folder `out`."""
+    runs = finished(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    described(runs, recipe(folder)).to_csv(out / RUNS, index=False, float_format="%.6g")
+    singles = [run for run in runs if not run.cell.arm.family]
+    if singles:  # sweeps would be too many lines: their runs show in the figure of the basin
+        (out / CURVES).write_text(_thinned(curves(singles)), encoding="utf-8")
+    way = trajectory(singles)
+    if way is not None:
+        way.to_csv(out / TRAJECTORY, index=False, float_format="%.5g")
+
+
+def read(folder: Path, name: str) -> pd.DataFrame:
+    """Reads one of the tables of `write`.
+
+    Raises:
+        RecipeError: it is not there, or is no table.
+    """
+    path = folder / name
+    if not path.exists():
+        raise RecipeError(f"{folder} has no {name}: expected a folder of results, as emo-hf report writes it.")
+    try:
+        words = dict.fromkeys(("arm", "like", "family"), str)  # an arm may be called "3" or "null"
+        return pd.read_csv(path, comment="#", dtype=words, keep_default_na=False, na_values=[""])
+    except (ValueError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is no table: {error}") from None
+
+
+def described(runs: list[Run], of: Recipe | None) -> pd.DataFrame:
+    """Returns one row per run: what a figure has to know of its arm, and its result.
+
+    ``like`` names the first arm with the same settings, apart from ``feed`` and, in a sweep, the learning rate.
+    """
+    first: dict[str, str] = {}
+    rows = []
+    for run in runs:
+        arm, metric = run.cell.arm, of.judged if of else run.cell.task.metric
+        settings = arm.model_dump(mode="json", exclude={"feed", "tuning", "family", *(["lr"] if arm.family else [])})
+        rows.append(
+            {
+                "arm": run.cell.name,
+                "seed": run.cell.seed,
+                "like": first.setdefault(json.dumps([settings, bool(arm.family)]), run.cell.name),
+                "optimizer": arm.optimizer,
+                "emo": arm.is_emo or arm.driven_by is not None,
+                "feed": arm.feed,
+                "family": arm.family,
+                "lr": arm.lr,
+                "default_lr": default_lr(arm),
+                "baseline": of is not None and run.cell.name == of.baseline,
+                "metric": metric,
+                "more_is_better": METRICS[metric],
+                "value": run.summary.get(metric),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def default_lr(arm: Arm) -> float | None:
+    """Returns the learning rate that the arm's optimizer has if nobody gives one: its own, or Trainer's."""
+    if arm.is_emo:
+        return catalog.find(arm.optim).options["lr"]
+    if arm.optim not in optimizers.ALIASES:
+        return TrainingArguments.learning_rate
+    try:
+        default = inspect.signature(optimizers.load(arm.optim)).parameters["lr"].default
+    except RecipeError:  # its package is not installed
+        return None
+    return default if isinstance(default, float | int) else None
+
+
+def curves(runs: list[Run]) -> pd.DataFrame:
+    """Returns one row per arm and step, with mean, ``_sd`` and ``_n`` (finite values) of everything that was logged.
+
+    ``fluctuation`` is the standard deviation of the last `WINDOW` training losses of a run.
+    """
+    arms: dict[str, list[Run]] = {}
+    for run in runs:
+        arms.setdefault(run.cell.name, []).append(run)
+    return pd.concat([_curve(arm, of_arm) for arm, of_arm in arms.items()], ignore_index=True)
+
+
+def _curve(arm: str, runs: list[Run]) -> pd.DataFrame:
+    histories = [_history(run.folder / "history.jsonl") for run in runs]
+    columns: dict[str, pd.Series] = {}
+    for name in dict.fromkeys(name for history in histories for name in history):
+        seeds = pd.DataFrame(dict(enumerate(history.get(name, pd.Series(dtype=float)) for history in histories)))
+        columns |= _moments(name, seeds.sort_index())
+        if name == "loss":
+            rolling = _moments("fluctuation", seeds.sort_index().rolling(WINDOW).std())
+            columns |= {key: rolling[key] for key in ("fluctuation", "fluctuation_sd")}
+    table = pd.DataFrame(columns)
+    table.index.name = "step"
+    table = table.reset_index()
+    table.insert(0, "arm", arm)
+    return table
+
+
+def _history(path: Path) -> dict[str, pd.Series]:
+    """Returns every logged number by step; what was not finite is nan."""
+    found: dict[str, dict[int, float]] = {}
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            for key in LOGGED.keys() & row.keys():
+                found.setdefault(LOGGED[key], {})[row["step"]] = math.nan if row[key] is None else float(row[key])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecipeError(f"{path} is no history of a run ({error}): remove its folder and run again.") from None
+    return {name: pd.Series(found[name]) for name in LOGGED.values() if name in found}
+
+
+def _moments(name: str, seeds: pd.DataFrame) -> dict[str, pd.Series]:
+    return {
+        name: seeds.mean(axis=1, skipna=False),
+        f"{name}_sd": seeds.std(axis=1, skipna=False),
+        f"{name}_n": seeds.count(axis=1),
+    }
+
+
+def _thinned(table: pd.DataFrame) -> str:
+    """Returns `table` as CSV, with every evaluation but so few of the other steps that it stays small."""
+    evaluated = table["eval_loss_n"].notna() if "eval_loss_n" in table else False
+    for name in [name for name in table if name.endswith("_n")]:
+        table[name] = table[name].astype("Int64")  # empty where there was no evaluation
+    for stride in STRIDES:
+        kept = table[evaluated | (table["step"] % stride == 0) | (table["step"] == table["step"].min())]
+        steps = "every step" if stride == 1 else f"every {stride} steps, and evaluations"
+        head = (
+            f"# {steps}; mean, sd and n (finite values) over the seeds;"
+            f" fluctuation: sd of the last {WINDOW} training losses of a run, before thinning\n"
+        )
+        text = head + kept.to_csv(index=False, float_format="%.4g", lineterminator="\n")
+        if len(text) <= LARGEST:
+            break
+    return text
+
+
+def trajectory(runs: list[Run]) -> pd.DataFrame | None:
+    """Returns the ways of all arms in the plane of their first two principal components, None if none was recorded.
+
+    All arms together make the plane. The seed is the first that all of them have: other seeds start elsewhere.
+    """
+    recorded = [run for run in runs if (run.folder / "trajectory.npz").exists()]
+    arms = dict.fromkeys(run.cell.name for run in recorded)
+    seeds = [{run.cell.seed for run in recorded if run.cell.name == arm} for arm in arms]
+    common = set.intersection(*seeds) if seeds else set()
+    if not common:
+        return None
+    seed = min(common)
+    parts = [(run.cell.name, *_weights(run.folder)) for run in recorded if run.cell.seed == seed]
+    labels = pd.DataFrame([(arm, int(step)) for arm, steps, _ in parts for step in steps], columns=["arm", "step"])
+    points = np.concatenate([weights for _, _, weights in parts]).astype(np.float64)
+    finite = np.isfinite(points).all(axis=1)
+    labels, points = labels[finite].reset_index(drop=True), points[finite]
+    if len(points) < 3:
+        return None
+    centred = points - points.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2] * np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(axis=1)])[:, None]  # else a sign is chance
+    plane = centred @ axes.T
+    shares = sizes[:2] ** 2 / max(float((sizes**2).sum()), 1e-300)
+    return labels.assign(seed=seed, pc1=plane[:, 0], pc2=plane[:, 1], share1=shares[0], share2=shares[1])
+
+
+def _weights(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    path = folder / "trajectory.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["steps"], file["weights"].reshape(len(file["steps"]), -1)
+    except (OSError, ValueError, KeyError) as error:
+        raise RecipeError(f"{path} is no trajectory ({error}): remove its folder and run again.") from None
+
+
+def differences(runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns arm, seed and ``difference`` to the baseline with the same seed, from the table `RUNS`."""
+    baseline = runs[runs["baseline"]].set_index("seed")["value"]
+    others = runs[~runs["baseline"] & runs["family"].isna() & runs["seed"].isin(baseline.index)]
+    return others.assign(difference=others["value"] - others["seed"].map(baseline))[["arm", "seed", "difference"]]
+
+
+def interval(values: pd.Series) -> float:
+    """Returns half the width of the 95 % interval (Student's t) of a mean; nan for fewer than two values."""
+    n = len(values)
+    return float(stats.t.ppf(0.975, n - 1) * values.std() / math.sqrt(n)) if n > 1 else math.nan

@@ -1,0 +1,62 @@
+"""Trainer's model card, and what EmoTrainer adds to it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import Trainer
+
+from emo_hf import catalog
+from emo_hf.dashboards import report
+from emo_hf.hf import EmoTrainer
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_card_is_valid_and_says_what_trained_the_model(times, make_trainer):
+    trainer = make_trainer(EmoTrainer, max_steps=2)
+    trainer.train()
+    for _ in range(times):
+        trainer.create_model_card(tags=["mine"], dataset="CogComp/trec", dataset_tags="trec", tasks="text-generation")
+    folder, row = Path(trainer.args.output_dir), catalog.find("emosens")
+    card = ModelCard.load(folder / "README.md")
+    assert sorted(card.data.tags) == sorted({*card.data.tags, "mine", "emo_hf", "emosens"})
+    assert card.data.datasets == ["trec"]
+    assert card.data.library_name == "transformers"
+    assert card.text.count("## Optimizer") == 1
+    assert "## Training procedure" in card.text
+    for expected in (row.source, *row.quirks, "![Loss, step size and emotion of the training](emo_signals.png)"):
+        assert card.text.count(expected) == 1
+    assert (folder / "emo_signals.png").read_bytes()[:4] == b"\x89PNG"
+    assert str(folder.parent) not in str(card)
+
+
+def test_card_without_matplotlib_has_no_picture(make_trainer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
+    monkeypatch.delitem(sys.modules, "emo_hf.dashboards.report.figures", raising=False)
+    monkeypatch.delattr(report, "figures", raising=False)
+    trainer = make_trainer(EmoTrainer, max_steps=1)
+    trainer.train()
+    trainer.create_model_card()
+    folder = Path(trainer.args.output_dir)
+    assert "![" not in ModelCard.load(folder / "README.md").text
+    assert not (folder / "emo_signals.png").exists()
+
+
+def test_card_of_a_driven_optimizer_has_its_tag(make_trainer):
+    trainer = make_trainer(EmoTrainer, optim="adamw_torch", lr_scheduler_type="emopulse", max_steps=1)
+    trainer.train()
+    trainer.create_model_card()
+    card = ModelCard.load(Path(trainer.args.output_dir, "README.md"))
+    assert {"emo_hf", "emopulse"} <= set(card.data.tags)
+    assert "Trained with `emopulse-3.9` of emo_hf." in card.text
+
+
+def test_card_of_another_optimizer_is_the_parents(make_trainer):
+    trainer = make_trainer(EmoTrainer, optim="sgd", max_steps=1)
+    trainer.train()
+    trainer.create_model_card()
+    path = Path(trainer.args.output_dir, "README.md")
+    ours = path.read_text()
+    Trainer.create_model_card(trainer)
+    assert path.read_text() == ours
