@@ -91,6 +91,47 @@ def tale(lines: int, seed: int) -> str:
     return "".join(" ".join(random.choice(words) for words in (*parts, nouns)) + ".\n" for _ in range(lines))
 
 
+def write_stories260k(folder: Path, shared: bool = True) -> None:
+    """Writes a random Llama and a tokenizer as llama2.c exports them; two query heads share a key and value head."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = [" ", *"abcdefghijklmnopqrstuvwxyzTLH.,"]
+    joined = ["he", " t", " the", "re", "in", "oo", " l", "ook", " took"]
+    first = ["<unk>", "\n<s>\n", "\n</s>\n", *(f"<0x{byte:02X}>" for byte in range(256))]
+    scores = [0.0] * len(first) + [-99.0] * len(letters) + [-1.0 - place for place in range(len(joined))]
+    tokens = [token.encode() for token in (*first, *letters, *joined)]
+    rows = [struct.pack("<fi", score, len(token)) + token for score, token in zip(scores, tokens, strict=True)]
+    (folder / "tok512.bin").write_bytes(struct.pack("<i", max(map(len, tokens))) + b"".join(rows))
+
+    dim, hidden, layers, heads, kv_heads, vocabulary, length = 16, 24, 2, 4, 2, len(tokens), 512
+    head, kv = dim // heads, kv_heads * dim // heads
+    per_layer = [
+        (dim,),
+        (dim, dim),
+        (kv, dim),
+        (kv, dim),
+        (dim, dim),
+        (dim,),
+        (hidden, dim),
+        (dim, hidden),
+        (hidden, dim),
+    ]
+    shapes = [
+        (vocabulary, dim),
+        *((layers, *shape) for shape in per_layer),
+        (dim,),
+        (length, head // 2),
+        (length, head // 2),
+    ]
+    if not shared:
+        shapes.append((vocabulary, dim))
+    random = np.random.default_rng(0)
+    weights = b"".join(random.normal(0, 0.3, shape).astype("<f4").tobytes() for shape in shapes)
+    head_of_file = struct.pack(
+        "<7i", dim, hidden, layers, heads, kv_heads, vocabulary if shared else -vocabulary, length
+    )
+    (folder / "stories260K.bin").write_bytes(head_of_file + weights)
+
+
 @pytest.fixture
 def trec_folder(tmp_path: Path) -> Path:
     """A folder like the original TREC files."""
@@ -104,6 +145,7 @@ def data_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     write_trec(folder / "trec")
     write_fashion_mnist(folder / "fashion_mnist")
+    write_stories260k(folder / "stories260k")
     for path, lines in (
         ("tinyshakespeare/input.txt", 4000),
         ("wikitext2/wiki.train.tokens", 3000),

@@ -16,6 +16,7 @@ from emo_hf.lab import metrics
 from emo_hf.lab.sources import Example, Examples
 from emo_hf.lab.spec import Cell
 from emo_hf.lab.task import Config
+from emo_hf.lab.tasks.adapters import adapt
 from emo_hf.lab.tasks.parts import Parts
 from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
 
@@ -31,7 +32,7 @@ def build(cell: Cell, found: Examples) -> Parts:
     else:
         raise RecipeError("model.llama2c writes texts: use it for causal-lm; for classes give model.config or hub.")
     return Parts(
-        model=model,
+        model=adapt(model, chosen.lora, "SEQ_CLS"),
         processing_class=tokenizer,
         train_dataset=encode(found.train, tokenizer, labels, max_tokens),
         eval_dataset=encode(found.test, tokenizer, labels, max_tokens),

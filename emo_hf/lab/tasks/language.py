@@ -17,6 +17,8 @@ from emo_hf.errors import RecipeError
 from emo_hf.lab import metrics
 from emo_hf.lab.sources import Text, train_limit
 from emo_hf.lab.spec import Cell
+from emo_hf.lab.tasks import llama2c
+from emo_hf.lab.tasks.adapters import adapt
 from emo_hf.lab.tasks.parts import Parts
 from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
 
@@ -29,12 +31,14 @@ def build(cell: Cell, found: Text) -> Parts:
     if chosen.config:
         tokenizer = train_tokenizer(chosen.config, found.train[:LEARNED].splitlines(keepends=True), max_tokens)
         model = GPT2LMHeadModel(gpt2_config(chosen.config, tokenizer, max_tokens))
+    elif chosen.llama2c:
+        model, tokenizer = llama2c.load(cell)
     else:
         model, tokenizer = from_hub(AutoModelForCausalLM, chosen.hub, max_tokens)
     model.loss_type = "ForCausalLM"  # what transformers takes anyway, but with a warning for GPT-2
     train, test = split(cell, found, tokenizer)
     return Parts(
-        model=model,
+        model=adapt(model, chosen.lora, "CAUSAL_LM"),
         processing_class=tokenizer,
         train_dataset=dataset(train),
         eval_dataset=dataset(test),
