@@ -52,18 +52,40 @@ def recipe(folder: Path) -> Recipe | None:
 def finished(folder: Path) -> list[Run]:
     """Returns the finished runs of a comparison, RUNS/<recipe>/<size>, in the order of the recipe.
 
+    Runs of other settings than the recipe has now are left out, as the report does.
+
     Raises:
         RecipeError: there is none, or one cannot be read.
     """
-    found = []
+    of, found = recipe(folder), []
     for path in sorted(folder.glob("*/seed*/summary.json")):
         if path.parent.name.removeprefix("seed").isdecimal():  # not one that was moved aside
-            found.append(Run(path.parent, load.cell(path.parent / "config.yaml"), results.read([path.parent])[0]))
+            cell = _cell(path.parent / "config.yaml")
+            if cell is not None and (of is None or _is_of(cell, of)):
+                found.append(Run(path.parent, cell, results.read([path.parent])[0]))
     if not found:
         raise RecipeError(f"{folder} holds no finished run: expected RUNS/<recipe>/<size>, as emo-hf run leaves it.")
-    of = recipe(folder)
     order = {name: place for place, name in enumerate(of.arms if of else [])}
     return sorted(found, key=lambda run: (order.get(run.cell.name, len(order)), run.cell.name, run.cell.seed))
+
+
+def _cell(config: Path) -> Cell | None:
+    try:
+        return load.cell(config)
+    except RecipeError:  # of an earlier version of the schema
+        return None
+
+
+def _is_of(cell: Cell, of: Recipe) -> bool:
+    """Whether a run has the recipe's settings. Where its data lay does not matter."""
+    if cell.name not in of.arms or cell.size not in of.sizes:
+        return False
+    try:
+        (expected,) = of.cells(cell.size, [cell.name], [cell.seed], Path(cell.data_dir) if cell.data_dir else None)
+    except RecipeError:  # it reads another kind of data now
+        return False
+    free = {"data_dir": None, "replayed_seed": None}
+    return cell.model_copy(update=free) == expected.model_copy(update=free)
 
 
 def write(folder: Path, out: Path) -> None:

@@ -59,6 +59,15 @@ def test_a_mean_without_one_seed_is_missing_and_n_says_why(comparison, tmp_path)
     assert "differences.png" in [path.name for path in drawn]
 
 
+def test_runs_of_other_settings_are_left_out(comparison):
+    (comparison / "adamw/seed0/config.yaml").write_text("of: an earlier version")
+    path = comparison / "emosens/seed1/config.yaml"
+    path.write_text(path.read_text().replace("batch_size: 8", "batch_size: 4"))
+    (comparison / "emosens/seed0").rename(comparison / "emosens/seed0.aside-1")
+    names = [(run.cell.name, run.cell.seed) for run in histories.finished(comparison)]
+    assert names == [("emosens-unfed", 0), ("emosens-unfed", 1), ("adamw", 1)]
+
+
 def test_long_runs_are_thinned_but_keep_every_evaluation(tmp_path, monkeypatch):
     monkeypatch.setattr(histories, "LARGEST", 4200)
     comparison = made_up.write(tmp_path / "runs", made_up.recipe())
