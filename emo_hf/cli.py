@@ -91,9 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("recipe", help="a YAML file, or the name of one below recipes/")
     run.add_argument("--size", help="smoke, small or paper, as far as the recipe has them (default: the recipe's)")
     run.add_argument(
-        "--data-dir",
-        type=Path,
-        help="folder with the set's original files, or with a folder of each set, instead of the hub",
+        "--data-dir", type=Path, help="folder of original files, or of one folder a set, instead of the hub"
     )
     run.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where results go (default: runs)")
     run.add_argument("--seeds", "--seed", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's")

@@ -24,7 +24,7 @@ def of_history(rows: list[Row], metric: str, equal_train_loss: float | None = No
 
     Args:
         rows: of ``history.jsonl``; the last evaluation counts as the result.
-        metric: of the task. Perplexity is exp(eval_loss).
+        metric: of the task.
         equal_train_loss: level of the training loss at which the gap to the evaluation loss is taken.
     """
     evaluations = [row for row in rows if "eval_loss" in row]
@@ -42,15 +42,10 @@ def of_history(rows: list[Row], metric: str, equal_train_loss: float | None = No
         "step_size_max": max(sizes),
         "seconds": sum(row["train_runtime"] for row in rows if "train_runtime" in row),
     }
-    found[metric] = perplexity(last["eval_loss"]) if metric == "perplexity" else last[f"eval_{metric}"]
+    found[metric] = last[f"eval_{metric}"]
     if equal_train_loss is not None:
         found["gap"] = gap(rows, equal_train_loss)
     return found
-
-
-def perplexity(loss: float | None) -> float | None:
-    """exp(loss); None beyond what a float holds."""
-    return None if loss is None or loss > math.log(sys.float_info.max) else math.exp(loss)
 
 
 def gap(rows: list[Row], level: float) -> float | None:

@@ -178,7 +178,7 @@ def train(
     parts = tasks.build(cell, found)
     if cell.arm.weights == "bfloat16":
         parts.model.to(torch.bfloat16)
-    steps = total_steps(cell, len(found.train))
+    steps = total_steps(cell, len(parts.train_dataset))
     history, trajectory = History(folder / "history.jsonl"), Trajectory()
     past = checkpoints.past(folder) if checkpoint else []
     history.rows += past
@@ -209,8 +209,8 @@ def train(
         "optimizer": cell.arm.optimizer,
         "tuning": str(cell.arm.tuning),
         **({"processes": cell.processes, "local_sgd_steps": cell.arm.local_sgd_steps} if cell.processes else {}),
-        "train_examples": len(found.train),
-        "test_examples": len(found.test),
+        "train_examples": len(parts.train_dataset),
+        "test_examples": len(parts.eval_dataset),
         "data_sha256": found.sha256,
         "parameters": sum(p.numel() for p in parts.model.parameters()),
         "trained_parameters": sum(p.numel() for p in parts.model.parameters() if p.requires_grad),
@@ -259,7 +259,7 @@ def _in_two_parts(
 
 def _halves(examples: Any) -> tuple[Subset, Subset]:
     """Splits a data set in two by its classes: those with even numbers, and the others."""
-    labels = [int(examples[row]["labels"]) for row in range(len(examples))]
+    labels = [int(label) for label in examples["labels"]]
     return tuple(Subset(examples, [row for row, label in enumerate(labels) if label % 2 == part]) for part in (0, 1))
 
 
