@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", "--seed", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's")
     run.add_argument("--arms", "--arm", nargs="+", metavar="ARM", help="only these arms")
     run.add_argument("--jobs", type=_count, default=1, metavar="N", help="so many runs at once (default: 1)")
+    run.add_argument("--checkpoint-every", type=_count, metavar="STEPS", help="save so often (default: never)")
+    run.add_argument("--resume", action="store_true", help="go on from the checkpoints of runs that broke off")
     run.add_argument("--report-to", choices=["none", "trackio", "wandb"], default="none", help="live dashboard")
 
     ls = commands.add_parser("ls", help="list the optimizers")
@@ -182,7 +184,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     console.print(f"[bold]{recipe.name}[/] ({cells[0].size}): {escape(recipe.description)}")
     place = args.runs_dir / recipe.name / cells[0].size
     comparison.record(place, recipe, cells[0], args.recipe)
-    settings = runner.Settings(args.report_to, args.jobs)
+    settings = runner.Settings(args.report_to, args.jobs, args.checkpoint_every, args.resume)
     with _shown(console) as watch:
         outcomes = runner.run(cells, args.runs_dir, settings, watch)
     failed = [outcome for outcome in outcomes if outcome.error]

@@ -9,11 +9,12 @@ process never outlives the one that started it.
 
 import argparse
 import contextlib
+import functools
 import json
 import logging
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -62,28 +63,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--report-to", default="none")
     parser.add_argument("--threads", type=int, help="of torch (default: torch's own number)")
+    parser.add_argument("--save-every", type=int, help="steps between two checkpoints (default: none is saved)")
+    parser.add_argument("--checkpoint", type=Path, help="to go on from")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     processes.end_with_parent()
     if args.threads:
         torch.set_num_threads(args.threads)
     cell = load.cell(args.folder / "config.yaml")
+    work = functools.partial(train, cell, args.folder, args.report_to, args.save_every, args.checkpoint)
     if processes.rank() > 0:
-        train(cell, args.folder, args.report_to)
+        work()
         os._exit(0)  # nothing to close; tearing gloo's threads down can abort a rank that is done (torch 2.13)
-    lead(cell, args.folder, args.report_to)
+    lead(cell, args.folder, args.report_to, work)
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def lead(cell: Cell, folder: Path, report_to: str) -> None:
-    """Trains as the process that writes the run's files and reports."""
+def lead(cell: Cell, folder: Path, report_to: str, work: Callable[[], dict[str, Any]]) -> None:
+    """Does the work of a run, which returns its summary, as the process that writes the run's files and reports."""
     if report_to == "wandb":
         wandb.label(f"{cell.recipe}/{cell.size}/{cell.name}", "train", (cell.recipe, cell.size, cell.arm.optimizer))
         wandb.prepare()  # also for optimizers without an EmotionCallback
     write_json(folder / "env.json", environment())
     with wandb.finished() if report_to == "wandb" else contextlib.nullcontext():
-        summary = train(cell, folder, report_to)
+        summary = work()
         if report_to == "wandb" and not cell.arm.is_emo:  # so that they have their place beside the others
             wandb.summarize({"emo/lr_median": summary["step_size_median"]})
         write_json(folder / "summary.json", summary)

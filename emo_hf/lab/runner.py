@@ -3,7 +3,8 @@
     RUNS/<recipe>/<size>/<arm>/seed<k>/    config.yaml env.json emo_signals.jsonl history.jsonl log.txt summary.json
 
 A folder with a summary and the same configuration is finished and skipped. Any other folder found there (a run that
-broke off, or one of another configuration) is moved aside, never overwritten. An interrupt or the death of this
+broke off, or one of another configuration) is moved aside, never overwritten; `emo_hf.lab.checkpoints` can go on with
+one that broke off. An interrupt or the death of this
 process costs the runs that are under way, no more.
 
 A run is locked while it is under way, and from its end until all are done. So several emo-hf may be at work on one
@@ -23,7 +24,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from emo_hf.dashboards.jsonl import read_new
-from emo_hf.lab import processes, sources
+from emo_hf.lab import checkpoints, processes, sources
 from emo_hf.lab.spec import Cell
 
 logger = logging.getLogger(__name__)
@@ -39,10 +40,14 @@ class Settings:
     Attributes:
         report_to: "none", "wandb" or "trackio".
         jobs: how many runs at once.
+        save_every: steps between two checkpoints of a run; None saves none.
+        resume: a broken run goes on from its newest checkpoint, if it has one.
     """
 
     report_to: str = "none"
     jobs: int = 1
+    save_every: int | None = None
+    resume: bool = False
 
     @property
     def threads(self) -> int | None:
@@ -196,22 +201,35 @@ class _Work:
 
     def _start(self, run: Run) -> None:
         cell, folder = run.cell, run.folder
-        if folder.exists():
-            _move_aside(folder, _config(folder) == _as_config(cell))
-        folder.mkdir(parents=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(_as_config(cell), sort_keys=False), encoding="utf-8")
         arguments = [str(folder), "--report-to", self.settings.report_to]
         if self.settings.threads and not cell.processes:
             arguments += ["--threads", str(self.settings.threads)]
+        if self.settings.save_every:
+            arguments += ["--save-every", str(self.settings.save_every)]
+        if checkpoint := self._checkpoint(run):
+            checkpoints.rewind(folder, checkpoint)
+            arguments += ["--checkpoint", str(checkpoint)]
+        else:
+            if folder.exists():
+                _move_aside(folder, _config(folder) == _as_config(cell))
+            folder.mkdir(parents=True)
+            (folder / "config.yaml").write_text(yaml.safe_dump(_as_config(cell), sort_keys=False), encoding="utf-8")
         run.child = processes.start(
             CHILD, arguments, folder / "log.txt", processes=cell.processes, offline=not cell.needs_hub
         )
+
+    def _checkpoint(self, run: Run) -> Path | None:
+        """Returns what a broken run goes on from, if it may: a checkpoint of the very same configuration."""
+        if not self.settings.resume or _config(run.folder) != _as_config(run.cell):
+            return None
+        return checkpoints.newest(run.cell, run.folder)
 
     def _ended(self, run: Run, code: int) -> Outcome:
         processes.end([run.child])
         seconds = time.monotonic() - run.started
         if (run.folder / "summary.json").exists():
             self._finished.append(run.lock)
+            checkpoints.remove(run.folder)
             return Outcome(run.cell, run.folder, seconds=seconds)
         run.lock.release()
         log = (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace")

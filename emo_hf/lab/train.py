@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, se
 from emo_hf import EmoTrainer
 from emo_hf.dashboards import wandb
 from emo_hf.hf.feed import LossFeed
-from emo_hf.lab import measures, optimizers, processes, replay, sources, tasks
+from emo_hf.lab import checkpoints, measures, optimizers, processes, replay, sources, tasks
 from emo_hf.lab.arms import Arm, Heard
 from emo_hf.lab.measures import finite
 from emo_hf.lab.spec import Cell
@@ -158,8 +158,17 @@ def _shuffled(labels: torch.Tensor, seed: int) -> torch.Tensor:
     return labels.flatten()[order.to(labels.device)].view_as(labels)
 
 
-def train(cell: Cell, folder: Path, report_to: str) -> dict[str, Any]:
+def train(
+    cell: Cell, folder: Path, report_to: str, save_every: int | None = None, checkpoint: Path | None = None
+) -> dict[str, Any]:
     """Trains and evaluates `cell`; returns its summary.
+
+    Args:
+        cell: the run.
+        folder: of the run.
+        report_to: "none", "wandb" or "trackio".
+        save_every: steps between two checkpoints; None saves none.
+        checkpoint: the one to go on from; `folder` was rewound to it.
 
     Raises:
         RecipeError: the data, the model, or a run to replay is missing.
@@ -171,16 +180,22 @@ def train(cell: Cell, folder: Path, report_to: str) -> dict[str, Any]:
         parts.model.to(torch.bfloat16)
     steps = total_steps(cell, len(found.train))
     history, trajectory = History(folder / "history.jsonl"), Trajectory()
-    callbacks: list[TrainerCallback] = [history, *([trajectory] if "trajectory" in cell.measure else [])]
+    past = checkpoints.past(folder) if checkpoint else []
+    history.rows += past
+    callbacks: list[TrainerCallback] = [
+        history,
+        checkpoints.Clock(past),
+        *([trajectory] if "trajectory" in cell.measure else []),
+    ]
     if report_to == "wandb" and processes.rank() == 0:
         callbacks.append(Comparable(cell))
     make = functools.partial(ArmTrainer, cell, folder, **vars(parts))
-    trainer = make(args=arguments(cell, folder, steps, report_to), callbacks=callbacks)
+    trainer = make(args=arguments(cell, folder, steps, report_to, save_every), callbacks=callbacks)
     if cell.arm.handover:
         trainer, extra = _in_two_parts(trainer, history, steps, make)
     else:
-        trainer.train()
-        extra = {}
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        extra = checkpoints.of_whole(past, trainer) if checkpoint else {}
     rows = history.rows
     if "eval_loss" not in rows[-2] or rows[-2]["step"] != rows[-1]["step"]:  # the last row is train()'s own
         trainer.evaluate()
@@ -254,7 +269,9 @@ def total_steps(cell: Cell, examples: int) -> int:
     return scale.steps or math.ceil(math.ceil(examples / scale.batch_size) * scale.epochs)
 
 
-def arguments(cell: Cell, folder: Path, steps: int, report_to: str) -> TrainingArguments:
+def arguments(
+    cell: Cell, folder: Path, steps: int, report_to: str, save_every: int | None = None
+) -> TrainingArguments:
     """Trainer's defaults (gradient norm clipped at 1), except for what the recipe says."""
     arm, scale = cell.arm, cell.scale
     return TrainingArguments(
@@ -272,7 +289,7 @@ def arguments(cell: Cell, folder: Path, steps: int, report_to: str) -> TrainingA
         eval_strategy="no" if scale.evaluations == 1 else "steps",
         eval_steps=math.ceil(steps / scale.evaluations),
         logging_steps=max(1, steps // LOGS),
-        save_strategy="no",
+        **checkpoints.every(save_every, max(1, steps // LOGS)),
         dataloader_pin_memory=torch.cuda.is_available(),
         # a model that ignores num_items_in_batch, like GPT-2's classifier, has its loss multiplied by the processes
         average_tokens_across_devices=False,
