@@ -1,6 +1,7 @@
 """The command line:
 
     emo-hf run recipes/quickstart.yaml      trains every arm of a recipe and ends with a table
+    emo-hf sweep recipes/quickstart.yaml    the same as a W&B sweep, for agents on several machines
     emo-hf ls                               the optimizers
     emo-hf show emosens-3.9                 one of them
     emo-hf plot coefficients                what the laws answer to the loss
@@ -47,10 +48,11 @@ from emo_hf.lab import (
     pages,
     results,
     runner,
+    sweep,
 )
 from emo_hf.lab.results import Row, Stat
 from emo_hf.lab.runner import Watch
-from emo_hf.lab.spec import FunctionRecipe
+from emo_hf.lab.spec import Cell, FunctionRecipe, Recipe
 
 RESULTS = {  # pictures of a folder of results
     "loss": "training and validation loss",
@@ -86,20 +88,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"emo-hf {emo_hf.__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    run = commands.add_parser("run", help="run a recipe", description="Trains every arm x seed that is not finished.")
+    cells = argparse.ArgumentParser(add_help=False)
+    cells.add_argument("recipe", help="a YAML file, or the name of one below recipes/")
+    cells.add_argument("--size", help="smoke, small or paper, as far as the recipe has them (default: the recipe's)")
+    cells.add_argument("--data-dir", type=Path, help="folder of original files, or of one folder a set")
+    cells.add_argument("--seeds", "--seed", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's")
+    cells.add_argument("--arms", "--arm", nargs="+", metavar="ARM", help="only these arms")
+
+    trains = "Trains every arm x seed that is not finished."
+    run = commands.add_parser("run", parents=[cells], help="run a recipe", description=trains)
     run.set_defaults(command=_run)
-    run.add_argument("recipe", help="a YAML file, or the name of one below recipes/")
-    run.add_argument("--size", help="smoke, small or paper, as far as the recipe has them (default: the recipe's)")
-    run.add_argument(
-        "--data-dir", type=Path, help="folder of original files, or of one folder a set, instead of the hub"
-    )
     run.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where results go (default: runs)")
-    run.add_argument("--seeds", "--seed", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's")
-    run.add_argument("--arms", "--arm", nargs="+", metavar="ARM", help="only these arms")
     run.add_argument("--jobs", type=_count, default=1, metavar="N", help="so many runs at once (default: 1)")
     run.add_argument("--checkpoint-every", type=_count, metavar="STEPS", help="save so often (default: never)")
     run.add_argument("--resume", action="store_true", help="go on from the checkpoints of runs that broke off")
     run.add_argument("--report-to", choices=["none", "trackio", "wandb"], default="none", help="live dashboard")
+
+    sweep = commands.add_parser("sweep", parents=[cells], help="write a recipe as a W&B sweep, for agents")
+    sweep.set_defaults(command=_sweep)
+    sweep.add_argument("-o", "--output", type=Path, metavar="FILE", help="a new file (default: print it)")
 
     ls = commands.add_parser("ls", help="list the optimizers")
     ls.set_defaults(command=_ls)
@@ -181,8 +188,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     recipe = load.recipe(args.recipe)
     if isinstance(recipe, FunctionRecipe):
         return _run_function(recipe, args, console)
-    data_dir = args.data_dir.resolve() if args.data_dir else None
-    cells = recipe.cells(args.size, args.arms, args.seeds, data_dir)
+    cells = _cells(recipe, args)
     console.print(f"[bold]{recipe.name}[/] ({cells[0].size}): {escape(recipe.description)}")
     place = args.runs_dir / recipe.name / cells[0].size
     comparison.record(place, recipe, cells[0], args.recipe)
@@ -202,6 +208,25 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         console.print(f"{skipped} of {len(outcomes)} runs were finished before.")
     console.print(f"Results: {outcomes[0].folder.parents[1]}", soft_wrap=True)
     return 1 if failed else 0
+
+
+def _sweep(args: argparse.Namespace, console: Console) -> int:
+    recipe = load.recipe(args.recipe)
+    if isinstance(recipe, FunctionRecipe):
+        raise RecipeError(f"{recipe.name} descends a function, in seconds: use emo-hf run.")
+    text = sweep.text(_cells(recipe, args), args.recipe, recipe.description)
+    if args.output is None:
+        console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
+        return 0
+    with args.output.open("x", encoding="utf-8") as file:  # never over a file
+        file.write(text)
+    console.print(f"Written: {args.output}", soft_wrap=True)
+    return 0
+
+
+def _cells(recipe: Recipe, args: argparse.Namespace) -> list[Cell]:
+    data_dir = args.data_dir.resolve() if args.data_dir else None
+    return recipe.cells(args.size, args.arms, args.seeds, data_dir)
 
 
 def _run_function(recipe: FunctionRecipe, args: argparse.Namespace, console: Console) -> int:

@@ -1,0 +1,95 @@
+"""A recipe as a W&B sweep: what an agent makes of it is run as it runs it, without a server."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from wandb.proto.wandb_internal_pb2 import Record
+from wandb.sdk.internal.datastore import DataStore
+from wandb.sdk.launch.sweeps import utils
+
+from emo_hf import cli
+
+ROOT = Path(__file__).parents[2]
+
+
+def started_by_agent(sweep: dict, **chosen) -> list[str]:
+    """The command that W&B's agent makes of a sweep and the values that it was given."""
+    values = utils.create_sweep_command_args({"args": {name: {"value": value} for name, value in chosen.items()}})
+    values |= {"env": ["/usr/bin/env"], "program": [sweep["program"]]}
+    parts = utils.create_sweep_command(sweep["command"])
+    return [word for part in parts for word in (values[part[2:-1]] if part.startswith("${") else [part])]
+
+
+def records(path: Path) -> list[Record]:
+    """All that an offline run of W&B wrote."""
+    store = DataStore()
+    store.open_for_scan(str(path))
+    found = []
+    while data := store.scan_data():
+        found.append(Record.FromString(data))
+    return found
+
+
+@pytest.fixture
+def sweep(recipe, write, tmp_path, capsys):
+    file = tmp_path / "sweep.yaml"
+    assert cli.main(["sweep", write(recipe), "--size", "smoke", "-o", str(file)]) == 0
+    assert capsys.readouterr().out == f"Written: {file}\n"
+    return file
+
+
+def test_grid(sweep, recipe, write, tmp_path, capsys):
+    content = yaml.safe_load(sweep.read_text())
+    assert content["method"] == "grid"
+    assert content["parameters"] == {"arm": {"values": ["emosens", "adamw"]}, "seed": {"values": [0, 1]}}
+    assert cli.main(["sweep", str(tmp_path / "recipe.yaml"), "--size", "smoke"]) == 0
+    assert capsys.readouterr().out == sweep.read_text()
+    sweep.write_text("mine")
+    assert cli.main(["sweep", str(tmp_path / "recipe.yaml"), "-o", str(sweep)]) == 1
+    assert "File exists" in capsys.readouterr().err
+    assert sweep.read_text() == "mine"
+
+
+def test_what_an_agent_starts(sweep, tmp_path):
+    content = yaml.safe_load(sweep.read_text())
+    env, program, *arguments = started_by_agent(content, arm="adamw", seed=7)
+    assert (env, program) == ("/usr/bin/env", "emo-hf")
+    assert arguments[-2:] == ["--arm=adamw", "--seed=7"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_RUN_ID": "from-agent", "WANDB_SWEEP_ID": "s1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "emo_hf", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs/tiny/smoke/adamw/seed7/summary.json").exists()
+
+    (file,) = Path(os.environ["WANDB_DIR"]).rglob("*.wandb")
+    written = records(file)
+    run = next(record.run for record in written if record.HasField("run"))
+    assert (run.run_id, run.sweep_id) == ("from-agent", "s1")
+    assert (run.run_group, run.job_type) == ("tiny/smoke/adamw", "train")
+    assert set(run.tags) == {"tiny", "smoke", "adamw_torch"}
+    updates = [item for record in written for item in record.config.update]
+    config = {item.key: json.loads(item.value_json) for item in updates if item.key}
+    assert (config["recipe"], config["size"], config["arm"], config["seed"]) == ("tiny", "smoke", "adamw", 7)
+    assert [record.exit.exit_code for record in written if record.HasField("exit")] == [0]  # finished, not crashed
+
+
+def test_what_no_agent_can_run(tmp_path, recipe, write, capsys):
+    recipe["arms"]["again"] = {**recipe["arms"]["emosens"], "replay": {"of": "emosens"}}
+    path = write(recipe)
+    assert cli.main(["sweep", path]) == 2
+    assert "again: needs what another run has written" in capsys.readouterr().err
+    assert cli.main(["sweep", path, "--arms", "emosens", "adamw"]) == 0
+    assert cli.main(["sweep", str(ROOT / "recipes/functions/rosenbrock.yaml")]) == 2
+    assert "descends a function" in capsys.readouterr().err
