@@ -266,11 +266,12 @@ def _shown(console: Console) -> Iterator[Watch]:
 
 def _results(rows: list[Row], metric: str) -> Table:
     table = Table(caption="means over n seeds, ± standard deviation; step size: median of a run")
-    for column in ("arm", "n", metric, "eval loss", "step size", "seconds"):
+    judged = list(dict.fromkeys([metric, "eval_loss"]))
+    for column in ("arm", "n", *judged, "step size", "seconds"):
         table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
     table.add_column("tuning", min_width=10)
     for row in rows:
-        numbers = [_number(row.stat(name), ".3f") for name in (metric, "eval_loss")]
+        numbers = [_number(row.stat(name), ".3f") for name in judged]
         means = (("step_size_median", ".1e"), ("seconds", ".0f"))
         numbers += [_number(row.stat(name), form, spread=False) for name, form in means]
         table.add_row(row.arm, str(row.n), *numbers, escape(row.tuning))
