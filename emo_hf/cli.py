@@ -43,6 +43,7 @@ from emo_hf.lab import (
     comparison_report,
     comparison_text,
     functions,
+    histories,
     live,
     load,
     pages,
@@ -304,10 +305,27 @@ def _report(args: argparse.Namespace, console: Console) -> int:
 
 def _report_comparison(place: Path, output: Path | None, console: Console) -> int:
     found = comparison.read(place)
-    written = comparison_report.write(found, output or (place / "report" if found.from_folders else place))
+    folder = output or (place / "report" if found.from_folders else place)
+    written = comparison_report.write(found, folder)  # refuses a folder that holds something else
+    pictures, problem = _draw_comparison(place, folder) if found.from_folders else ([], None)
+    if pictures:
+        written = [*comparison_report.write(found, folder), *pictures]  # with the pictures in it
     console.print(comparison_text.sentence(found, found.verdict), soft_wrap=True, markup=False, highlight=False)
     console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True, markup=False, highlight=False)
+    if problem:
+        console.print(f"There are no new pictures: {problem}", soft_wrap=True, markup=False, highlight=False)
     return 0
+
+
+def _draw_comparison(place: Path, folder: Path) -> tuple[list[Path], EmoError | None]:
+    """Writes the tables of a comparison's curves and draws them; a report without pictures is still one."""
+    try:
+        histories.write(place, folder)
+        from emo_hf.lab import figures  # needs the extra `plot`
+
+        return figures.draw(folder), None
+    except EmoError as error:
+        return [], error
 
 
 def _card(args: argparse.Namespace, console: Console) -> int:

@@ -91,12 +91,13 @@ def _is_of(cell: Cell, of: Recipe) -> bool:
 def write(folder: Path, out: Path) -> None:
     """Writes the tables of the comparison in `folder` into the folder `out`."""
     runs = finished(folder)
-    out.mkdir(parents=True, exist_ok=True)
-    described(runs, recipe(folder)).to_csv(out / RUNS, index=False, float_format="%.6g")
-    singles = [run for run in runs if not run.cell.arm.family]
-    if singles:  # sweeps would be too many lines: their runs show in the figure of the basin
-        (out / CURVES).write_text(_thinned(curves(singles)), encoding="utf-8")
-    way = trajectory(singles)
+    singles = [run for run in runs if not run.cell.arm.family]  # sweeps would be too many lines: they make the basin
+    settings, way = described(runs, recipe(folder)), trajectory(singles)
+    lines = _thinned(curves(singles)) if singles else None
+    out.mkdir(parents=True, exist_ok=True)  # from here on nothing can be unreadable
+    settings.to_csv(out / RUNS, index=False, float_format="%.6g")
+    if lines is not None:
+        (out / CURVES).write_text(lines, encoding="utf-8")
     if way is not None:
         way.to_csv(out / TRAJECTORY, index=False, float_format="%.5g")
 

@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+import sys
 from itertools import pairwise
 
 import made_up
@@ -11,6 +12,7 @@ import pytest
 from scipy import stats
 from test_figures import size_of_png
 
+from emo_hf import lab
 from emo_hf.cli import main
 from emo_hf.errors import RecipeError
 from emo_hf.lab import figures, histories
@@ -184,3 +186,27 @@ def test_fed_and_unfed_twins_share_a_colour(comparison, tmp_path):
     assert styles["emosens"]["color"] == styles["emosens-unfed"]["color"]
     assert styles["emosens"]["linestyle"] != styles["emosens-unfed"]["linestyle"]
     assert styles["adamw"]["color"] in look.OTHERS
+
+
+def test_report_of_a_comparison_has_the_pictures_in_it(comparison, tmp_path, capsys, monkeypatch):
+    assert main(["report", str(comparison)]) == 0
+    folder = comparison / "report"
+    names = {path.name for path in folder.iterdir()}
+    assert {"curves.csv", "runs.csv", "trajectory.csv", "loss.png", "fluctuation.png", "differences.png"} <= names
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert main(["plot", "loss", str(folder), "-o", str(tmp_path / "again.png")]) == 0
+    assert (tmp_path / "again.png").read_bytes() == (folder / "loss.png").read_bytes()
+    assert main(["report", str(comparison)]) == 0
+    assert (folder / "report.html").read_text() == page
+
+
+def test_report_without_matplotlib_has_the_tables(comparison, capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("emo_hf.lab.figures")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(lab, "figures")
+    monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
+    assert main(["report", str(comparison)]) == 0
+    assert "There are no new pictures: Pictures need matplotlib" in capsys.readouterr().out
+    assert (comparison / "report/curves.csv").exists()
+    assert not list((comparison / "report").glob("*.png"))

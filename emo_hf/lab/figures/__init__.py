@@ -29,6 +29,7 @@ __all__ = [
     "coefficients",
     "comparison",
     "differences",
+    "draw",
     "fluctuation",
     "loss",
     "paths",
@@ -38,12 +39,13 @@ __all__ = [
 
 
 def comparison(runs: Path, out: Path) -> list[Path]:
-    """Writes the tables of a comparison (RUNS/<recipe>/<size>) and all figures that they allow into `out`.
-
-    Returns:
-        The figures.
-    """
+    """Writes the tables of a comparison (RUNS/<recipe>/<size>) and all figures that they allow into `out`."""
     histories.write(runs, out)
+    return draw(out)
+
+
+def draw(out: Path) -> list[Path]:
+    """Draws all figures that the tables in `out` allow beside them; returns their paths."""
     table = histories.read(out, histories.RUNS)
     known = set(table["arm"])
     wanted = {
@@ -54,8 +56,8 @@ def comparison(runs: Path, out: Path) -> list[Path]:
         differences: table["baseline"].any() and len(known) > 1,
     }
     drawn = []
-    for draw, applies in wanted.items():
+    for figure, applies in wanted.items():
         if applies:
-            drawn.append(out / f"{draw.__name__}.png")
-            draw(out, drawn[-1])
+            drawn.append(out / f"{figure.__name__}.png")
+            figure(out, drawn[-1])
     return drawn
