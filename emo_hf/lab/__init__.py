@@ -7,7 +7,11 @@
     sources  where examples come from: shipped with the package, a local folder, the hub
     tasks    a Cell -> model, tokenizer, data sets, metric
     child    trains one Cell in a process of its own
-    runner   starts the children, skips what is finished, moves aside what is broken
+    processes  the processes of a run: how they start, and why they ended
+    runner   runs the children, several at once, skips what is finished, moves aside what is broken
+    checkpoints  lets a broken run go on
+    live     what is shown of runs under way
+    sweep    a recipe for the agents of W&B
     results  result files -> the table of a comparison
 
     functions  the paths of optimizers over two test functions

@@ -169,6 +169,21 @@ def test_threads(monkeypatch, jobs, chosen, expected):
     assert Settings(jobs=jobs).threads == expected
 
 
+def test_what_is_replayed_ends_first(recipe, write, cells, run):
+    again = {**recipe["arms"]["emosens"], "replay": {"of": "emosens"}}
+    recipe |= {"arms": {"again": again, **recipe["arms"]}, "seeds": [0]}
+    seen = []
+    outcomes = run(
+        load.recipe(write(recipe)).cells("smoke"),
+        lambda board: seen.append({run.cell.name for run in board.running.values()}),
+        jobs=3,
+    )
+    assert {"emosens", "adamw"} in seen
+    assert not any({"again", "emosens"} <= names for names in seen)
+    assert [outcome.cell.name for outcome in outcomes] == ["again", "emosens", "adamw"]
+    assert not any(outcome.error for outcome in outcomes)
+
+
 def lock_of(outcome) -> FileLock:
     place = outcome.folder.parents[1]
     return FileLock(place / ".locks" / f"{outcome.cell.name}-seed{outcome.cell.seed}")

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from wandb.proto.wandb_internal_pb2 import Record
-from wandb.sdk.internal.datastore import DataStore
 from wandb.sdk.launch.sweeps import utils
 
 from emo_hf import cli
@@ -25,14 +23,11 @@ def started_by_agent(sweep: dict, **chosen) -> list[str]:
     return [word for part in parts for word in (values[part[2:-1]] if part.startswith("${") else [part])]
 
 
-def records(path: Path) -> list[Record]:
+def records(folder: Path) -> list[dict]:
     """All that an offline run of W&B wrote."""
-    store = DataStore()
-    store.open_for_scan(str(path))
-    found = []
-    while data := store.scan_data():
-        found.append(Record.FromString(data))
-    return found
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture
@@ -74,15 +69,17 @@ def test_what_an_agent_starts(sweep, tmp_path):
     assert (tmp_path / "runs/tiny/smoke/adamw/seed7/summary.json").exists()
 
     (file,) = Path(os.environ["WANDB_DIR"]).rglob("*.wandb")
-    written = records(file)
-    run = next(record.run for record in written if record.HasField("run"))
-    assert (run.run_id, run.sweep_id) == ("from-agent", "s1")
-    assert (run.run_group, run.job_type) == ("tiny/smoke/adamw", "train")
-    assert set(run.tags) == {"tiny", "smoke", "adamw_torch"}
-    updates = [item for record in written for item in record.config.update]
-    config = {item.key: json.loads(item.value_json) for item in updates if item.key}
+    written = records(file.parent)
+    run = next(record["run"] for record in written if record["type"] == "run")
+    assert (run["run_id"], run["sweep_id"]) == ("from-agent", "s1")
+    assert (run["run_group"], run["job_type"]) == ("tiny/smoke/adamw", "train")
+    assert set(run["tags"]) == {"tiny", "smoke", "adamw_torch"}
+    config = dict(run["config"])
+    for record in written:
+        config |= record["config"]["update"] if record["type"] == "config" else {}
     assert (config["recipe"], config["size"], config["arm"], config["seed"]) == ("tiny", "smoke", "adamw", 7)
-    assert [record.exit.exit_code for record in written if record.HasField("exit")] == [0]  # finished, not crashed
+    exits = [record["exit"]["exit_code"] for record in written if record["type"] == "exit"]
+    assert exits == [0]  # finished, not crashed
 
 
 def test_what_no_agent_can_run(tmp_path, recipe, write, capsys):

@@ -1,0 +1,67 @@
+"""What is shown of runs: the table on a terminal, the lines elsewhere, and how long the rest will take."""
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from emo_hf.lab import live, load
+from emo_hf.lab.runner import Board, Outcome, Run
+
+
+@pytest.fixture
+def board(recipe, write, tmp_path):
+    """Of four runs: one was finished before, one took 10 s, one failed, one is half-way."""
+    cells = load.recipe(write(recipe)).cells("smoke")
+    board = Board(cells, jobs=1)
+    (tmp_path / "summary.json").write_text(json.dumps({"accuracy": 0.7123}))
+    board.outcomes = {
+        0: Outcome(cells[0], tmp_path, skipped=True),
+        2: Outcome(cells[2], tmp_path, seconds=10.0),
+        1: Outcome(cells[1], tmp_path, error="[bold] no room", seconds=3.0),
+    }
+    half = Run(cells[3], Path("nowhere"), lock=None, child=SimpleNamespace(), step=5, total=10)
+    half.last = {"loss": 0.123456, "eval_accuracy": 0.5}
+    board.running = {3: half}
+    return board
+
+
+def test_table(board):
+    console = Console(width=100, record=True, force_terminal=True, file=io.StringIO())
+    console.print(live.table(board))
+    text = console.export_text()
+    rows = [[word for word in line.split() if not set(word) & set("━╸╺")] for line in text.splitlines()]
+    assert ["runs", "3/4", "about", "5", "s", "left"] in rows
+    assert ["adamw", "seed", "1", "5/10", "0.123", "0.5", "0", "s"] in rows
+    assert ["arm", "finished", "failed", "seeds"] in rows
+    assert ["emosens", "1", "1", "2"] in rows
+    assert ["adamw", "1", "0", "2"] in rows
+
+
+def test_a_line_for_each_that_has_ended(board):
+    news = live.News()
+    assert list(news.lines(board)) == [
+        "[2/4] adamw seed 0: accuracy 0.712, 10 s",
+        "[3/4] emosens seed 1: failed after 3 s: [bold] no room",
+    ]
+    assert list(news.lines(board)) == []
+
+
+def test_remaining(board):
+    assert live.remaining(board) == pytest.approx(5)
+    board.running[3].total = 0  # it has not said yet how far it will go
+    assert live.remaining(board) == pytest.approx(10)
+    del board.outcomes[1]  # waits again
+    assert live.remaining(board) == pytest.approx(20)
+    board.jobs = 2
+    assert live.remaining(board) == pytest.approx(10)
+    del board.outcomes[2]
+    assert live.remaining(board) is None
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (600, "10 min"), (7200, "2.0 h")])
+def test_duration(seconds, text):
+    assert live.duration(seconds) == text
