@@ -23,15 +23,16 @@ def problems(path: str) -> list[str]:
 
 
 def test_all_recipes_are_found():
-    assert len(RECIPES) == 6
+    assert len(RECIPES) == 32
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_shipped_recipes(path):
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_shipped_recipes(path, tmp_path):
     recipe = load.recipe(str(path))
     assert "smoke" in recipe.sizes
     for size in recipe.sizes if isinstance(recipe, Recipe) else ():
-        assert len(recipe.cells(size)) == len(recipe.arms) * len(recipe.seeds)
+        folder = tmp_path if recipe.task.data.files else None
+        assert len(recipe.cells(size, data_dir=folder)) == len(recipe.arms) * len(recipe.seeds)
     command = path.read_text().splitlines()[0]
     assert command.startswith(f"# emo-hf run {path.relative_to(ROOT)}")
 
