@@ -241,14 +241,15 @@ def _verdict(data: ArmData) -> str:
     if recipe is None or not recipe.rule:
         arms = f" of {len(recipe.arms)} arms" if recipe and len(recipe.arms) > 1 else ""
         return f"No claim was decided{arms}: the recipe has no rule, so these are results of a training."
-    claim = f"Claim: {plain(recipe.claim)} (source: {plain(recipe.source)})."
+    claim = f"Claim: {plain(recipe.claim).rstrip('.')} (source: {plain(recipe.source)})."
     if not found or not found.get("verdict"):
         return f"{claim} The recipe has a rule for it, and no report has been written that applies it."
     lines = [
         f"* {plain(line['rule'])}: {plain(line['verdict'])} (n = {int(line['n'])})" for line in found.get("lines", [])
     ]
     unfinished = "" if found.get("complete", True) else " Preliminary: not all runs of the comparison are finished."
-    verdict = f"Verdict by the recipe's rule, fixed before the runs: **{plain(found['verdict'])}**.{unfinished}"
+    fixed = "changed after runs were made" if found.get("rule_changes") else "fixed before the runs"
+    verdict = f"Verdict by the recipe's rule, {fixed}: **{plain(found['verdict'])}**.{unfinished}"
     return "\n".join([f"{claim} {verdict}", *(["", *lines] if lines else [])])
 
 

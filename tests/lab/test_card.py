@@ -72,6 +72,8 @@ def test_verdict_comes_from_the_report(comparison, tmp_path):
     text = card.render(card_data.read(comparison, "emosens"), None).text
     assert "fixed before the runs: **inconclusive**. Preliminary: not all runs" in text
     assert "* emosens over adamw \\| accuracy: inconclusive (n = 2)" in text
+    (comparison / "report/report.json").write_text(json.dumps({**report, "rule_changes": 1}))
+    assert "changed after runs were made: **" in card.render(card_data.read(comparison, "emosens"), None).text
     (comparison / "report/report.json").write_text(json.dumps({**report, "recipe": "another"}))
     assert "no report has been written" in card.render(card_data.read(comparison, "emosens"), None).text
 
