@@ -8,7 +8,7 @@ import yaml
 
 from emo_hf.cli import main
 from emo_hf.errors import RecipeError
-from emo_hf.lab import comparison, comparison_report, comparison_text, load, runner
+from emo_hf.lab import comparison, comparison_report, comparison_text, load
 
 ENVIRONMENT = {"python": "3.11.7", "packages": {"torch": "2.13.0", "wandb": None}, "device": "cpu"}
 SEEDLESS = json.dumps({"recipe": "tiny", "size": "smoke", "arm": "emosens", "optimizer": "x", "tuning": "y"})
@@ -300,10 +300,8 @@ def test_curves_of_a_comparison_are_still_drawn(place, tmp_path):
     assert "<figure" in (tmp_path / "curves.html").read_text()
 
 
-CHILD = """
-import json, sys, yaml
-from pathlib import Path
-folder = Path(sys.argv[1])
+TRAINED = """
+import yaml
 cell = yaml.safe_load((folder / "config.yaml").read_text())
 run = {"recipe": "tiny", "size": "smoke", "arm": cell["name"], "seed": cell["seed"], "tuning": "untuned"}
 run |= {"optimizer": cell["arm"]["optim"], "accuracy": 0.8 if cell["name"] == "emosens" else 0.7, "eval_loss": None}
@@ -311,9 +309,8 @@ run |= {"optimizer": cell["arm"]["optim"], "accuracy": 0.8 if cell["name"] == "e
 """
 
 
-def test_run_ends_with_the_verdict_of_all_runs(recipe, write, tmp_path, monkeypatch, capsys):
-    (tmp_path / "child.py").write_text(CHILD)
-    monkeypatch.setattr(runner, "CHILD", (str(tmp_path / "child.py"),))
+def test_run_ends_with_the_verdict_of_all_runs(stand_in, recipe, write, tmp_path, capsys):
+    stand_in(TRAINED)
     command = ["run", write(recipe), "--size", "smoke", "--runs-dir", str(tmp_path / "runs")]
     assert main([*command, "--arms", "emosens"]) == 0
     assert "reproduced" not in capsys.readouterr().out
