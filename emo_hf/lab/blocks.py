@@ -68,7 +68,7 @@ Block = Heading | Paragraph | Bullets | Code | Table | Pictures
 
 def markdown(title: str, blocks: list[Block]) -> str:
     """Returns the text as GitHub's Markdown."""
-    return "\n\n".join([f"# {_plain(title)}", *map(_markdown, blocks)]) + "\n"
+    return "\n\n".join([f"# {plain(title)}", *map(_markdown, blocks)]) + "\n"
 
 
 def html(title: str, blocks: list[Block]) -> str:
@@ -98,26 +98,26 @@ def html(title: str, blocks: list[Block]) -> str:
 def _markdown(block: Block) -> str:
     match block:
         case Heading(text):
-            return f"## {_plain(text)}"
+            return f"## {plain(text)}"
         case Paragraph(text, kind):
-            return f"**{_plain(text)}**" if kind else _line(text)
+            return f"**{plain(text)}**" if kind else _line(text)
         case Bullets(items):
             return "\n".join(f"* {_line(item)}" for item in items)
         case Code(text):
             return "\n".join(f"    {line}" for line in text.splitlines())
         case Pictures(files):
-            return "\n\n".join(f"![{_plain(_named(file))}]({file.name.replace(' ', '%20')})" for file in files)
+            return "\n\n".join(f"![{plain(_named(file))}]({file.name.replace(' ', '%20')})" for file in files)
     marks = ["---" if place == 0 or place in block.words else "---:" for place in range(len(block.head))]
-    lines = [f"| {' | '.join(map(_plain, row))} |" for row in (block.head, *block.rows)]
+    lines = [f"| {' | '.join(map(plain, row))} |" for row in (block.head, *block.rows)]
     return "\n".join([f"{_line(block.caption)}:\n", lines[0], f"|{'|'.join(marks)}|", *lines[1:]])
 
 
 def _line(text: str) -> str:
     """Returns one line that Markdown shows as it is, wherever it stands."""
-    return _STARTS.sub(r"\1\\\2", _plain(text))
+    return _STARTS.sub(r"\1\\\2", plain(text))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Returns the same for the middle of a line. A `_` within a word is no mark."""
     return _MARKS.sub(r"\\\1", " ".join(text.split()))
 

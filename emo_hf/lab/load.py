@@ -37,11 +37,16 @@ def cell(path: Path) -> Cell:
     return _check(Cell, _content(path), path)
 
 
+def shipped(folder: Path) -> list[Path]:
+    """Returns the recipes below `folder`; what lies in a folder of results is a copy."""
+    return [path for path in sorted(folder.rglob("*.yaml")) if "results" not in path.relative_to(folder).parts]
+
+
 def _find(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    known = {str(found.relative_to(FOLDER).with_suffix("")): found for found in sorted(FOLDER.rglob("*.yaml"))}
+    known = {str(found.relative_to(FOLDER).with_suffix("")): found for found in shipped(FOLDER)}
     same = [place for place in known if name in (place, known[place].stem)]
     if len(same) == 1:
         return known[same[0]]

@@ -10,7 +10,7 @@ from emo_hf.lab import load
 from emo_hf.lab.spec import Cell, Recipe
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+RECIPES = load.shipped(ROOT / "recipes")
 
 
 def problems(path: str) -> list[str]:
@@ -23,7 +23,7 @@ def problems(path: str) -> list[str]:
 
 
 def test_all_recipes_are_found():
-    assert len(RECIPES) == 32
+    assert len(RECIPES) == 40
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")

@@ -1,0 +1,128 @@
+"""Every claim and its verdict on one page, and the results in the READMEs of the recipes, from the reports on file.
+
+    python -m emo_hf.lab.evidence
+
+writes ``docs/evidence.md`` and what stands between ``<!-- results: FOLDER -->`` and ``<!-- end -->`` in the READMEs
+below ``recipes/`` anew, seen from the current folder; FOLDER holds a report and is seen from the README's own. A test
+compares them with what is there.
+"""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from emo_hf.lab.blocks import plain
+
+RECIPES, PAGE = Path("recipes"), Path("docs/evidence.md")
+RESULTS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+ANSWERS = ("not reproduced", "inconclusive", "reproduced")
+
+Report = dict[str, Any]
+
+
+def reports(folder: Path = RECIPES) -> dict[Path, Report]:
+    """Returns the reports below `folder` that decide a claim, by their folders: what failed comes first."""
+    found = {
+        path.parent: json.loads(path.read_text(encoding="utf-8")) for path in folder.rglob("results/**/report.json")
+    }
+    judged = {place: report for place, report in found.items() if report["verdict"]}
+    return dict(sorted(judged.items(), key=lambda item: (ANSWERS.index(item[1]["verdict"]), str(item[0]))))
+
+
+def page(found: dict[Path, Report]) -> str:
+    """Returns the page of all claims."""
+    counts = Counter(report["verdict"] for report in found.values())
+    failed = [report["recipe"] for report in found.values() if report["verdict"] == "not reproduced"]
+    lines = [
+        "# Evidence",
+        "",
+        f"Of {len(found)} comparisons, {counts['not reproduced']} did not reproduce their claim"
+        + (f" ({', '.join(failed)})" if failed else "")
+        + f", {counts['inconclusive']} are inconclusive, {counts['reproduced']} reproduced it.",
+        "",
+        "Each verdict follows from a rule that stood in the recipe before it was run: intervals of the mean over the seeds,",
+        "paired, corrected for the lines of one rule, not for the number of claims on this page. All are small models on two",
+        "CPU cores; none says what happens at a size that was not run. [Recipes](recipes.md) explains the rules,",
+        "[quirks](quirks.md) the mechanism. `python -m emo_hf.lab.evidence` made this page from the reports on file.",
+        "",
+        "| claim | verdict | n | recipe |",
+        "|---|---|---|---|",
+    ]
+    for place, report in found.items():
+        family = place.relative_to(RECIPES).parts[0]
+        link = f"[{report['recipe']}](../{RECIPES}/{family}/README.md)"
+        lines.append(f"| {plain(report['claim'])} | **{report['verdict']}** | {_least(report)} | {link} |")
+    for place, report in found.items():
+        lines += ["", f"## {report['recipe']}", "", *_body(report, f"../{place.as_posix()}")]
+    return "\n".join([*lines, ""])
+
+
+def _least(report: Report) -> int:
+    return min(line["n"] for line in report["lines"])
+
+
+def _body(report: Report, place: str) -> list[str]:
+    """Returns the verdict of one report and its lines; `place` is the way to its folder."""
+    lines = [f"**{report['verdict'].capitalize()}**: {report['claim']} *Source*: {report['source']}."]
+    lines += ["", "| | line | verdict | estimate | interval | n |", "|---|---|---|---|---|---|"]
+    for kind, title in (("lines", "rule"), ("also", "beside")):
+        lines += [f"| {title} {number} | {_row(line)} |" for number, line in enumerate(report[kind], 1)]
+    lines += ["", "```bash", report["command"], "```", "", f"[The whole report]({place}/report.md)"]
+    return lines
+
+
+def _row(line: dict[str, Any]) -> str:
+    interval = (
+        "-" if line["low"] is None else f"{line['low']:+.3g} to {line['high']:+.3g} ({100 * line['level']:.4g} %)"
+    )
+    mean = "-" if line["mean"] is None else f"{line['mean']:+.3g}"
+    return " | ".join((plain(line["rule"]), line["verdict"], mean, interval, str(line["n"])))
+
+
+def arms(report: Report) -> list[str]:
+    """Returns the table of the arms."""
+    metric, published = report["metric"], (report["published"] or {}).get("values", {}).get(report["metric"], {})
+    lines = [
+        f"| arm | n | {metric} |{' published |' if published else ''} eval loss | step size (median) | tuning |",
+        "|---|---|---|" + ("---|" if published else "") + "---|---|---|",
+    ]
+    for arm in report["arms"]:
+        beside = [str(published.get(arm["arm"], "-"))] if published else []
+        numbers = [_stat(arm.get(name), form) for name, form in (("eval_loss", ".3f"), ("step_size_median", ".1e"))]
+        cells = [arm["arm"], str(arm["n"]), _stat(arm.get(metric), ".3f"), *beside, *numbers, plain(arm["tuning"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _stat(stat: dict[str, float | None] | None, form: str) -> str:
+    if not stat or stat["mean"] is None:
+        return "-"
+    return f"{stat['mean']:{form}}" + (f" ± {stat['sd']:{form}}" if stat["sd"] is not None else "")
+
+
+def filled(text: str, folder: Path) -> str:
+    """Returns a README of `folder` with its results written anew."""
+
+    def results(match: re.Match[str]) -> str:
+        report = json.loads((folder / match[2] / "report.json").read_text(encoding="utf-8"))
+        body = _body(report, match[2]) if report["verdict"] else [f"[The whole report]({match[2]}/report.md)"]
+        return "\n".join([match[1], *arms(report), "", *body, "", match[3]])
+
+    return RESULTS.sub(results, text)
+
+
+def readmes(folder: Path = RECIPES) -> list[Path]:
+    """Returns the READMEs that hold results."""
+    return [path for path in sorted(folder.rglob("README.md")) if RESULTS.search(path.read_text(encoding="utf-8"))]
+
+
+def main() -> None:
+    PAGE.write_text(page(reports()), encoding="utf-8")
+    for path in readmes():
+        path.write_text(filled(path.read_text(encoding="utf-8"), path.parent), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

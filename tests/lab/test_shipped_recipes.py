@@ -1,0 +1,32 @@
+"""Every shipped recipe at its smoke size, on made-up data in the original formats, from the command to the report."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from emo_hf import cli
+from emo_hf.lab import load
+from emo_hf.lab.spec import Recipe
+
+ROOT = Path(__file__).parents[2]
+RECIPES = [path for path in load.shipped(ROOT / "recipes") if isinstance(load.recipe(str(path)), Recipe)]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_smoke(path, data_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for package in ("pytorch_optimizer", "prodigyopt", "schedulefree", "momo", "peft"):
+        pytest.importorskip(package)
+    recipe = load.recipe(str(path))
+    size = recipe.sizes["smoke"]
+    args = ["run", str(path), "--size", "smoke", "--seeds", "0", "--runs-dir", str(tmp_path / "runs"), "--jobs", "2"]
+    if recipe.task.data.files or size.model.llama2c:
+        args += ["--data-dir", str(data_folder)]
+    assert cli.main(args) == 0, capsys.readouterr().out
+    place = tmp_path / "runs" / recipe.name / "smoke"
+    assert cli.main(["report", str(place), "-o", str(tmp_path / "report")]) == 0
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert [arm["arm"] for arm in report["arms"]] == list(recipe.arms)
+    assert len(report["lines"]) == len(recipe.rule)
+    assert all(arm[recipe.judged]["mean"] is not None for arm in report["arms"] if recipe.judged in arm)

@@ -1,0 +1,179 @@
+"""What an arm may ask for beyond an optimizer and its rate, trained for real on a few sentences."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from emo_hf.dashboards import read_signals
+from emo_hf.errors import RecipeError
+from emo_hf.lab import load, measures, optimizers, replay
+from emo_hf.lab.rules import METRICS
+from emo_hf.lab.train import train
+
+ARMS = {
+    "emosens": {"optim": "emosens", "lr": 1.0},
+    "adamw": {"optim": "adamw_torch", "lr": 1e-3},
+}
+
+
+@pytest.fixture
+def run(recipe, write, tmp_path):
+    """Trains arms in turn; returns their summaries by name."""
+    recipe["sizes"]["smoke"] |= {"steps": 8, "evaluations": 2, "train_examples": 64}
+    del recipe["sizes"]["smoke"]["epochs"], recipe["sizes"]["small"]["arms"]
+
+    def run(arms: dict, seed: int = 0, **content) -> dict[str, dict]:
+        recipe.update(content, arms={name: {"tuning": "untuned", **arm} for name, arm in arms.items()})
+        summaries = {}
+        for cell in load.recipe(write(recipe)).cells("smoke", seeds=[seed]):
+            folder = tmp_path / "runs" / cell.name / f"seed{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            summaries[cell.name] = json.loads(json.dumps(train(cell, folder, "none"), allow_nan=False))
+            (folder / "summary.json").write_text(json.dumps(summaries[cell.name]))
+        return summaries
+
+    return run
+
+
+@pytest.fixture
+def signals(tmp_path):
+    return lambda arm: read_signals(tmp_path / "runs" / arm / "seed0/emo_signals.jsonl")
+
+
+def test_withheld_loss_is_heard_as_zero(run, signals):
+    done = run({"withheld": {"optim": "emosens-2.0", "lr": 1e-3, "feed": False}, **ARMS})
+    assert [row["emo/loss"] for row in signals("withheld")] == [0.0] * 8
+    assert {row["emo/lr"] for row in signals("withheld")} == {1e-3}
+    assert all(row["emo/loss"] > 0.5 for row in signals("emosens"))
+    assert done["withheld"]["state_ratio"] == done["emosens"]["state_ratio"] == 2
+
+
+def test_changed_loss_is_heard(run, signals):
+    same = {"optim": "emosens", "lr": 1.0}
+    run({"plain": same, "changed": {**same, "heard": {"scale": 8.0, "offset": 0.5}}})
+    first, other = signals("plain")[0]["emo/loss"], signals("changed")[0]["emo/loss"]
+    assert other == pytest.approx(8 * first + 0.5)
+
+
+def test_replay_of_the_same_sizes_is_the_same_run(run, signals):
+    same = {"optim": "emosens", "lr": 1.0}
+    orders = ("recorded", "shuffled", "constant", "cosine")
+    done = run({"live": same} | {order: {**same, "replay": {"of": "live", "order": order}} for order in orders})
+    assert done["recorded"]["eval_loss"] == done["live"]["eval_loss"]
+    sizes = {arm: [row["emo/lr"] for row in signals(arm)] for arm in ("live", *orders)}
+    assert sizes["recorded"] == pytest.approx(sizes["live"], rel=1e-12)
+    assert sizes["shuffled"] != sizes["live"]
+    assert sorted(sizes["shuffled"]) == pytest.approx(sorted(sizes["live"]))
+    for order in ("constant", "cosine"):
+        assert sum(sizes[order]) == pytest.approx(sum(sizes["live"]))
+    assert len(set(sizes["constant"])) == 1
+    assert sizes["cosine"] == sorted(sizes["cosine"], reverse=True)
+
+
+def test_replay_needs_its_run(run):
+    with pytest.raises(RecipeError, match=r"again replays live with seed 0, which has recorded 0 of 8 steps"):
+        run({"again": {"optim": "emosens", "lr": 1.0, "replay": {"of": "live"}}, "live": ARMS["emosens"]})
+
+
+def test_cosine_of_no_sum():
+    assert replay.arranged([0.0, 0.0], "cosine", 0) == [0.0, 0.0]
+
+
+def test_handovers(run):
+    whole = {"optim": "emosens", "lr": 1.0}
+    arms = {"whole": whole}
+    arms |= {name: {**whole, "handover": {"optimizer": name}} for name in ("kept", "fresh")}
+    arms["stacked"] = {**whole, "handover": {"optimizer": "fresh", "data": "halves"}}
+    done = run(arms)
+    assert done["kept"]["eval_loss"] == done["whole"]["eval_loss"]
+    assert done["fresh"]["eval_loss"] != done["whole"]["eval_loss"]
+    assert 0 <= done["stacked"]["earlier_accuracy"] <= 1
+    assert "earlier_accuracy" not in done["fresh"]
+
+
+def test_corrupted_batches(run, signals):
+    same = {"optim": "emosens", "lr": 1.0}
+    run({"clean": same, "corrupted": {**same, "condition": {"corrupted_every": 3}}})
+    clean, corrupted = ([row["emo/loss"] for row in signals(arm)] for arm in ("clean", "corrupted"))
+    assert corrupted[:2] == clean[:2]
+    assert corrupted[2] != clean[2]
+
+
+def test_sixteen_bits(run):
+    done = run({"half": {"optim": "emosens", "lr": 1.0, "weights": "bfloat16", "options": {"compensation": "kahan"}}})
+    assert done["half"]["state_ratio"] == 3  # and the compensation
+    assert math.isfinite(done["half"]["eval_loss"])
+
+
+def test_driven_by_the_pulse(run, signals):
+    run({"driven": {"optim": "adamw_torch", "lr": 1e-4, "driven_by": "emopulse"}, **ARMS})
+    sizes = [row["emo/lr"] for row in signals("driven")]
+    assert sizes[0] == pytest.approx(signals("emosens")[0]["emo/lr"])  # the same loss so far
+    assert len(set(sizes)) > 1
+
+
+def test_trajectory(run, tmp_path):
+    run({"emosens": ARMS["emosens"]}, measure=["trajectory"])
+    found = np.load(tmp_path / "runs/emosens/seed0/trajectory.npz")
+    assert found["steps"].tolist() == [0, 4, 8]
+    assert found["weights"].shape == (3, 3 * 16)  # classes x width
+
+
+def test_moments_and_the_stop_signal(run):
+    done = run({"logged": {"optim": "emosens", "lr": 1.0, "options": {"moments": "log"}}})["logged"]
+    assert -1 <= done["skewness_correlation"] <= 1
+    assert -1 <= done["kurtosis_correlation"] <= 1
+    assert done["stop_share"] == 1
+    assert done["stop_regret"] == done["overfit"] >= 0
+    known = {name for name in METRICS if name in done}
+    assert {"accuracy", "best_eval_loss", "state_ratio", "state_share", "peak_memory"} <= known
+
+
+@pytest.mark.filterwarnings("ignore:More than one param group:UserWarning")  # momo, of a list nobody reads
+@pytest.mark.parametrize("name", optimizers.ALIASES)
+def test_every_alias_trains(run, name):
+    pytest.importorskip(optimizers.ALIASES[name].package)
+    before = run({"start": {"optim": name, "lr": 1e-12}})["start"]["eval_loss"]
+    lr = {"prodigy": 1.0, "dadapt-adam": 1.0}.get(name, 1e-2)
+    done = run({"arm": {"optim": name, "lr": lr}})["arm"]
+    assert math.isfinite(done["eval_loss"])
+    assert done["eval_loss"] != before
+
+
+def test_momo_hears_the_loss():
+    momo = pytest.importorskip("momo")
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = momo.MomoAdam([weight], lr=1e-2)
+    hearing = optimizers.Hearing(optimizer)
+    weight.grad = torch.ones(2)
+    hearing.observe(torch.tensor(0.5))
+    optimizer.step()
+    assert float(weight.detach()[0]) < 1
+    with pytest.raises(AttributeError):  # no loss, no step
+        optimizer.step()
+
+
+def test_unknown_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(optimizers.ALIASES, "lion", optimizers.Alias("no_such_package", "Lion", "x"))
+    with pytest.raises(RecipeError, match=r"pip install 'emo-hf\[baselines\]'"):
+        optimizers.load("lion")
+
+
+def test_gap_at_equal_training_loss():
+    rows = [{"step": k, "loss": 1.0 - 0.1 * k} for k in range(5)]
+    rows.insert(2, {"step": 1, "eval_loss": 2.0})
+    rows += [{"step": 5, "eval_loss": 3.0}, {"step": 6, "eval_loss": 9.0}]
+    assert measures.gap(rows, 0.95) == pytest.approx(2.0 - 0.95)
+    assert measures.gap(rows, 0.9) == pytest.approx(3.0 - 0.8)
+    assert measures.gap(rows, 0.1) is None
+
+
+def test_standardized_moments():
+    values = np.random.default_rng(0).gamma(2.0, size=100_000)
+    skewness, kurtosis = measures.standardized(*(float((values**k).mean()) for k in range(1, 5)))
+    assert skewness == pytest.approx(2 / math.sqrt(2), rel=0.05)
+    assert kurtosis == pytest.approx(3 + 6 / 2, rel=0.1)
+    assert measures.standardized(1.0, 1.0, 1.0, 1.0) is None
