@@ -217,6 +217,7 @@ class _Work:
         run.child = processes.start(
             CHILD, arguments, folder / "log.txt", processes=cell.processes, offline=not cell.needs_hub
         )
+        run.started = time.monotonic()  # the first one waits until the libraries are loaded
 
     def _checkpoint(self, run: Run) -> Path | None:
         """Returns what a broken run goes on from, if it may: a checkpoint of the very same configuration."""
