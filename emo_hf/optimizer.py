@@ -185,7 +185,8 @@ class EmoOptimizer(torch.optim.Optimizer):
                 for param, state in zip(params, states, strict=True):
                     shadow(param, state, self._state.scalar)
             lists = params, [param.grad for param in params], states
-            kernels.apply(self.options["implementation"], self.row.update, lists, hyper)
+            kernels.apply(self.options["implementation"], self.row.update, lists, hyper, self._geometry.scale)
+        self._geometry.scale = 1.0
 
     def _hyper(self, group: dict, rate: Rate) -> Hyper:
         beta1, beta2 = group.get("betas", (0.0, 0.0))
@@ -240,7 +241,14 @@ class EmoOptimizer(torch.optim.Optimizer):
         law = self.row.geometry
         if law is None:
             return
-        law.before(self._with_gradient(), self._geometry, self.param_groups[0].get("betas", (0.0,))[0])
+        params = self._with_gradient()
+        norm = kernels.l1_norm(self.options["implementation"], params)
+        norm = geometry.l1_norm(params) if norm is None else norm
+        size = float(sum(param.numel() for param in params))
+        law.before(self._geometry, norm, size, self.param_groups[0].get("betas", (0.0,))[0])
+        if self._uses_shadow and params:  # the shadow sees rescaled weights
+            torch._foreach_mul_(params, self._geometry.scale)
+            self._geometry.scale = 1.0
         if rising:
             law.after(self._geometry)
 
