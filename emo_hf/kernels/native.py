@@ -102,6 +102,7 @@ def l1_norm(params: Sequence[Tensor], *, build: bool = False) -> float | None:
 
 def library(build: bool) -> Any:
     """Returns the kernel's operations, or None. Only with `build` is a compiler started, at most once per process."""
+    build = build or bool(_built.cache_info().currsize)  # what is there is for all
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if os.environ.get("EMO_HF_NATIVE") == "0" or sys.platform != "linux" or distributed:
         return None
