@@ -21,7 +21,7 @@ OWN = [row for row in catalog.rows() if row.update.apply in native.RULES]
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The kernel, built once in a folder of its own."""
-    if not (shutil.which("c++") and shutil.which("ninja")):
+    if not all(shutil.which(tool, path=native.search_path()) for tool in ("c++", "ninja")):
         pytest.skip("no compiler or no ninja")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.mktemp("extensions")))

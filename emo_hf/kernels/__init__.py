@@ -80,10 +80,10 @@ def _key(implementation: str, param: Tensor, grad: Tensor, state: State) -> tupl
         run = compensation.run
     elif not regular:
         run = loop
-    elif implementation == "auto":
-        run = fused.run if param.device.type in ("cpu", "cuda") else loop
+    elif implementation in ("auto", "fused") and param.device.type not in fused.DEVICES:
+        run = loop if implementation == "auto" else foreach.run
     else:
-        run = RUNS[implementation]
+        run = RUNS["fused" if implementation == "auto" else implementation]
     return run, regular, param.device, param.dtype, param.dim()
 
 

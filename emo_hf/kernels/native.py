@@ -152,13 +152,25 @@ def _compile(folder: Path, name: str) -> None:
     logger.info("Compiling %s, once on this machine.", SOURCE.name)
     flags = ["-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
     flags += FLAGS.get(torch.backends.cpu.get_cpu_capability(), [])
-    load(name, [str(SOURCE)], extra_cflags=flags, build_directory=str(folder), is_python_module=False)
+    path = os.environ.get("PATH", "")
+    os.environ["PATH"] = search_path()
+    try:
+        load(name, [str(SOURCE)], extra_cflags=flags, build_directory=str(folder), is_python_module=False)
+    finally:
+        os.environ["PATH"] = path
+
+
+def search_path() -> str:
+    """Where to look for the compiler and ninja: in the environment of this Python too, which need not be activated."""
+    return os.pathsep.join((os.environ.get("PATH", ""), os.path.dirname(sys.executable)))
 
 
 def _without(error: Exception) -> None:
+    lines = str(error).splitlines() or [type(error).__name__]
+    reason = next((line for line in lines[1:] if "error:" in line or "not found" in line), lines[0])
     logger.warning(
         "emo_hf goes on with torch's own kernels: its C++ kernel could not be built or loaded (%s). It needs a C++"
         " compiler and ninja (pip install ninja) and a folder to write to (TORCH_EXTENSIONS_DIR). EMO_HF_NATIVE=0"
         " switches it off.",
-        " ".join(str(error).split())[:300],
+        reason[:300],
     )
