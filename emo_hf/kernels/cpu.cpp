@@ -38,8 +38,7 @@ inline void store(T& x, Wide<T> value) { x = value; }
 inline float load(const at::BFloat16& x) { return __builtin_bit_cast(float, uint32_t(x.x) << 16); }
 
 inline void store(at::BFloat16& x, float value) {
-  const uint32_t bits = __builtin_bit_cast(uint32_t, value);
-  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  const uint32_t bits = __builtin_bit_cast(uint32_t, value), rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   x.x = uint16_t(value != value ? 0x7fc0 : rounded);
 }
 
@@ -107,7 +106,7 @@ void elementwise(const std::vector<Item>& items, const Hyper<Wide<T>>& h) {
   });
 }
 
-// p = (1 - decay) scale p - step u,  u = g / (sqrt(r c) + eps);  r, c: averages of the root mean squares of rows, columns
+// p = (1 - decay) scale p - step u,  u = g / (sqrt(r c) + eps);  r, c average the root mean squares of rows, columns
 template <class T>
 void factored(const Item& item, const Hyper<Wide<T>>& h) {
   using W = Wide<T>;
@@ -132,17 +131,14 @@ void factored(const Item& item, const Hyper<Wide<T>>& h) {
   });
   std::vector<W> column(cols);
   for (int64_t j = 0; j < cols; ++j) {
-    double sum = 0;
-    for (int64_t block = 0; block < blocks; ++block) sum += sums[block * cols + j];
-    column[j] = load(c[j]) * h.beta1 + std::sqrt(W(sum / rows) + h.eps) * h.rest1;
+    for (int64_t block = 1; block < blocks; ++block) sums[j] += sums[block * cols + j];
+    column[j] = load(c[j]) * h.beta1 + std::sqrt(W(sums[j] / rows) + h.eps) * h.rest1;
     store(c[j], column[j]);
   }
   at::parallel_for(0, rows, GRAIN / cols + 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const W row = load(r[i]);
-      const W* __restrict factor = column.data();
-      T* __restrict w = p + i * cols;
-      const T* __restrict x = g + i * cols;
+      const W row = load(r[i]), *__restrict factor = column.data();
+      T *__restrict w = p + i * cols, *__restrict x = g + i * cols;
 #pragma omp simd
       for (int64_t j = 0; j < cols; ++j) {
         const W u = load(x[j]) / (std::sqrt(row * factor[j]) + h.eps);
@@ -234,10 +230,8 @@ std::optional<double> l1_norm(at::TensorList tensors) {
     std::vector<double> sums((x.numel() + GRAIN - 1) / GRAIN);
     with_type(x.scalar_type(), [&](auto zero) {
       at::parallel_for(0, sums.size(), 1, [&](int64_t begin, int64_t end) {
-        for (; begin < end; ++begin) {
-          const int64_t start = begin * GRAIN;
-          sums[begin] = sum_of_abs(data<decltype(zero)>(x, start), std::min(GRAIN, x.numel() - start));
-        }
+        for (int64_t at = begin * GRAIN; begin < end; ++begin, at += GRAIN)
+          sums[begin] = sum_of_abs(data<decltype(zero)>(x, at), std::min(GRAIN, x.numel() - at));
       });
     });
     for (const double sum : sums) total += sum;
@@ -248,9 +242,8 @@ std::optional<double> l1_norm(at::TensorList tensors) {
 }  // namespace
 
 TORCH_LIBRARY(emo_hf, library) {
-  library.def(
-      "step(str rule, Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] first, Tensor(c!)[] second, Tensor(d!)[] lost, "
-      "float step, float decay, float beta1, float beta2, float eps, float scale) -> int[]",
-      &step);
+  library.def("step(str rule, Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] first, Tensor(c!)[] second, "
+              "Tensor(d!)[] lost, float step, float decay, float beta1, float beta2, float eps, float scale) -> int[]",
+              &step);
   library.def("l1_norm(Tensor[] tensors) -> float?", &l1_norm);
 }
