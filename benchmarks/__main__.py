@@ -1,19 +1,36 @@
-"""``python -m benchmarks [steps|scaling|trainer|precision] ...``: prints a table, keeps it as JSON."""
+"""``python -m benchmarks [steps|scaling|trainer|precision|figure|all] ...``: prints tables, keeps them as JSON.
+
+``all`` is every part on a quiet CPU, some half an hour; ``figure`` draws what the folder holds.
+"""
 
 import argparse
 import json
+import os
 import platform
 import re
+from argparse import Namespace
 from pathlib import Path
 
 import torch
 
 from benchmarks import precision, scaling, steps, trainer
+from benchmarks.models import MODELS
+from emo_hf.kernels import native
 
 PARTS = {"steps": steps, "scaling": scaling, "trainer": trainer, "precision": precision}
+ALL = (
+    {"part": "steps", "model": "lora", "dtype": "float32"},
+    {"part": "steps", "model": "lora", "dtype": "bfloat16"},
+    {"part": "steps", "model": "gpt2-mini", "dtype": "float32"},
+    {"part": "steps", "model": "gpt2-small", "dtype": "bfloat16"},
+    {"part": "steps", "model": "gpt2-small", "dtype": "float32", "compile": True, "others": True},
+    {"part": "scaling"},
+    {"part": "trainer"},
+    {"part": "precision"},
+)
 
 
-def machine(device: str) -> dict[str, str | int]:
+def machine(device: str) -> dict[str, str | int | float | bool]:
     """Returns what the ratios depend on."""
     names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {
@@ -21,25 +38,42 @@ def machine(device: str) -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 2),  # of the last minute: who else was there
+        "cpp_kernel": native.library(build=device == "cpu") is not None,
     }
+
+
+def run(options: Namespace) -> None:
+    """Runs one part and writes its file."""
+    result = {"part": options.part, "machine": machine(options.device), **PARTS[options.part].run(options)}
+    options.out.mkdir(parents=True, exist_ok=True)
+    name = "-".join((options.part, options.model, options.dtype) if options.part == "steps" else (options.part,))
+    if options.device == "cpu" and not result["machine"]["cpp_kernel"]:
+        name += "-without-cpp"
+    (options.out / f"{name}.json").write_text(json.dumps(result, indent=1))
+    print(result["table"], flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("part", choices=[*PARTS, "figure", "all"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the JSON file")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the JSON files")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--model", default="gpt2-small", help="steps: gpt2-small, gpt2-mini or lora")
+    parser.add_argument("--model", default="gpt2-small", choices=MODELS, help="steps")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--compile", action="store_true", help="steps: our compiled rules too")
     parser.add_argument("--others", action="store_true", help="steps: the optimizers of other packages too")
+    parser.add_argument("--largest", type=float, default=1e9, help="scaling: parameters; 1e9 takes 17 GB of memory")
     options = parser.parse_args()
-    result = {"part": options.part, "machine": machine(options.device), **PARTS[options.part].run(options)}
-    options.out.mkdir(parents=True, exist_ok=True)
-    name = "-".join((options.part, options.model, options.dtype) if options.part == "steps" else (options.part,))
-    (options.out / f"{name}.json").write_text(json.dumps(result, indent=1))
-    print(result["table"])
+    if options.part == "all":
+        for changes in ALL:
+            run(Namespace(**{**vars(options), **changes}))
+    elif options.part != "figure":
+        return run(options)
+    from benchmarks import figure  # needs matplotlib
+
+    figure.draw(options.out)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The optimizers that are measured, by name."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -53,4 +54,15 @@ def others() -> dict[str, Make]:
         cls = getattr(pytorch_optimizer, name, None)
         if cls is not None:
             found[f"pytorch_optimizer {name}"] = lambda params, cls=cls: cls(params, lr=1e-4)
+    for name in ("Lion", "EmoLynx", "EmoNavi"):
+        found[f"pytorch_optimizer {name} compiled"] = functools.partial(_compiled, name)
     return found
+
+
+def _compiled(name: str, params: Sequence[torch.nn.Parameter]) -> Optimizer:
+    import pytorch_optimizer
+
+    model = torch.nn.ParameterList(params)  # it wants a model
+    return pytorch_optimizer.create_optimizer(
+        model, name, lr=1e-4, weight_decay=WEIGHT_DECAY, wd_ban_list=(), compile=True
+    )

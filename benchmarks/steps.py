@@ -8,9 +8,11 @@ import torch
 from benchmarks import contenders, measure
 from benchmarks.contenders import OURS, REFERENCE
 from benchmarks.models import MODELS, make
+from emo_hf.kernels import native
 
 
 def run(options: Namespace) -> dict[str, Any]:
+    native.library(build=options.device == "cpu")  # "auto" takes it and would not build it
     dtype, shapes = getattr(torch, options.dtype), MODELS[options.model]
     makers = {REFERENCE: contenders.adamw(fused=True)}
     for name, key in OURS.items():

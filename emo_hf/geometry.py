@@ -1,8 +1,9 @@
 """The whole-model norm step of Tion and Void: the L1 norm ``n = sum |p|`` of all weights, compared with the last one.
 
-It runs once per step, after the mechanism and before any update. Upstream reads the first parameter group only, frozen
-weights included, so the result there depends on how parameters are grouped; here it is every weight with a gradient in
-all groups, which is the same with one group and nothing frozen. Norms add up in float64.
+It runs once per step, after the mechanism and before any update, and only decides: the update, which reads and writes
+every weight anyway, carries `State.scale` out. Upstream reads the first parameter group only, frozen weights included,
+so the result there depends on how parameters are grouped; here it is every weight with a gradient in all groups, which
+is the same with one group and nothing frozen. Norms add up in float64.
 
 Source: muooon/EmoSens@397c573, "Approx W-Ref Geometry".
 """
@@ -22,14 +23,15 @@ RESCALED_STEPS = 55  # Void holds the norm for this many steps after the start, 
 class State:
     """What a geometry remembers.
 
-    The reference norm (nan before the first step), freshness in [0, 1], the steps taken, and the number of weights
-    that the norm is of.
+    The reference norm (nan before the first step), freshness in [0, 1], the steps taken, the number of weights that
+    the norm is of, and what this step multiplies the weights by before their update (not packed: of one step only).
     """
 
     norm: float = math.nan
     freshness: float = 1.0
     count: float = 0.0
     size: float = 0.0
+    scale: float = 1.0
 
     def pack(self) -> tuple[float, float, float, float]:
         """Returns the state as plain floats."""
@@ -38,9 +40,12 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """``before(params, state, beta1)`` runs before the updates, ``after(state)`` when the stop signal rises."""
+    """``before(state, norm, size, beta1)``, with the norm of `size` weights as they are, runs before the updates.
 
-    before: Callable[[Sequence[Tensor], State, float], None]
+    ``after(state)`` runs when the stop signal rises.
+    """
+
+    before: Callable[[State, float, float, float], None]
     after: Callable[[State], None]
 
 
@@ -69,9 +74,8 @@ def _pieces(param: Tensor) -> Sequence[Tensor]:
     return param.view(-1).split(PIECE) if split and param.numel() > PIECE else (param,)
 
 
-def refresh(params: Sequence[Tensor], state: State, beta1: float) -> None:
+def refresh(state: State, norm: float, size: float, beta1: float) -> None:
     """Tion: the more the norm moved, the more of the gradient the momentum takes in."""
-    norm = l1_norm(params)
     if math.isnan(state.norm):
         state.freshness, state.norm = 1.0, norm
         return
@@ -80,15 +84,14 @@ def refresh(params: Sequence[Tensor], state: State, beta1: float) -> None:
     state.norm = norm * moved  # as released: the next reference is not the norm, so freshness cycles (0.1, 1, 1)
 
 
-def hold_(params: Sequence[Tensor], state: State, beta1: float) -> None:
-    """Void: rescales all weights in place to the norm of the step before."""
-    norm, count, size = l1_norm(params), state.count, float(sum(p.numel() for p in params))
+def hold(state: State, norm: float, size: float, beta1: float) -> None:
+    """Void: has all weights rescaled to the norm of the step before."""
+    count, state.scale = state.count, 1.0
     state.count += 1
     # The norm of other weights (a layer without gradient, a group added late) is no reference for these
     if 0 < size == state.size and count <= RESCALED_STEPS:
-        ratio = state.norm / (norm + 1e-8)
-        torch._foreach_mul_(list(params), ratio)
-        norm *= ratio
+        state.scale = state.norm / (norm + 1e-8)
+        norm *= state.scale
     state.norm, state.size = norm, size
 
 
@@ -102,4 +105,4 @@ def ignore(state: State) -> None:
 
 
 TION = Geometry(refresh, ignore)
-VOID = Geometry(hold_, restart)
+VOID = Geometry(hold, restart)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from emo_hf import geometry, kernels
+from emo_hf import geometry, kernels, updates
 from emo_hf.errors import CheckpointError, EmoError, MissingLossError, NonFiniteLossError, OptionError
 from emo_hf.kernels import compensation
 from emo_hf.mechanism import Rate, State
@@ -180,12 +180,13 @@ class EmoOptimizer(torch.optim.Optimizer):
                 self._rate = rate
             hyper = self._hyper(group, rate)
             params = [param for param in group["params"] if param.grad is not None]
-            states = [self._state_of(param) for param in params]
+            states = self._states_of(params)
             if shadow:
                 for param, state in zip(params, states, strict=True):
                     shadow(param, state, self._state.scalar)
             lists = params, [param.grad for param in params], states
-            kernels.apply(self.options["implementation"], self.row.update, lists, hyper)
+            kernels.apply(self.options["implementation"], self.row.update, lists, hyper, self._geometry.scale)
+        self._geometry.scale = 1.0
 
     def _hyper(self, group: dict, rate: Rate) -> Hyper:
         beta1, beta2 = group.get("betas", (0.0, 0.0))
@@ -202,11 +203,14 @@ class EmoOptimizer(torch.optim.Optimizer):
             freshness=self._geometry.freshness,
         )
 
-    def _state_of(self, param: Tensor) -> dict[str, Tensor]:
-        state = self.state[param]
-        if not state:
-            state.update(self._new_state(param))
-        return state
+    def _states_of(self, params: list[Tensor]) -> list[dict[str, Tensor]]:
+        states = [self.state[param] for param in params]
+        stateless = self.row.update.init is updates.nothing and not self._uses_shadow
+        if not all(states) and not (stateless and not any(map(compensation.applies_to, params))):
+            for param, state in zip(params, states, strict=True):
+                if not state:
+                    state.update(self._new_state(param))
+        return states
 
     def _new_state(self, param: Tensor) -> dict[str, Tensor]:
         state = self.row.update.init(param)
@@ -230,8 +234,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         return {}
 
     def _create_state(self) -> None:
-        for param in self._with_gradient():
-            self._state_of(param)
+        self._states_of(self._with_gradient())
 
     def _with_gradient(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
@@ -240,7 +243,14 @@ class EmoOptimizer(torch.optim.Optimizer):
         law = self.row.geometry
         if law is None:
             return
-        law.before(self._with_gradient(), self._geometry, self.param_groups[0].get("betas", (0.0,))[0])
+        params = self._with_gradient()
+        norm = kernels.l1_norm(self.options["implementation"], params)
+        norm = geometry.l1_norm(params) if norm is None else norm
+        size = float(sum(param.numel() for param in params))
+        law.before(self._geometry, norm, size, self.param_groups[0].get("betas", (0.0,))[0])
+        if self._uses_shadow and params:  # the shadow sees rescaled weights
+            torch._foreach_mul_(params, self._geometry.scale)
+            self._geometry.scale = 1.0
         if rising:
             law.after(self._geometry)
 

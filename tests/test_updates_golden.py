@@ -39,6 +39,10 @@ def test_parameters_are_those_of_the_released_code(row, dtype, implementation, m
         implementation = "fused"
         monkeypatch.setattr(fused, "SMALL", 2)
         monkeypatch.setattr(fused, "PIECE", 5)
+    follow_the_traces(row, dtype, implementation)
+
+
+def follow_the_traces(row, dtype, implementation):
     checked = 0
     for run in traces.load(f"updates/{row.key}")["runs"]:
         params = traces.parameters(run, dtype)

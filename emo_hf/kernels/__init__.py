@@ -2,9 +2,9 @@
 
     forloop    the rule of `emo_hf.updates`, tensor by tensor
     foreach    the rule, over lists of tensors
-    fused      torch's fused kernels, and portions that fit the cache of a CPU
+    fused      our C++ kernel on a CPU (`native`); else torch's fused kernels, and portions that fit a CPU's cache
     compile    the rule, by torch.compile (opt-in: the first step takes seconds)
-    auto       fused on CPU and CUDA, forloop elsewhere
+    auto       fused on CPU and CUDA, forloop elsewhere; it uses the C++ kernel where there is one and builds none
 
 forloop is the default: it alone is the released trajectory to the last bit.
 
@@ -12,11 +12,12 @@ Tensors that a list cannot take (strided, or of another dtype than their gradien
 DTensor, an elementwise rule takes the local shard.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
-from emo_hf.kernels import compensation, compiled, foreach, fused
+from emo_hf.kernels import compensation, compiled, foreach, fused, native
 from emo_hf.updates import Hyper, State, Update
 
 Run = Callable[[Update, list[Tensor], list[Tensor], list[State], Hyper], None]
@@ -33,7 +34,7 @@ RUNS: dict[str, Run] = {"fused": fused.run, "foreach": foreach.run, "forloop": l
 IMPLEMENTATIONS = ("auto", *RUNS)
 
 
-def apply(implementation: str, update: Update, lists: Lists, h: Hyper) -> None:
+def apply(implementation: str, update: Update, lists: Lists, h: Hyper, scale: float = 1.0) -> None:
     """Applies `update` to the tensors of a parameter group, in place.
 
     Args:
@@ -41,9 +42,21 @@ def apply(implementation: str, update: Update, lists: Lists, h: Hyper) -> None:
         update: the rule.
         lists: parameters, their gradients and their states, of equal length.
         h: the numbers of this step.
+        scale: the parameters are multiplied by it first.
     """
+    if implementation in ("auto", "fused"):
+        lists = native.run(update, lists, h, scale, build=implementation == "fused")
+    if scale != 1 and lists[0]:
+        torch._foreach_mul_(lists[0], scale)
     for run, batch in _batches(implementation, update, *lists):
         run(update, *batch, h)
+
+
+def l1_norm(implementation: str, params: Sequence[Tensor]) -> float | None:
+    """Returns the sum of |p| over all entries, if this way has one of its own."""
+    if implementation in ("forloop", "foreach"):
+        return None
+    return native.l1_norm(params, build=implementation == "fused")
 
 
 def _batches(
@@ -67,10 +80,10 @@ def _key(implementation: str, param: Tensor, grad: Tensor, state: State) -> tupl
         run = compensation.run
     elif not regular:
         run = loop
-    elif implementation == "auto":
-        run = fused.run if param.device.type in ("cpu", "cuda") else loop
+    elif implementation in ("auto", "fused") and param.device.type not in fused.DEVICES:
+        run = loop if implementation == "auto" else foreach.run
     else:
-        run = RUNS[implementation]
+        run = RUNS["fused" if implementation == "auto" else implementation]
     return run, regular, param.device, param.dtype, param.dim()
 
 

@@ -23,6 +23,7 @@ from emo_hf.updates import Hyper, State, Update
 Tensors = list[Tensor]
 States = list[State]
 
+DEVICES = ("cpu", "cuda")  # others have no fused SGD, or none that was tried
 PIECE = 2**19  # elements; a few pieces of float32 stay in the last-level cache
 SMALL = 2**16  # elements; below, a call costs more than the trip to memory
 

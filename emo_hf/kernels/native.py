@@ -1,0 +1,176 @@
+"""The rules by a C++ kernel of our own for CPUs (`cpu.cpp`): one call per parameter group, one trip through memory.
+
+    fused    builds it at its first step, unless it was built before: some ten seconds, once per machine and torch
+    auto     uses it where it was built, and never starts a compiler
+
+It is never needed: whatever goes wrong is logged once, and `emo_hf.kernels.fused` does the work. It is Linux only;
+``EMO_HF_NATIVE=0`` switches it off. It is off where several processes train together as well: ranks that found it and
+ranks that did not would drift apart in the last bits.
+
+A build happens in a folder of its own and is then moved into place at once, so processes that build together do no
+harm, and a killed one leaves nothing that anyone would wait for.
+"""
+
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emo_hf import updates
+from emo_hf.kernels import compensation, fused
+from emo_hf.updates import Hyper, State, Update
+
+Lists = tuple[list[Tensor], list[Tensor], list[State]]
+
+logger = logging.getLogger(__name__)
+SOURCE = Path(__file__).with_name("cpu.cpp")
+RULES = {  # rule -> its name in C++ and its state
+    updates.adam_: ("adam", "exp_avg", "exp_avg_sq"),
+    updates.lion_: ("lion", "exp_avg"),
+    updates.momentum_sign_: ("momentum_sign", "exp_avg"),
+    updates.sign_: ("sign",),
+}
+MATRICES = ("factored", "exp_avg_sq_row", "exp_avg_sq_col")
+FLAGS = {
+    "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
+    "AVX2": ["-mavx2", "-mfma"],
+}
+PLAIN = {Tensor, torch.nn.Parameter}  # a DTensor is neither
+
+
+def run(update: Update, lists: Lists, h: Hyper, scale: float = 1.0, *, build: bool = False) -> Lists:
+    """Applies `update` to the tensors that it can take, after multiplying them by `scale`, and returns the others."""
+    params, grads, _ = lists
+    if not params or params[0].device.type != "cpu" or {*map(type, params), *map(type, grads)} - PLAIN:
+        return lists
+    if update.apply not in {*RULES, *fused.FACTORED}:
+        return lists
+    kernel = library(build)
+    if kernel is None:
+        return lists
+    if update.apply in RULES:
+        return _take(kernel, RULES[update.apply], lists, h, scale)
+    matrices, vectors = _split(lists, [param.dim() >= 2 for param in params])
+    matrices = _take(kernel, MATRICES, matrices, h, scale)
+    if update.apply is updates.factored_:
+        vectors = _take(kernel, RULES[updates.adam_], vectors, h, scale)
+    return tuple(a + b for a, b in zip(matrices, vectors, strict=True))
+
+
+def _take(kernel: Any, rule: tuple[str, ...], lists: Lists, h: Hyper, scale: float) -> Lists:
+    compensated = [compensation.KEY in state for state in lists[2]]
+    if any(compensated) and not all(compensated):
+        parts = (_take(kernel, rule, part, h, scale) for part in _split(lists, compensated))
+        return tuple(a + b for a, b in zip(*parts, strict=True))
+    params, grads, states = lists
+    name, *keys = rule
+    first, second = [[state[key] for state in states] for key in keys] + [[]] * (2 - len(keys))
+    lost = [state[compensation.KEY] for state in states] if any(compensated) else []
+    decay = h.lion_decay if name == "lion" else h.decay
+    beta1 = 1 - (1 - h.beta1) * h.freshness if name == "momentum_sign" else h.beta1
+    left = kernel.step(name, params, grads, first, second, lost, h.step, decay, beta1, h.beta2, h.eps, scale)
+    return tuple([column[i] for i in left] for column in lists)
+
+
+def _split(lists: Lists, chosen: list[bool]) -> tuple[Lists, Lists]:
+    return tuple(
+        tuple([x for x, own in zip(column, chosen, strict=True) if own is side] for column in lists)
+        for side in (True, False)
+    )
+
+
+def l1_norm(params: Sequence[Tensor], *, build: bool = False) -> float | None:
+    """Sum of |p| over all entries of all tensors, added up in float64; None if that is not for this kernel."""
+    if not params or params[0].device.type != "cpu" or set(map(type, params)) - PLAIN:
+        return None
+    kernel = library(build)
+    return kernel and kernel.l1_norm(list(params))
+
+
+# -- building --------------------------------------------------------------------------------------------------------
+
+
+def library(build: bool) -> Any:
+    """Returns the kernel's operations, or None. Only with `build` is a compiler started, at most once per process."""
+    build = build or bool(_built.cache_info().currsize)  # what is there is for all
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if os.environ.get("EMO_HF_NATIVE") == "0" or sys.platform != "linux" or distributed:
+        return None
+    return _found() or (_built() if build else None)
+
+
+def _path() -> Path:
+    """Where the library of this source, torch and CPU lies; a home that several machines share is no hazard."""
+    traits = f"{SOURCE.read_text()} {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {os.uname().machine}"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    root = os.environ.get("TORCH_EXTENSIONS_DIR") or os.path.join(cache, "torch_extensions")
+    return Path(root) / f"emo_hf_{hashlib.sha256(traits.encode()).hexdigest()[:16]}.so"
+
+
+@functools.cache
+def _found() -> Any:
+    try:
+        path = _path()
+        if not path.exists():
+            return None
+        torch.ops.load_library(path)
+    except (OSError, RuntimeError) as error:
+        return _without(error)
+    return torch.ops.emo_hf
+
+
+@functools.cache
+def _built() -> Any:
+    try:
+        path = _path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="emo_hf_", dir=path.parent))
+        try:
+            _compile(folder, path.stem)
+            (folder / path.name).replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        return _without(error)
+    return torch.ops.emo_hf
+
+
+def _compile(folder: Path, name: str) -> None:
+    """Compiles into `folder` and loads."""
+    from torch.utils.cpp_extension import load  # slow to import
+
+    logger.info("Compiling %s, once on this machine.", SOURCE.name)
+    flags = ["-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+    flags += FLAGS.get(torch.backends.cpu.get_cpu_capability(), [])
+    path = os.environ.get("PATH", "")
+    os.environ["PATH"] = search_path()
+    try:
+        load(name, [str(SOURCE)], extra_cflags=flags, build_directory=str(folder), is_python_module=False)
+    finally:
+        os.environ["PATH"] = path
+
+
+def search_path() -> str:
+    """Where to look for the compiler and ninja: in the environment of this Python too, which need not be activated."""
+    return os.pathsep.join((os.environ.get("PATH", ""), os.path.dirname(sys.executable)))
+
+
+def _without(error: Exception) -> None:
+    lines = str(error).splitlines() or [type(error).__name__]
+    reason = next((line for line in lines[1:] if "error:" in line or "not found" in line), lines[0])
+    logger.warning(
+        "emo_hf goes on with torch's own kernels: its C++ kernel could not be built or loaded (%s). It needs a C++"
+        " compiler and ninja (pip install ninja) and a folder to write to (TORCH_EXTENSIONS_DIR). EMO_HF_NATIVE=0"
+        " switches it off.",
+        reason[:300],
+    )
