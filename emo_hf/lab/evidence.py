@@ -19,10 +19,10 @@ RECIPES, PAGE = Path("recipes"), Path("docs/evidence.md")
 RESULTS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 ANSWERS = ("not reproduced", "inconclusive", "reproduced")
 INTRODUCTION = """\
-Each verdict follows from a rule that stood in the recipe before it was run: intervals of the mean over the seeds, paired,
-corrected for the lines of one rule, not for the number of claims on this page. All are small models on two CPU cores;
-none says what happens at a size that was not run. [Recipes](recipes.md) explains the rules, [quirks](quirks.md) the
-mechanism. `python -m emo_hf.lab.evidence` made this page from the reports on file."""
+Each verdict follows from a rule that stood in the recipe before it was run: intervals of the mean over the seeds,
+paired, corrected for the lines of one rule, not for the number of claims on this page. All are small models on two
+CPU cores; none says what happens at a size that was not run. [Recipes](recipes.md) explains the rules,
+[quirks](quirks.md) the mechanism. `python -m emo_hf.lab.evidence` made this page from the reports on file."""
 
 Report = dict[str, Any]
 
