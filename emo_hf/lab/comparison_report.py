@@ -9,8 +9,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from emo_hf.errors import RecipeError
-from emo_hf.lab import blocks, comparison, comparison_text
+from emo_hf.errors import EmoError, RecipeError
+from emo_hf.lab import blocks, comparison, comparison_text, histories
 from emo_hf.lab.comparison import Comparison
 from emo_hf.lab.results import Row
 from emo_hf.lab.verdicts import Judged
@@ -39,6 +39,30 @@ def write(found: Comparison, folder: Path) -> list[Path]:
     if comparison.FAILED in differing and comparison.FAILED not in files:
         (folder / comparison.FAILED).unlink()
     return [folder / name for name in files]
+
+
+def write_with_pictures(found: Comparison, place: Path, folder: Path) -> tuple[list[Path], EmoError | None]:
+    """Writes a report with the tables of the curves and their pictures; returns the paths, and what hindered them.
+
+    A report without pictures is still one.
+
+    Args:
+        found: what is told.
+        place: the folder of its runs.
+        folder: of the report.
+
+    Raises:
+        RecipeError: as `write` does.
+    """
+    written = write(found, folder)  # first: it refuses a folder that holds something else
+    try:
+        histories.write(place, folder)
+        from emo_hf.lab import figures  # needs the extra `plot`
+
+        pictures = figures.draw(folder)
+    except EmoError as error:
+        return written, error
+    return [*write(found, folder), *pictures], None  # again, now with the pictures in it
 
 
 def _is_former(content: bytes, found: Comparison) -> bool:

@@ -1,0 +1,57 @@
+"""The command line:
+
+    emo-hf run recipes/quickstart.yaml      trains every arm of a recipe and ends with a table
+    emo-hf sweep recipes/quickstart.yaml    the same as a W&B sweep, for agents on several machines
+    emo-hf ls                               the optimizers
+    emo-hf show emosens-3.9                 one of them
+    emo-hf plot coefficients                what the laws answer to the loss
+    emo-hf plot functions FILE              the paths that a recipe of recipes/functions/ found
+    emo-hf plot loss DIR                    curves of a comparison, from a folder of results; also fluctuation,
+                                            three-panel, trajectory, basin, differences
+    emo-hf report RUNS/<recipe>/<size>      the verdict on a recipe's claim, its tables, and the numbers behind them
+    emo-hf report RUN [RUN ...]             one HTML file with the curves of one run or several
+    emo-hf card RUNS/<recipe>/<size>/<arm>  the model card of an arm
+    emo-hf dashboard push --entity ME --project MINE      the W&B workspace, saved where you look at it
+    emo-hf watch RUN                        a run under way, in the terminal
+
+Exit codes: 0, 1 a run failed, 2 the input cannot be used, 130 interrupted.
+"""
+
+import argparse
+import logging
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+
+import emo_hf
+from emo_hf.cli import dashboards, optimizers, pictures, recipes, reports
+from emo_hf.errors import EmoError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a subcommand; returns the exit code."""
+    args = _parser().parse_args(argv)
+    errors = Console(stderr=True, soft_wrap=True)
+    handler = RichHandler(console=errors, show_time=False, show_path=False)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
+    try:
+        return args.command(args, Console())
+    except EmoError as error:
+        errors.print(f"[bold red]emo-hf:[/] {escape(str(error))}")
+        return 2
+    except OSError as error:  # a folder that cannot be written, no space left
+        errors.print(f"[bold red]emo-hf:[/] {escape(str(error))}")
+        return 1
+    except KeyboardInterrupt:
+        errors.print("Interrupted. Finished runs are kept; the same command goes on with the rest.")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="emo-hf", description="Emotion-driven optimizers for Hugging Face Trainer.")
+    parser.add_argument("--version", action="version", version=f"emo-hf {emo_hf.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for part in (recipes, optimizers, pictures, reports, dashboards):
+        part.add(commands)
+    return parser

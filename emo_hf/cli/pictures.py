@@ -1,0 +1,71 @@
+"""Pictures: ``plot``. They need the extra `plot`, so that only what draws imports `emo_hf.lab.figures`."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from emo_hf.cli.say import say
+from emo_hf.lab import functions
+
+RESULTS = {  # pictures of a folder of results
+    "loss": "training and validation loss",
+    "fluctuation": "fluctuation of the training loss; accuracy or perplexity",
+    "three-panel": "accuracy of one comparison, perplexity of another, the way of the first one's classifier",
+    "trajectory": "the way of the classifier in a plane",
+    "basin": "the final number over the learning rate, for recipes with a sweep",
+    "differences": "the final number minus the baseline's",
+}
+
+
+def add(commands: Any) -> None:
+    """Adds the subcommand to those of the parser."""
+    kinds = commands.add_parser("plot", help="draw a picture").add_subparsers(required=True, metavar="picture")
+    coefficients = kinds.add_parser("coefficients", help="factors and pulses of all generations")
+    coefficients.set_defaults(command=_plot_coefficients)
+    paths = kinds.add_parser("functions", help="paths over a test function")
+    paths.set_defaults(command=_plot_functions)
+    paths.add_argument("paths", type=Path, help="a paths.json of emo-hf run")
+    drawn = [_plot_results(kinds, name, text) for name, text in RESULTS.items()]
+    for kind in (coefficients, paths, *drawn):
+        kind.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: a PNG in the current folder")
+
+
+def _plot_results(kinds: Any, name: str, text: str) -> argparse.ArgumentParser:
+    kind = kinds.add_parser(name, help=text)
+    kind.set_defaults(command=_plot_comparison, picture=name)
+    folder = "a folder of results with curves.csv and runs.csv"
+    if name == "three-panel":
+        kind.add_argument("folders", type=Path, nargs=2, metavar=("DIR_TREC", "DIR_LM"), help=folder)
+    else:
+        kind.add_argument("folders", type=Path, nargs=1, metavar="DIR", help=folder)
+    return kind
+
+
+def _plot_coefficients(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.lab import figures  # needs the extra `plot`
+
+    return _drawn(args.output or Path("coefficients.png"), figures.coefficients, console)
+
+
+def _plot_functions(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.lab import figures  # needs the extra `plot`
+
+    result = functions.read(args.paths)
+    return _drawn(args.output or Path(f"{result.recipe}.png"), partial(figures.paths, result), console)
+
+
+def _plot_comparison(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.lab import figures  # needs the extra `plot`
+
+    draw = getattr(figures, args.picture.replace("-", "_"))
+    return _drawn(args.output or Path(f"{args.picture}.png"), partial(draw, *args.folders), console)
+
+
+def _drawn(path: Path, draw: Callable[[Path], None], console: Console) -> int:
+    draw(path)
+    say(console, f"Drawn: {path}")
+    return 0

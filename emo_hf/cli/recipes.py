@@ -1,0 +1,156 @@
+"""What trains: ``run`` and ``sweep``."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from emo_hf.cli.say import say
+from emo_hf.errors import RecipeError
+from emo_hf.lab import comparison, comparison_text, functions, live, load, results, runner, sweep
+from emo_hf.lab.results import Row, Stat
+from emo_hf.lab.runner import Watch
+from emo_hf.lab.spec import Cell, FunctionRecipe, Recipe
+
+
+def add(commands: Any) -> None:
+    """Adds the subcommands to those of the parser."""
+    cells = argparse.ArgumentParser(add_help=False)
+    cells.add_argument("recipe", help="a YAML file, or the name of one below recipes/")
+    cells.add_argument("--size", help="smoke, small or paper, as far as the recipe has them (default: the recipe's)")
+    cells.add_argument("--data-dir", type=Path, help="folder of original files, or of one folder a set")
+    cells.add_argument("--seeds", "--seed", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's")
+    cells.add_argument("--arms", "--arm", nargs="+", metavar="ARM", help="only these arms")
+
+    trains = "Trains every arm x seed that is not finished."
+    run = commands.add_parser("run", parents=[cells], help="run a recipe", description=trains)
+    run.set_defaults(command=_run)
+    run.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where results go (default: runs)")
+    run.add_argument("--jobs", type=_count, default=1, metavar="N", help="so many runs at once (default: 1)")
+    run.add_argument("--checkpoint-every", type=_count, metavar="STEPS", help="save so often (default: never)")
+    run.add_argument("--resume", action="store_true", help="go on from the checkpoints of runs that broke off")
+    run.add_argument("--report-to", choices=["none", "trackio", "wandb"], default="none", help="live dashboard")
+
+    agents = commands.add_parser("sweep", parents=[cells], help="write a recipe as a W&B sweep, for agents")
+    agents.set_defaults(command=_sweep)
+    agents.add_argument("-o", "--output", type=Path, metavar="FILE", help="a new file (default: print it)")
+
+
+def _seed(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: expected an integer from 0 to 2**32 - 1")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected an integer from 1 on")
+    return int(text)
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
+    recipe = load.recipe(args.recipe)
+    if isinstance(recipe, FunctionRecipe):
+        return _run_function(recipe, args, console)
+    cells = _cells(recipe, args)
+    console.print(f"[bold]{recipe.name}[/] ({cells[0].size}): {escape(recipe.description)}")
+    place = args.runs_dir / recipe.name / cells[0].size
+    comparison.record(place, recipe, cells[0], args.recipe)
+    settings = runner.Settings(args.report_to, args.jobs, args.checkpoint_every, args.resume)
+    with _shown(console) as watch:
+        outcomes = runner.run(cells, args.runs_dir, settings, watch)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    rows = results.table(results.read(outcome.folder for outcome in outcomes))
+    if rows:
+        console.print(_results(rows, recipe.judged))
+        for line in comparison_text.ending(comparison.read(place)):
+            say(console, line)
+    for outcome in failed:
+        console.print(f"[bold red]failed:[/] {outcome.cell.name} seed {outcome.cell.seed}: {escape(outcome.error)}")
+        say(console, f"        see {outcome.folder / 'log.txt'}")
+    if skipped := sum(outcome.skipped for outcome in outcomes):
+        say(console, f"{skipped} of {len(outcomes)} runs were finished before.")
+    say(console, f"Results: {outcomes[0].folder.parents[1]}")
+    return 1 if failed else 0
+
+
+def _sweep(args: argparse.Namespace, console: Console) -> int:
+    recipe = load.recipe(args.recipe)
+    if isinstance(recipe, FunctionRecipe):
+        raise RecipeError(f"{recipe.name} descends a function, in seconds: use emo-hf run.")
+    text = sweep.text(_cells(recipe, args), args.recipe, recipe.description)
+    if args.output is None:
+        say(console, text, end="")
+        return 0
+    with args.output.open("x", encoding="utf-8") as file:  # never over a file
+        file.write(text)
+    say(console, f"Written: {args.output}")
+    return 0
+
+
+def _cells(recipe: Recipe, args: argparse.Namespace) -> list[Cell]:
+    data_dir = args.data_dir.resolve() if args.data_dir else None
+    return recipe.cells(args.size, args.arms, args.seeds, data_dir)
+
+
+def _run_function(recipe: FunctionRecipe, args: argparse.Namespace, console: Console) -> int:
+    if args.data_dir or args.seeds or args.report_to != "none":
+        raise RecipeError(f"{recipe.name} descends a function: leave out --data-dir, --seeds and --report-to.")
+    path = functions.run(recipe, args.runs_dir, args.size, args.arms)
+    result = functions.read(path)
+    table = Table(title=recipe.name, caption=f"mean distance of the last {functions.SETTLED} points to the minimum")
+    for column in ("arm", "lr", recipe.metric):
+        table.add_column(column)
+    tunings: dict[str, list[str]] = {}
+    for arm in result.paths:
+        table.add_row(arm.arm, f"{arm.lr:g}", f"{arm.distance:.2g}")
+        tunings.setdefault(arm.tuning, []).append(arm.arm)
+    console.print(table)
+    for tuning, arms in tunings.items():
+        say(console, f"{tuning}: {', '.join(arms)}")
+    say(console, f"Results: {path}. Draw them: emo-hf plot functions {path}")
+    return 0
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[Watch]:
+    """Yields what shows the runs: a table that changes on a terminal, elsewhere a line for each that has ended."""
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False, transient=True) as shown:
+            yield lambda board: shown.update(live.table(board), refresh=True)
+        return
+    news = live.News()
+
+    def tell(board: runner.Board) -> None:
+        for line in news.lines(board):
+            say(console, line)
+
+    yield tell
+
+
+def _results(rows: list[Row], metric: str) -> Table:
+    table = Table(caption="means over n seeds, ± standard deviation; step size: median of a run")
+    judged = list(dict.fromkeys([metric, "eval_loss"]))
+    for column in ("arm", "n", *judged, "step size", "seconds"):
+        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
+    table.add_column("tuning", min_width=10)
+    for row in rows:
+        numbers = [_number(row.stat(name), ".3f") for name in judged]
+        means = (("step_size_median", ".1e"), ("seconds", ".0f"))
+        numbers += [_number(row.stat(name), form, spread=False) for name, form in means]
+        table.add_row(row.arm, str(row.n), *numbers, escape(row.tuning))
+    return table
+
+
+def _number(stat: Stat | None, form: str, spread: bool = True) -> str:
+    if stat is None:
+        return "-"
+    if stat.mean is None:
+        return "not finite"
+    return f"{stat.mean:{form}}" + (f" ± {stat.sd:{form}}" if spread and stat.sd is not None else "")

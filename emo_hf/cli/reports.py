@@ -1,0 +1,79 @@
+"""What runs came to: ``report`` and ``card``."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from emo_hf.cli.say import say
+from emo_hf.dashboards import report
+from emo_hf.errors import RecipeError
+from emo_hf.lab import card, card_data, comparison, comparison_report, comparison_text
+
+
+def add(commands: Any) -> None:
+    """Adds the subcommands to those of the parser."""
+    text = (
+        "Of a comparison's folder, RUNS/<recipe>/<size> or one that this has written: the verdict by the recipe's"
+        " rule, its tables and the numbers behind them, as Markdown, HTML (with the PNG files in DIR) and JSON. Of"
+        " anything else, or with -o FILE.html: one HTML file with the curves of all runs."
+    )
+    of_runs = commands.add_parser(
+        "report", help="the verdict of a comparison, or the curves of runs", description=text
+    )
+    of_runs.set_defaults(command=_report)
+    places = "a comparison's folder, a run folder, a folder of runs, trainer_state.json or a W&B run"
+    of_runs.add_argument("runs", nargs="+", metavar="RUN", type=Path, help=places)
+    where = "default: RUN/report for a comparison's runs, RUN for what this has written, else report.html"
+    of_runs.add_argument("-o", "--output", type=Path, metavar="DIR", help=where)
+    of_runs.add_argument("--png", action="store_true", help="a picture beside it, for a model card")
+
+    of_arm = commands.add_parser(
+        "card", help="the model card of an arm", description="One arm of a recipe, all seeds."
+    )
+    of_arm.set_defaults(command=_card)
+    text = "the runs of an arm (RUNS/<recipe>/<size>/<arm>), or a comparison's folder or results with --arm"
+    of_arm.add_argument("folder", type=Path, metavar="RUNS", help=text)
+    of_arm.add_argument("--arm", help="which, where there are several")
+    of_arm.add_argument("--license", help="of the model, as the hub spells it")
+    of_arm.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: <recipe>-<size>-<arm>.md")
+    of_arm.add_argument("-f", "--force", action="store_true", help="replace the card and its picture")
+
+
+def _report(args: argparse.Namespace, console: Console) -> int:
+    output = args.output or Path("report.html")
+    if len(args.runs) == 1 and comparison.is_one(args.runs[0]) and (not args.output or output.suffix != ".html"):
+        if args.png:
+            raise RecipeError("The report of a comparison draws no picture: leave out --png, or give -o FILE.html.")
+        return _report_comparison(args.runs[0], args.output, console)
+    runs = report.read(args.runs)
+    report.write_html(runs, output)
+    written = [output]
+    if args.png:
+        written.append(output.with_suffix(".png"))
+        report.write_png(runs, written[1])
+    say(console, f"Written: {', '.join(map(str, written))}")
+    return 0
+
+
+def _report_comparison(place: Path, output: Path | None, console: Console) -> int:
+    found = comparison.read(place)
+    folder = output or (place / "report" if found.from_folders else place)
+    if found.from_folders:
+        written, problem = comparison_report.write_with_pictures(found, place, folder)
+    else:
+        written, problem = comparison_report.write(found, folder), None
+    say(console, comparison_text.sentence(found, found.verdict))
+    say(console, f"Written: {', '.join(map(str, written))}")
+    if problem:
+        say(console, f"There are no new pictures: {problem}")
+    return 0
+
+
+def _card(args: argparse.Namespace, console: Console) -> int:
+    data = card_data.read(args.folder, args.arm)
+    path = args.output or Path(f"{data.cell.recipe}-{data.cell.size}-{data.cell.name}.md")
+    written = card.write(data, path, args.license, args.force)
+    say(console, f"Written: {', '.join(map(str, written))}")
+    return 0
