@@ -153,4 +153,4 @@ def _number(stat: Stat | None, form: str, spread: bool = True) -> str:
         return "-"
     if stat.mean is None:
         return "not finite"
-    return f"{stat.mean:{form}}" + (f" ± {stat.sd:{form}}" if spread and stat.sd is not None else "")
+    return stat.text(form) if spread else f"{stat.mean:{form}}"

@@ -93,15 +93,15 @@ def rewind(path: Path, step: int) -> list[Row]:
     rest = b"".join(line for row, line in rows if row["step"] > step) + rest
     if rest:
         backup = _free_name(path, f"after-{step}.")
-        _write_whole(backup, rest)
-        _write_whole(path, b"".join(line for _, line in kept))
+        write_whole(backup, rest)
+        write_whole(path, b"".join(line for _, line in kept))
         logger.info("%s is back at step %d; what followed is in %s.", path, step, backup)
     return [row for row, _ in kept]
 
 
 def describe(path: Path, settings: Row) -> None:
     """Writes down what the run is whose signals go to ``path``."""
-    _write_whole(path.with_name(RUN_NAME), json.dumps(settings, indent=2).encode())
+    write_whole(path.with_name(RUN_NAME), json.dumps(settings, indent=2).encode())
 
 
 def _rows_and_rest(path: Path, start: int = 0) -> tuple[list[tuple[Row, bytes]], bytes]:
@@ -122,7 +122,7 @@ def _rows_and_rest(path: Path, start: int = 0) -> tuple[list[tuple[Row, bytes]],
     return rows, last
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Writes the whole file or nothing, also through a loss of power."""
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:

@@ -4,7 +4,6 @@ No number in it is from anywhere else. What somebody wrote into a recipe is show
 """
 
 import re
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from emo_hf.hf.card import TAG, plain, section, table
 from emo_hf.lab import laws
 from emo_hf.lab.card_data import ArmData
 from emo_hf.lab.optimizers import ALIASES
+from emo_hf.lab.results import Stat
 from emo_hf.lab.spec import Cell
 
 TASKS = {  # task -> its name on the hub, and in words
@@ -88,7 +88,7 @@ def metadata(data: ArmData, license: str | None = None) -> ModelCardData:
     task, words = TASKS[cell.task.type]
     hub = cell.task.data.hub
     dataset = _hub_name(hub.name) if hub else None
-    mean, _ = _moments(data, metric)
+    mean = _stat(data, metric).mean
     results = []
     if mean is not None:
         results.append(
@@ -206,19 +206,14 @@ def _results(data: ArmData) -> str:
     for run in data.summaries:
         numbers = [_number(run.get(name), form) for name, (_, form) in columns.items()]
         lines.append(f"| {run['seed']} | {' | '.join(numbers)} |")
-    spread = []
-    for name, (_, form) in columns.items():
-        mean, sd = _moments(data, name)
-        spread.append("" if mean is None else f"{mean:{form}}" + ("" if sd is None else f" ± {sd:{form}}"))
+    stats = [(_stat(data, name), form) for name, (_, form) in columns.items()]
+    spread = ["" if stat.mean is None else stat.text(form) for stat, form in stats]
     lines.append(f"| mean{' ± sd' if len(data.summaries) > 1 else ''} | {' | '.join(spread)} |")
     return "\n".join([*lines, "", f"n = {_seeds(len(data.summaries))}; ± is the standard deviation over them."])
 
 
-def _moments(data: ArmData, name: str) -> tuple[float | None, float | None]:
-    values = [run.get(name) for run in data.summaries]
-    if None in values:
-        return None, None
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+def _stat(data: ArmData, name: str) -> Stat:
+    return Stat.of([run.get(name) for run in data.summaries])
 
 
 def _number(value: float | None, form: str) -> str:

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from emo_hf.errors import RecipeError, did_you_mean
-from emo_hf.lab import histories, load
+from emo_hf.lab import comparison, histories, load
+from emo_hf.lab.results import parsed, read_json
 from emo_hf.lab.spec import Cell, Recipe
-
-COMMAND = "# emo-hf run "  # the first line of a recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +64,8 @@ def _of_runs(folder: Path, arm: str | None) -> ArmData:
     found = histories.finished(folder)
     arm = _chosen(folder, arm, [run.cell.name for run in found])
     runs = [run for run in found if run.cell.name == arm]
-    path = folder / histories.RECIPE
-    environments = [_json(run.folder / "env.json") for run in runs if (run.folder / "env.json").exists()]
+    path = folder / comparison.RECIPE
+    environments = [read_json(run.folder / "env.json") for run in runs if (run.folder / "env.json").exists()]
     cell = runs[0].cell
     data = cell.task.data
     return ArmData(
@@ -89,13 +88,13 @@ def _of_results(folder: Path, arm: str | None) -> ArmData:
     recipe, path = _recipe(folder, name)
     data, reads_hub = recipe.task.data, bool(recipe.task.data.hub)
     (cell, *_) = recipe.cells(size, [arm], [summaries[0]["seed"]], None if reads_hub or data.embedded else Path("DIR"))
-    environments = _json(folder / "env.json") if (folder / "env.json").exists() else []
+    environments = read_json(folder / "env.json") if (folder / "env.json").exists() else []
     return ArmData(
         cell=cell,
         summaries=summaries,
         environments=environments if isinstance(environments, list) else [environments],
         recipe=recipe,
-        path=_command(path) if path.name == histories.RECIPE else _relative(path),
+        path=_command(path) if path.name == comparison.RECIPE else _relative(path),
         report=_report(folder, cell),
         pictured=None,
         from_hub=None if data.hub and data.files else reads_hub,
@@ -106,9 +105,9 @@ def _summaries(folder: Path) -> list[dict[str, Any]]:
     path = folder / "runs.jsonl"
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines()
-        found = [_parsed(path, line) for line in lines]
+        found = [parsed(path, line) for line in lines]
     else:
-        found = [_json(path) for path in sorted(folder.glob("*-seed*.json"))]
+        found = [read_json(path) for path in sorted(folder.glob("*-seed*.json"))]
     if not found:
         raise RecipeError(
             f"{folder} holds no finished run: expected RUNS/<recipe>/<size>/<arm>, or a folder of results with --arm."
@@ -121,7 +120,7 @@ def _summaries(folder: Path) -> list[dict[str, Any]]:
 
 def _recipe(folder: Path, name: str) -> tuple[Recipe, Path]:
     """Returns the recipe called `name` in a folder of results or beside it, and its file."""
-    for path in (folder / histories.RECIPE, *sorted(folder.resolve().parent.glob("*.yaml"))):
+    for path in (folder / comparison.RECIPE, *sorted(folder.resolve().parent.glob("*.yaml"))):
         if path.exists():
             recipe = load.recipe(str(path))
             if isinstance(recipe, Recipe) and recipe.name == name:
@@ -145,7 +144,7 @@ def _chosen(folder: Path, arm: str | None, known: list[str]) -> str:
 def _command(path: Path) -> str:
     """Returns the recipe's path out of the command in the first line of its copy."""
     head = path.read_text(encoding="utf-8").partition("\n")[0]
-    words = head.removeprefix(COMMAND).split() if head.startswith(COMMAND) else []
+    words = head.removeprefix(comparison.COMMAND).split() if head.startswith(comparison.COMMAND) else []
     return _inside(words[0]) if words else "RECIPE.yaml"
 
 
@@ -162,7 +161,7 @@ def _inside(path: str) -> str:
 def _report(folder: Path, cell: Cell) -> dict[str, Any] | None:
     for path in (folder / "report.json", folder / "report" / "report.json"):
         if path.exists():
-            found = _json(path)
+            found = read_json(path)
             if (found.get("recipe"), found.get("size")) == (cell.recipe, cell.size):
                 return found
     return None
@@ -170,14 +169,3 @@ def _report(folder: Path, cell: Cell) -> dict[str, Any] | None:
 
 def _distinct(environments: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({json.dumps(each, sort_keys=True): each for each in environments}.values())
-
-
-def _json(path: Path) -> Any:
-    return _parsed(path, path.read_text(encoding="utf-8"))
-
-
-def _parsed(path: Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RecipeError(f"{path} cannot be read: {error}.") from None

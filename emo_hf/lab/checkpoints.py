@@ -9,7 +9,6 @@ rows before and after it together are those of an uninterrupted run.
 
 import json
 import math
-import os
 import shutil
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from emo_hf.dashboards.jsonl import read_signals
+from emo_hf.dashboards.jsonl import read_signals, write_whole
 from emo_hf.lab.spec import Cell
 
 HISTORY, STATE = "history.jsonl", "trainer_state.json"
@@ -59,9 +58,7 @@ def rewind(folder: Path, checkpoint: Path) -> None:
     rows = [row for row in read_signals(folder / HISTORY) if row["step"] <= step and "train_runtime" not in row]
     seconds = _state(checkpoint)["stateful_callbacks"][Clock.__name__]["attributes"]["seconds"]
     rows.append({"step": step, "train_runtime": seconds})
-    part = folder / f"{HISTORY}.part"
-    part.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
-    os.replace(part, folder / HISTORY)
+    write_whole(folder / HISTORY, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
     for other in folder.glob("checkpoint-*"):
         if other != checkpoint:
             shutil.rmtree(other)

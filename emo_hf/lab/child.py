@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 from emo_hf.dashboards import wandb
+from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.lab import load, processes
 from emo_hf.lab.spec import Cell
 from emo_hf.lab.train import train
@@ -49,13 +50,7 @@ def environment() -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a whole file or none: readers never see half of it."""
-    part = path.with_suffix(".part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_whole(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

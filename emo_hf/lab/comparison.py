@@ -8,15 +8,16 @@ rule that changed later leaves ``recipe.aside-N.yaml``. The second form is what 
 commit.
 """
 
-import json
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
 from emo_hf.lab import load, processes, results, sources, verdicts
 from emo_hf.lab.spec import Cell, Recipe
@@ -24,15 +25,8 @@ from emo_hf.lab.spec import Cell, Recipe
 logger = logging.getLogger(__name__)
 
 RECIPE, RUNS, ENVIRONMENT, FAILED = "recipe.yaml", "runs.jsonl", "env.json", "failed.json"
-DECIDES = (
-    "claim",
-    "source",
-    "metric",
-    "baseline",
-    "rule",
-    "also",
-    "families",
-)  # what may not change after the first run
+# what may not change after the first run
+DECIDES = ("claim", "source", "metric", "baseline", "rule", "also", "families")
 COMMAND = "# emo-hf run "
 DIVERGED = "NonFiniteLossError"  # in the last line of a run that an emo optimizer ended
 LONGEST = 200  # characters of a reason
@@ -191,15 +185,25 @@ def read(place: Path) -> Comparison:
     return Comparison(recipe, sizes.pop(), command, text, results.table(runs), **rest, from_folders=from_folders)
 
 
+def run_folders(place: Path) -> Iterator[tuple[Path, Cell | None]]:
+    """Yields the folders of the runs below RUNS/<recipe>/<size> but those that were moved aside, and their cells.
+
+    A cell is None if its ``config.yaml`` is of an earlier version of the schema.
+    """
+    for config in sorted(place.glob("*/seed*/config.yaml")):
+        if ".aside-" in config.parent.name:
+            continue
+        try:
+            yield config.parent, load.cell(config)
+        except RecipeError:
+            yield config.parent, None
+
+
 def _from_folders(place: Path, recipe: Recipe) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     runs, failed, ignored = [], [], []
     found: dict[str, int] = {}
-    for config in sorted(place.glob("*/seed*/config.yaml")):
-        folder = config.parent
-        if ".aside-" in folder.name:
-            continue
-        cell = _cell(config)
-        if cell is None or not _is_of(cell, recipe, place.name):
+    for folder, cell in run_folders(place):
+        if cell is None or cell.size != place.name or not recipe.has(cell):
             ignored.append(f"{folder.parent.name}/{folder.name}")
         elif summary := results.read([folder]):
             runs += summary
@@ -207,29 +211,10 @@ def _from_folders(place: Path, recipe: Recipe) -> tuple[list[dict[str, Any]], di
             found[environment] = found.get(environment, 0) + 1
         else:
             failed.append(Failed(cell.name, cell.seed, _reason(folder)))
-    environments = [{"runs": count, **_object(place, content)} for content, count in sorted(found.items())]
+    environments = [{"runs": count, **results.parsed(place, content)} for content, count in sorted(found.items())]
     asides = len(list(place.glob("recipe.aside-*.yaml")))
     rest = {"failed": sorted(failed), "ignored": ignored, "asides": asides, "environments": environments}
     return runs, rest
-
-
-def _cell(config: Path) -> Cell | None:
-    try:
-        return load.cell(config)
-    except RecipeError:  # of an earlier version of the schema
-        return None
-
-
-def _is_of(cell: Cell, recipe: Recipe, size: str) -> bool:
-    """Whether a run has the settings that the recipe has now. Where its data lay does not matter."""
-    if cell.name not in recipe.arms or cell.size != size:
-        return False
-    try:
-        (expected,) = recipe.cells(size, [cell.name], [cell.seed], Path(cell.data_dir) if cell.data_dir else None)
-    except RecipeError:  # it reads another kind of data now
-        return False
-    free = {"data_dir": None, "replayed_seed": None}
-    return cell.model_copy(update=free) == expected.model_copy(update=free)
 
 
 def _reason(folder: Path) -> str:
@@ -243,31 +228,13 @@ def _reason(folder: Path) -> str:
 
 def _from_files(place: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     lines = (place / RUNS).read_text(encoding="utf-8").splitlines()
-    environments = _json(place / ENVIRONMENT) if (place / ENVIRONMENT).exists() else []
+    environments = results.read_json(place / ENVIRONMENT) if (place / ENVIRONMENT).exists() else []
     if not (isinstance(environments, list) and all(isinstance(part, dict) for part in environments)):
         raise RecipeError(f"{place / ENVIRONMENT} is not as a report wrote it: expected a list of objects.")
-    rest = _json(place / FAILED) if (place / FAILED).exists() else {}
+    rest = results.read_json(place / FAILED) if (place / FAILED).exists() else {}
     try:
         failed = sorted(Failed(**run) for run in rest.get("failed", []))
         found = {"failed": failed, "ignored": rest.get("ignored", []), "asides": rest.get("asides", 0)}
     except (TypeError, AttributeError) as error:
         raise RecipeError(f"{place / FAILED} is not as a report wrote it: {error}.") from None
     return results.summaries(place / RUNS, lines), {**found, "environments": environments}
-
-
-def _json(path: Path) -> Any:
-    return _object(path, path.read_text(encoding="utf-8"))
-
-
-def _object(path: Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RecipeError(f"{path} cannot be read: {error}.") from None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a whole file or none."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)

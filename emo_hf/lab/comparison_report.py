@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import EmoError, RecipeError
 from emo_hf.lab import blocks, comparison, comparison_text, histories
 from emo_hf.lab.comparison import Comparison
@@ -35,7 +36,7 @@ def write(found: Comparison, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         if old.get(name) != content:
-            comparison.write_whole(folder / name, content)
+            write_whole(folder / name, content)
     if comparison.FAILED in differing and comparison.FAILED not in files:
         (folder / comparison.FAILED).unlink()
     return [folder / name for name in files]

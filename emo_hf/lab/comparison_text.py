@@ -231,7 +231,7 @@ def _stat(stat: Stat | None) -> str:
         return NONE
     if stat.mean is None:
         return f"missing or not finite in {stat.missing}"
-    return f"{stat.mean:.4g}" + (f" ± {stat.sd:.2g}" if stat.sd is not None else "")
+    return stat.text(".4g", ".2g")
 
 
 def _times(count: int) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emo_hf.lab.blocks import plain
+from emo_hf.lab.results import Stat
 
 RECIPES, PAGE = Path("recipes"), Path("docs/evidence.md")
 RESULTS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -101,7 +102,7 @@ def arms(report: Report) -> list[str]:
 def _stat(stat: dict[str, float | None] | None, form: str) -> str:
     if not stat or stat["mean"] is None:
         return "-"
-    return f"{stat['mean']:{form}}" + (f" ± {stat['sd']:{form}}" if stat["sd"] is not None else "")
+    return Stat(stat["mean"], stat["sd"]).text(form)
 
 
 def filled(text: str, folder: Path) -> str:

@@ -16,18 +16,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from transformers import TrainingArguments
 
 from emo_hf import catalog
 from emo_hf.errors import RecipeError
-from emo_hf.lab import load, optimizers, results
+from emo_hf.lab import comparison, load, optimizers, results
 from emo_hf.lab.arms import Arm
 from emo_hf.lab.rules import METRICS
 from emo_hf.lab.spec import Cell, Recipe
 
 RUNS, CURVES, TRAJECTORY = "runs.csv", "curves.csv", "trajectory.csv"
-RECIPE = "recipe.yaml"
 LOGGED = {"loss": "loss", "eval_loss": "eval_loss", "eval_accuracy": "accuracy", "eval_perplexity": "perplexity"}
 WINDOW = 20  # logged values in a rolling standard deviation
 LARGEST = 145_000  # bytes of curves.csv
@@ -45,8 +43,7 @@ class Run:
 
 def recipe(folder: Path) -> Recipe | None:
     """Returns the recipe of a comparison's folder as it was when the runs started, if it was kept."""
-    path = folder / RECIPE
-    return load.recipe(str(path)) if path.exists() else None
+    return load.recipe(str(folder / comparison.RECIPE)) if comparison.is_one(folder) else None
 
 
 def finished(folder: Path) -> list[Run]:
@@ -58,34 +55,13 @@ def finished(folder: Path) -> list[Run]:
         RecipeError: there is none, or one cannot be read.
     """
     of, found = recipe(folder), []
-    for path in sorted(folder.glob("*/seed*/summary.json")):
-        if path.parent.name.removeprefix("seed").isdecimal():  # not one that was moved aside
-            cell = _cell(path.parent / "config.yaml")
-            if cell is not None and (of is None or _is_of(cell, of)):
-                found.append(Run(path.parent, cell, results.read([path.parent])[0]))
+    for path, cell in comparison.run_folders(folder):
+        if cell is not None and (of is None or of.has(cell)):
+            found += [Run(path, cell, summary) for summary in results.read([path])]
     if not found:
         raise RecipeError(f"{folder} holds no finished run: expected RUNS/<recipe>/<size>, as emo-hf run leaves it.")
     order = {name: place for place, name in enumerate(of.arms if of else [])}
     return sorted(found, key=lambda run: (order.get(run.cell.name, len(order)), run.cell.name, run.cell.seed))
-
-
-def _cell(config: Path) -> Cell | None:
-    try:
-        return load.cell(config)
-    except RecipeError:  # of an earlier version of the schema
-        return None
-
-
-def _is_of(cell: Cell, of: Recipe) -> bool:
-    """Whether a run has the recipe's settings. Where its data lay does not matter."""
-    if cell.name not in of.arms or cell.size not in of.sizes:
-        return False
-    try:
-        (expected,) = of.cells(cell.size, [cell.name], [cell.seed], Path(cell.data_dir) if cell.data_dir else None)
-    except RecipeError:  # it reads another kind of data now
-        return False
-    free = {"data_dir": None, "replayed_seed": None}
-    return cell.model_copy(update=free) == expected.model_copy(update=free)
 
 
 def write(folder: Path, out: Path) -> None:
@@ -268,9 +244,3 @@ def differences(runs: pd.DataFrame) -> pd.DataFrame:
     baseline = runs[runs["baseline"]].set_index("seed")["value"]
     others = runs[~runs["baseline"] & runs["family"].isna() & runs["seed"].isin(baseline.index)]
     return others.assign(difference=others["value"] - others["seed"].map(baseline))[["arm", "seed", "difference"]]
-
-
-def interval(values: pd.Series) -> float:
-    """Returns half the width of the 95 % interval (Student's t) of a mean; nan for fewer than two values."""
-    n = len(values)
-    return float(stats.t.ppf(0.975, n - 1) * values.std() / math.sqrt(n)) if n > 1 else math.nan

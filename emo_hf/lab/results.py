@@ -27,6 +27,10 @@ class Stat:
             return cls(None, None, missing)
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
+    def text(self, form: str, form_of_sd: str | None = None) -> str:
+        """Returns "mean ± standard deviation", or the mean alone; there has to be one."""
+        return f"{self.mean:{form}}" + ("" if self.sd is None else f" ± {self.sd:{form_of_sd or form}}")
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -57,6 +61,23 @@ def number(value: Any) -> float | None:
     """Returns a finite float, None for anything else."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if is_number else None
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    return parsed(path, path.read_text(encoding="utf-8"))
+
+
+def parsed(path: Path, text: str) -> Any:
+    """Returns what `text` out of the file `path` holds as JSON; `RecipeError` if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RecipeError(f"{path} cannot be read: {error}.") from None
 
 
 def read(folders: Iterable[Path]) -> list[dict[str, Any]]:

@@ -189,6 +189,17 @@ class Recipe(Strict):
                 cells.append(Cell(**common, name=name, seed=seed, arm=arm, replayed_seed=replayed))
         return cells
 
+    def has(self, cell: Cell) -> bool:
+        """Whether a run has the settings that the recipe has now. Where its data lay does not matter."""
+        if cell.name not in self.arms or cell.size not in self.sizes:
+            return False
+        try:
+            (own,) = self.cells(cell.size, [cell.name], [cell.seed], Path(cell.data_dir) if cell.data_dir else None)
+        except RecipeError:  # it reads another kind of data now
+            return False
+        free = {"data_dir": None, "replayed_seed": None}
+        return cell.model_copy(update=free) == own.model_copy(update=free)
+
 
 class FunctionTask(Strict):
     """A test function of two variables is descended (`emo_hf.lab.functions`)."""

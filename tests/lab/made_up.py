@@ -35,7 +35,7 @@ arms:
 """
 ENV = {
     "python": "3.11.7",
-    "packages": {"emo-hf": "0.1.0", "torch": "2.13.0+cpu", "transformers": "5.23.0"},
+    "packages": {"emo-hf": "0.1.0", "torch": "2.13.0+cpu", "transformers": "5.23.0", "wandb": None},
     "device": "cpu",
     "cpu_threads": 1,
     "system": "Linux",
@@ -62,18 +62,15 @@ def write(runs: Path, content: dict, data_dir: Path | None = None, without: tupl
 
 
 def run(folder: Path, cell: Cell, place: int) -> None:
-    """Writes one run whose loss falls from ln 10, faster for later arms."""
+    """Writes one run whose loss falls from 2.3, and slower for later arms."""
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(cell.model_dump(mode="json", exclude_none=True)))
-    (folder / "env.json").write_text(json.dumps(ENV))
-    (folder / "log.txt").write_text("")
-    numbers = np.random.default_rng([cell.seed, place])
+    noise = np.random.default_rng([cell.seed, place])
     steps, metric = cell.scale.steps, cell.task.metric
     speed = 1 / (0.15 + 0.05 * place)
     level = [0.5 + 1.8 * math.exp(-speed * step / steps) for step in range(1, steps + 1)]
     rows, signals = [{"step": 0, "total_steps": steps}], []
     for step, loss in enumerate(level, start=1):
-        loss = loss + numbers.normal(0, 0.1)
+        loss = loss + noise.normal(0, 0.1)
         rows.append({"step": step, "loss": loss, "grad_norm": 1.0, "learning_rate": cell.arm.lr, "epoch": 0.1})
         signals.append({"step": step, "emo/lr": cell.arm.lr, "emo/scalar": 0.1, "emo/loss": loss})
         if step % (steps // cell.scale.evaluations) == 0:
@@ -85,15 +82,24 @@ def run(folder: Path, cell: Cell, place: int) -> None:
         (folder / "emo_signals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in signals))
     if "trajectory" in cell.measure:
         start = np.random.default_rng(cell.seed).normal(size=96)
-        ways = np.cumsum(numbers.normal(0.05 * speed, 0.3, size=(cell.scale.evaluations, 96)), axis=0)
+        ways = np.cumsum(noise.normal(0.05 * speed, 0.3, size=(cell.scale.evaluations, 96)), axis=0)
         weights = np.concatenate([start[None], start + ways]).astype(np.float32)
         every = steps // cell.scale.evaluations
         np.savez(folder / "trajectory.npz", steps=np.arange(0, steps + 1, every), weights=weights)
+    (folder / "log.txt").write_text("")
+    last = {metric: rows[-1][f"eval_{metric}"], "eval_loss": rows[-1]["eval_loss"], "seconds": 100.0 + cell.seed}
+    finish(folder, cell, **last)
+
+
+def finish(folder: Path, cell: Cell, **numbers: float | None) -> None:
+    """Writes what a comparison is made of: the settings of a run, where it ran, and its summary with `numbers`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(cell.model_dump(mode="json", exclude_none=True)))
+    (folder / "env.json").write_text(json.dumps(ENV))
     summary = {
         "recipe": cell.recipe, "size": cell.size, "arm": cell.name, "seed": cell.seed,
         "optimizer": cell.arm.optimizer, "tuning": str(cell.arm.tuning),
         "train_examples": 5452, "test_examples": 500, "data_sha256": "ab" * 32, "parameters": 661760,
-        "trained_parameters": 661760, "steps": steps, "seconds": 100.0 + cell.seed, metric: rows[-1][f"eval_{metric}"],
-        "eval_loss": rows[-1]["eval_loss"], "train_loss": 0.7, "step_size_median": cell.arm.lr,
+        "trained_parameters": 661760, "steps": cell.scale.steps, "train_loss": 0.7, "step_size_median": cell.arm.lr,
     }  # fmt: skip
-    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "summary.json").write_text(json.dumps(summary | numbers))

@@ -3,6 +3,7 @@
 import json
 import logging
 
+import made_up
 import pytest
 import yaml
 
@@ -10,7 +11,6 @@ from emo_hf.cli import main
 from emo_hf.errors import RecipeError
 from emo_hf.lab import comparison, comparison_report, comparison_text, load
 
-ENVIRONMENT = {"python": "3.11.7", "packages": {"torch": "2.13.0", "wandb": None}, "device": "cpu"}
 SEEDLESS = json.dumps({"recipe": "tiny", "size": "smoke", "arm": "emosens", "optimizer": "x", "tuning": "y"})
 EMOSENS, ADAMW = [0.71, 0.72, 0.74], [0.61, 0.62, 0.63]
 
@@ -31,24 +31,9 @@ def place(recipe, write, tmp_path):
     cells = found.cells("smoke")
     comparison.record(place, found, cells[0], path)
     for cell, accuracy in zip(cells, EMOSENS + ADAMW, strict=True):
-        add(place, cell, accuracy)
+        folder, numbers = place / cell.name / f"seed{cell.seed}", {"eval_loss": 1.0, "seconds": 2.0}
+        made_up.finish(folder, cell, accuracy=accuracy, **numbers)
     return place
-
-
-def add(place, cell, accuracy: float | None, **changes) -> None:
-    folder = place / cell.name / f"seed{cell.seed}"
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(cell.model_dump(mode="json", exclude_none=True)))
-    (folder / "env.json").write_text(json.dumps(ENVIRONMENT))
-    run = {"recipe": cell.recipe, "size": cell.size, "arm": cell.name, "seed": cell.seed, "tuning": "untuned"}
-    run |= {
-        "optimizer": cell.arm.optim,
-        "accuracy": accuracy,
-        "eval_loss": 1.0,
-        "seconds": 2.0,
-        "step_size_median": 1e-4,
-    }
-    (folder / "summary.json").write_text(json.dumps(run | {"step_size_median": 1e-4} | changes))
 
 
 def lose(place, run: str, log: str) -> None:
@@ -62,7 +47,7 @@ def test_read(place):
     assert [(row.arm, row.n) for row in found.rows] == [("emosens", 3), ("adamw", 3)]
     assert found.complete
     assert found.verdict.answer == "reproduced"
-    assert found.environments == [{"runs": 6, **ENVIRONMENT}]
+    assert found.environments == [{"runs": 6, **made_up.ENV}]
     estimate, diverged = comparison_text.difference(found, "emosens")
     assert (estimate.n, estimate.mean, diverged) == (3, pytest.approx(0.31 / 3), 0)
 

@@ -9,6 +9,7 @@ from matplotlib.ticker import NullFormatter
 from emo_hf.errors import RecipeError
 from emo_hf.lab import histories
 from emo_hf.lab.figures.look import GREY, caption, label_ends, plain, save, seeds, styles
+from emo_hf.lab.verdicts import Estimate
 
 
 def basin(folder: Path, path: Path) -> None:
@@ -79,11 +80,10 @@ def differences(folder: Path, path: Path) -> None:
         hollow = style["linestyle"] != "-"
         axes.plot(values, [place] * len(values), "|", color=style["color"], alpha=0.55, markersize=9)
         bar = {"color": style["color"], "markersize": 8, "capsize": 3, "elinewidth": 1.8}
-        half = histories.interval(values)
-        spread = {"xerr": half} if math.isfinite(half) else {}
-        axes.errorbar(
-            values.mean(), place, fmt="o", markerfacecolor="white" if hollow else style["color"], **bar, **spread
-        )
+        estimate = Estimate.of(values.tolist())
+        reach = None if estimate.low is None else estimate.high - estimate.mean
+        inside = "white" if hollow else style["color"]
+        axes.errorbar(estimate.mean, place, xerr=reach, fmt="o", markerfacecolor=inside, **bar)
     axes.axvline(0, color="black", linewidth=0.9)
     axes.set_yticks(range(len(arms)), arms, fontsize=9)
     axes.set_ylim(len(arms) - 0.4, -0.6)
