@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,13 @@ def test_who_touches_what_from_outside(path):
         assert not top & VENDORS
     if path.name != "figures.py" and path.parent.name != "figures":
         assert "matplotlib" not in top
+
+
+def test_the_table_of_the_lab_names_every_module():
+    lab = PACKAGE / "lab"
+    modules = {path.stem for path in lab.glob("*.py")} | {path.parent.name for path in lab.glob("*/__init__.py")}
+    lines = re.findall(r"^    ((?:\w+, )*\w+) ", ast.get_docstring(ast.parse((lab / "__init__.py").read_text())), re.M)
+    assert sorted(name for line in lines for name in line.split(", ")) == sorted(modules - {"__init__"})
 
 
 def test_what_the_package_shows_is_sorted_and_there():

@@ -1,39 +1,20 @@
-"""The model card of one arm: what `emo_hf.lab.card_data` found, as Markdown with the metadata that the hub reads.
+"""The model card of one arm: the words of `emo_hf.lab.card_text` under the metadata that the hub reads."""
 
-No number in it is from anywhere else. What somebody wrote into a recipe is shown as plain text.
-"""
-
-import re
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from emo_hf import catalog
 from emo_hf.dashboards import report
 from emo_hf.errors import RecipeError
-from emo_hf.hf.card import TAG, plain, section, table
-from emo_hf.lab import laws
+from emo_hf.hf.card import TAG
+from emo_hf.lab import card_text
 from emo_hf.lab.card_data import ArmData
-from emo_hf.lab.optimizers import ALIASES
-from emo_hf.lab.results import Stat
-from emo_hf.lab.spec import Cell
 
 TASKS = {  # task -> its name on the hub, and in words
     "sequence-classification": ("text-classification", "Text classification"),
     "causal-lm": ("text-generation", "Language modelling"),
     "image-classification": ("image-classification", "Image classification"),
 }
-COLUMNS = {  # of the table of results, as far as the summaries have them
-    "accuracy": ("accuracy", ".3f"),
-    "perplexity": ("perplexity", ".2f"),
-    "eval_loss": ("evaluation loss", ".3f"),
-    "train_loss": ("training loss (mean)", ".3f"),
-    "step_size_median": ("median step size", ".1e"),
-    "seconds": ("seconds", ".0f"),
-}
-HUB_NAME = re.compile(r"(?!.*\.\.)[\w][\w.-]*(/[\w][\w.-]*)?")
-Options = dict[str, Any]
 
 
 def write(data: ArmData, path: Path, license: str | None = None, force: bool = False) -> list[Path]:
@@ -59,27 +40,7 @@ def write(data: ArmData, path: Path, license: str | None = None, force: bool = F
 
 def render(data: ArmData, picture: str | None, license: str | None = None) -> ModelCard:
     """Returns the card; `picture` is the name of a file beside it."""
-    cell = data.cell
-    parts = [
-        f"# {cell.name} of {cell.recipe} ({cell.size})",
-        *([plain(data.recipe.description)] if data.recipe else []),
-        f"{_model(cell)} {_parameters(data)} {_data(data)}",
-        f"    {_command(data)}",
-        "## Result",
-        _results(data),
-        _machines(data),
-        *([f"![Loss, step size and emotion of one run]({picture})"] if picture else []),
-        "## Comparison",
-        _verdict(data),
-        "## Optimizer",
-        _optimizer(data),
-        "## Training",
-        table(_training(data)),
-        "## Limits",
-        "\n".join(f"* {limit}" for limit in _limits(data)),
-    ]
-    body = "\n\n".join(parts)
-    return ModelCard(f"---\n{metadata(data, license).to_yaml()}\n---\n\n{body}\n")
+    return ModelCard(f"---\n{metadata(data, license).to_yaml()}\n---\n\n{card_text.body(data, picture)}\n")
 
 
 def metadata(data: ArmData, license: str | None = None) -> ModelCardData:
@@ -87,22 +48,22 @@ def metadata(data: ArmData, license: str | None = None) -> ModelCardData:
     cell, metric = data.cell, data.cell.task.metric
     task, words = TASKS[cell.task.type]
     hub = cell.task.data.hub
-    dataset = _hub_name(hub.name) if hub else None
-    mean = _stat(data, metric).mean
+    dataset = card_text.hub_name(hub.name) if hub else None
+    mean = card_text.stat(data, metric).mean
     results = []
     if mean is not None:
         results.append(
             EvalResult(
                 task_type=task,
                 task_name=words,
-                dataset_type=dataset or _set(cell),
-                dataset_name=_set(cell),
+                dataset_type=dataset or card_text.set_name(cell),
+                dataset_name=card_text.set_name(cell),
                 dataset_config=hub.config if hub else None,
                 dataset_split="train" if cell.task.data.holdout else "test",
-                dataset_revision=plain_revision(hub.revision) if hub and data.from_hub else None,
+                dataset_revision=card_text.plain_revision(hub.revision) if hub and data.from_hub else None,
                 metric_type=metric,
                 metric_value=float(f"{mean:.6g}"),
-                metric_name=f"{metric}, mean of {_seeds(len(data.summaries))}",
+                metric_name=f"{metric}, mean of {card_text.seeds(len(data.summaries))}",
             )
         )
     base = cell.scale.model.hub or (cell.scale.model.llama2c.hub if cell.scale.model.llama2c else None)
@@ -112,203 +73,10 @@ def metadata(data: ArmData, license: str | None = None) -> ModelCardData:
         license=license,
         library_name="peft" if cell.scale.model.lora else "transformers",
         pipeline_tag=task,
-        base_model=_hub_name(base.name) if base else None,
+        base_model=card_text.hub_name(base.name) if base else None,
         tags=[TAG, name, *(["emopulse"] if cell.arm.driven_by else [])],
         datasets=[dataset] if dataset else None,
         metrics=[metric],
         model_name=f"{cell.recipe}-{cell.size}-{cell.name}",
         eval_results=results or None,
     )
-
-
-def plain_revision(revision: str) -> str:
-    """A revision is a commit, branch or tag; anything else stays out."""
-    return revision if re.fullmatch(r"[\w][\w.-]{0,63}", revision) and not revision.startswith("hf_") else "..."
-
-
-def _hub_name(name: str) -> str | None:
-    """Returns the name of a repository, None for what may be a path."""
-    return name if HUB_NAME.fullmatch(name) else None
-
-
-def _from(hub: Any) -> str:
-    return f"`{_hub_name(hub.name) or 'DIR'}` (revision `{plain_revision(hub.revision)}`)"
-
-
-def _set(cell: Cell) -> str:
-    data = cell.task.data
-    return data.embedded or data.files or _hub_name(data.hub.name) or "DIR"
-
-
-def _model(cell: Cell) -> str:
-    model = cell.scale.model
-    if model.config:
-        config = model.config
-        case = ", lower-cased" if config.lowercase else ""
-        what = (
-            f"A GPT-2 with random initial weights: {_count(config.layers, 'layer')}, {_count(config.heads, 'head')},"
-            f" width {config.width}, dropout {config.dropout:g}, a byte-level BPE tokenizer of at most"
-            f" {config.vocabulary:,} tokens trained on the training texts{case}."
-        )
-    elif model.vision:
-        widths = ", ".join(map(str, model.vision.widths))
-        blocks = _count(model.vision.blocks, "basic block")
-        what = f"A ResNet with random initial weights: {blocks} per stage, stages of {widths} channels."
-    elif model.hub:
-        what = f"The pretrained {_from(model.hub)}."
-    else:
-        what = f"The pretrained Llama of {_from(model.llama2c.hub)} in llama2.c's format."
-    if model.lora:
-        lora = model.lora
-        targets = ", ".join(f"`{plain(target)}`" for target in lora.targets)
-        what += f" LoRA adapters of rank {lora.rank} (alpha {lora.alpha:g}, dropout {lora.dropout:g}) in {targets}."
-    return what
-
-
-def _parameters(data: ArmData) -> str:
-    first = data.summaries[0]
-    trained = first.get("trained_parameters", first["parameters"])
-    some = "" if trained == first["parameters"] else f", of which {trained:,} are trained"
-    return f"{first['parameters']:,} parameters{some}."
-
-
-def _data(data: ArmData) -> str:
-    cell, first = data.cell, data.summaries[0]
-    source = cell.task.data
-    if source.embedded:
-        where = f"the set `{source.embedded}` of emo_hf"
-    elif data.from_hub:
-        where = f"{_from(source.hub)} of the hub"
-    elif data.from_hub is None:
-        where = f"{_from(source.hub)} of the hub, or the original files of `{source.files}` in a local folder DIR"
-    else:
-        where = f"the original files of `{source.files}` in a local folder DIR"
-    held = " examples held out of the training set" if source.holdout else " test examples"
-    return (
-        f"Data: {where}; {first['train_examples']:,} training and {first['test_examples']:,}{held}"
-        f" (SHA-256 of texts and labels `{str(first['data_sha256'])[:16]}...`)."
-    )
-
-
-def _command(data: ArmData) -> str:
-    cell = data.cell
-    local = " --data-dir DIR" if data.from_hub is not True and not cell.task.data.embedded else ""
-    arms = f" --arms {cell.name}" if data.recipe is None or len(data.recipe.arms) > 1 else ""
-    return f"emo-hf run {data.path} --size {cell.size}{arms}{local}"
-
-
-def _results(data: ArmData) -> str:
-    columns = {name: words for name, words in COLUMNS.items() if any(name in run for run in data.summaries)}
-    lines = [
-        f"| seed | {' | '.join(words for words, _ in columns.values())} |",
-        f"|{'---|' * (len(columns) + 1)}",
-    ]
-    for run in data.summaries:
-        numbers = [_number(run.get(name), form) for name, (_, form) in columns.items()]
-        lines.append(f"| {run['seed']} | {' | '.join(numbers)} |")
-    stats = [(_stat(data, name), form) for name, (_, form) in columns.items()]
-    spread = ["" if stat.mean is None else stat.text(form) for stat, form in stats]
-    lines.append(f"| mean{' ± sd' if len(data.summaries) > 1 else ''} | {' | '.join(spread)} |")
-    return "\n".join([*lines, "", f"n = {_seeds(len(data.summaries))}; ± is the standard deviation over them."])
-
-
-def _stat(data: ArmData, name: str) -> Stat:
-    return Stat.of([run.get(name) for run in data.summaries])
-
-
-def _number(value: float | None, form: str) -> str:
-    return "not finite" if value is None else f"{value:{form}}"
-
-
-def _machines(data: ArmData) -> str:
-    lines = []
-    for found in data.environments:
-        versions = [f"{name} {version}" for name, version in found.get("packages", {}).items() if version]
-        threads = f", {_count(found['cpu_threads'], 'thread')}" if found.get("cpu_threads") else ""
-        lines.append(
-            plain(f"Run on {found.get('device')}{threads}; Python {found.get('python')}, {', '.join(versions)}.")
-        )
-    return "\n\n".join(lines) or "The machine and the versions were not noted."
-
-
-def _verdict(data: ArmData) -> str:
-    recipe, found = data.recipe, data.report
-    if recipe is None or not recipe.rule:
-        arms = f" of {len(recipe.arms)} arms" if recipe and len(recipe.arms) > 1 else ""
-        return f"No claim was decided{arms}: the recipe has no rule, so these are results of a training."
-    claim = f"Claim: {plain(recipe.claim).rstrip('.')} (source: {plain(recipe.source)})."
-    if not found or not found.get("verdict"):
-        return f"{claim} The recipe has a rule for it, and no report has been written that applies it."
-    lines = [
-        f"* {plain(line['rule'])}: {plain(line['verdict'])} (n = {int(line['n'])})" for line in found.get("lines", [])
-    ]
-    unfinished = "" if found.get("complete", True) else " Preliminary: not all runs of the comparison are finished."
-    fixed = "changed after runs were made" if found.get("rule_changes") else "fixed before the runs"
-    verdict = f"Verdict by the recipe's rule, {fixed}: **{plain(found['verdict'])}**.{unfinished}"
-    return "\n".join([f"{claim} {verdict}", *(["", *lines] if lines else [])])
-
-
-def _optimizer(data: ArmData) -> str:
-    arm, key = data.cell.arm, data.summaries[0]["optimizer"]
-    if arm.is_emo:
-        row = catalog.find(key)
-        return section(row, {title: law.formula for title, law in laws.of(row).items()})
-    if arm.optim in ALIASES:
-        alias = ALIASES[arm.optim]
-        return table({"Optimizer": f"`{alias.name}` of {alias.package}", "Source": alias.source})
-    return table({"Optimizer": f'`optim="{arm.optim}"` of transformers\' Trainer'})
-
-
-def _training(data: ArmData) -> dict[str, str]:
-    cell, arm = data.cell, data.cell.arm
-    kind = "Multiplier" if arm.is_emo and catalog.find(arm.optim).lr_is_multiplier else "Learning rate"
-    chosen = f", chosen by {plain(arm.tuning.chosen_by)}" if arm.tuning.chosen_by else ""
-    rows = {kind: f"{arm.lr:g} ({plain(str(arm.tuning))}{chosen})"}
-    if arm.options:
-        rows["Options"] = ", ".join(f"{plain(name)} = {plain(repr(value))}" for name, value in arm.options.items())
-    rows["Schedule"] = arm.schedule + (f", warmup over {arm.warmup:.0%} of the steps" if arm.warmup else "")
-    if arm.driven_by:
-        rows["Schedule"] = "emoPulse: the loss sets the learning rate"
-    rows["Weight decay"] = f"{arm.weight_decay:g}"
-    if arm.is_emo:
-        heard = f"{arm.heard.scale:g} times the loss plus {arm.heard.offset:g}" if arm.heard else "fed at every step"
-        rows["Loss"] = heard if arm.feed else "withheld: the optimizer hears 0 at every step"
-    rows["Batch"] = str(cell.scale.batch_size)
-    epochs = f"{cell.scale.epochs:g} epochs, " if cell.scale.epochs else ""
-    rows["Length"] = f"{epochs}{data.summaries[0]['steps']:,} optimizer steps"
-    rows["Longest text"] = f"{cell.scale.max_tokens} tokens"
-    if cell.task.type == "image-classification":
-        del rows["Longest text"]
-    rows["Precision"] = f"weights and optimizer in {arm.weights}"
-    if cell.processes:
-        each = f", averaged every {_count(arm.local_sgd_steps, 'step')}" if arm.local_sgd_steps else ", synchronous"
-        rows["Processes"] = f"{cell.processes}{each}"
-    for name in ("condition", "handover", "replay"):
-        if (part := getattr(arm, name)) is not None:
-            settings = part.model_dump(exclude_defaults=True).items()
-            rows[name.capitalize()] = ", ".join(f"{key} {plain(value)}" for key, value in settings)
-    return rows
-
-
-def _limits(data: ArmData) -> list[str]:
-    cell, arm, n = data.cell, data.cell.arm, len(data.summaries)
-    limits = [f"The numbers are those of {_seeds(n)} on one split of the data; other machines give others."]
-    if cell.scale.model.config or cell.scale.model.vision:
-        limits.append("Trained from random weights, it is no match for a pretrained model that is fine-tuned.")
-    if cell.task.data.holdout:
-        limits.append("Evaluated on examples held out of the training set, not on the test set.")
-    if arm.tuning.how == "untuned":
-        limits.append("Its settings were not tuned.")
-    if arm.condition:
-        limits.append("Its training data was changed on purpose (see Training): do not use it for anything else.")
-    if cell.size == "smoke":
-        limits.append("The size is for checking that everything works; the model has learned next to nothing.")
-    return limits
-
-
-def _seeds(n: int) -> str:
-    return _count(n, "seed")
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")

@@ -17,11 +17,10 @@ from typing import Any
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from emo_hf.dashboards.jsonl import read_signals, write_whole
+from emo_hf.dashboards.jsonl import Row, read_signals, write_whole
 from emo_hf.lab.spec import Cell
 
 HISTORY, STATE = "history.jsonl", "trainer_state.json"
-Row = dict[str, Any]
 
 
 def newest(cell: Cell, folder: Path) -> Path | None:

@@ -21,11 +21,11 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 
 from emo_hf import catalog
 from emo_hf.errors import RecipeError
+from emo_hf.lab.arguments import optim_args
 from emo_hf.lab.arms import Arm
 from emo_hf.lab.child import write_json
 from emo_hf.lab.spec import FunctionRecipe, chosen_arms, chosen_size
 from emo_hf.lab.strict import Count, Name, NonNegative, Positive, Strict, Text
-from emo_hf.lab.train import optim_args
 from emo_hf.optimizer import EmoOptimizer
 
 Point = tuple[float, float]

@@ -8,14 +8,12 @@ import resource
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import Trainer
 
-from emo_hf.dashboards import read_signals
+from emo_hf.dashboards.jsonl import Row, read_signals
 
-Row = dict[str, Any]
 SMOOTH = 20  # training losses that are averaged before they are compared with a level
 
 

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import child, load, measures, results, train
+from emo_hf.lab import arguments, child, load, measures, results
 from emo_hf.lab.results import Stat
 
 
@@ -78,7 +78,7 @@ def test_trainer_gets_the_arm(recipe, write, tmp_path):
     }
     recipe["arms"]["adamw"]["lr"] = 3e-4
     emo, _, adamw, _ = load.recipe(write(recipe)).cells("smoke")
-    args = train.arguments(emo, tmp_path, train.total_steps(emo, 32), "none")
+    args = arguments.arguments(emo, tmp_path, arguments.total_steps(emo, 32), "none")
     assert args.max_steps == 4
     assert args.warmup_steps == 2
     assert args.optim_args == "lr=5e-05,beta1=0.8,beta2=0.9,use_shadow=True"
@@ -87,5 +87,5 @@ def test_trainer_gets_the_arm(recipe, write, tmp_path):
     kwargs = class_and_kwargs(args)[1]
     assert kwargs == {"version": "3.9", "lr": 5e-5, "betas": (0.8, 0.9), "use_shadow": True}
     assert (args.lr_scheduler_type, args.weight_decay, args.report_to) == ("cosine", 0.1, [])
-    args = train.arguments(adamw, tmp_path, train.total_steps(adamw, 33), "none")
+    args = arguments.arguments(adamw, tmp_path, arguments.total_steps(adamw, 33), "none")
     assert (args.optim, args.optim_args, args.learning_rate, args.max_steps) == ("adamw_torch", None, 3e-4, 5)

@@ -1,0 +1,71 @@
+"""The Trainer of an arm: what the arm asks for beyond an optimizer and its rate.
+
+That is a loss withheld or changed on its way to the optimizer, step sizes replayed from another run, or batches whose
+labels are corrupted.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from emo_hf import EmoTrainer
+from emo_hf.hf.feed import LossFeed
+from emo_hf.lab import optimizers, replay
+from emo_hf.lab.arms import Heard
+from emo_hf.lab.spec import Cell
+
+
+class Changed:
+    """A loss on its way to the optimizer, changed when it arrives."""
+
+    def __init__(self, loss: Any, heard: Heard) -> None:
+        self.loss, self.heard = loss, heard
+
+    def item(self) -> float:
+        return self.heard.scale * float(self.loss if isinstance(self.loss, float) else self.loss.item()) + (
+            self.heard.offset
+        )
+
+
+class ArmTrainer(EmoTrainer):
+    """An EmoTrainer that does with optimizer, schedule and batches what the arm of its cell says."""
+
+    def __init__(self, cell: Cell, folder: Path, **kwargs: Any) -> None:
+        self.cell, self.folder = cell, folder
+        arm = cell.arm
+        if arm.optim in optimizers.ALIASES:
+            chosen = optimizers.load(arm.optim), optimizers.keywords(arm.optim, arm.lr, arm.options)
+            kwargs["optimizer_cls_and_kwargs"] = chosen
+        super().__init__(local_sgd_steps=arm.local_sgd_steps, **kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer, arm = super().create_optimizer(*args, **kwargs), self.cell.arm
+        hear = getattr(optimizer, "observe", None)
+        if not arm.feed:
+            optimizer.observe = lambda loss: hear(0.0)
+        elif arm.heard:
+            optimizer.observe = lambda loss: hear(Changed(loss, arm.heard))
+        elif arm.optim in optimizers.ALIASES and optimizers.ALIASES[arm.optim].hears_loss:
+            LossFeed.install(self.accelerator, optimizers.Hearing(optimizer))
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if not self.cell.arm.replay or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        sizes = replay.step_sizes(self.cell, self.folder, num_training_steps)
+        held = self.cell.arm.lr * replay.HELD
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: sizes[min(step, len(sizes) - 1)] / held)
+        return self.lr_scheduler
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        step, condition = self.state.global_step + 1, self.cell.arm.condition
+        if condition and condition.corrupted_every and step % condition.corrupted_every == 0:
+            inputs = {**inputs, "labels": _shuffled(inputs["labels"], seed=step)}
+        return super().training_step(model, inputs, *args, **kwargs)
+
+
+def _shuffled(labels: torch.Tensor, seed: int) -> torch.Tensor:
+    order = torch.randperm(labels.numel(), generator=torch.Generator().manual_seed(seed))
+    return labels.flatten()[order.to(labels.device)].view_as(labels)
