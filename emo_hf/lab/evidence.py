@@ -7,14 +7,13 @@ below ``recipes/`` anew, seen from the current folder; FOLDER holds a report and
 compares them with what is there.
 """
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from emo_hf.lab.blocks import plain
-from emo_hf.lab.results import Stat
+from emo_hf.lab.results import Stat, read_json
 
 RECIPES, PAGE = Path("recipes"), Path("docs/evidence.md")
 RESULTS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -28,13 +27,15 @@ CPU cores; none says what happens at a size that was not run. [Recipes](recipes.
 Report = dict[str, Any]
 
 
-def reports(folder: Path = RECIPES) -> dict[Path, Report]:
-    """Returns the reports below `folder` that decide a claim, by their folders: what failed comes first."""
-    found = {
-        path.parent: json.loads(path.read_text(encoding="utf-8")) for path in folder.rglob("results/**/report.json")
-    }
+def reports() -> dict[Path, Report]:
+    """Returns the reports below `RECIPES` that decide a claim, by their folders: what failed comes first."""
+    found = {path.parent: _read(path.parent) for path in RECIPES.rglob("results/**/report.json")}
     judged = {place: report for place, report in found.items() if report["verdict"]}
     return dict(sorted(judged.items(), key=lambda item: (ANSWERS.index(item[1]["verdict"]), str(item[0]))))
+
+
+def _read(folder: Path) -> Report:
+    return read_json(folder / "report.json")
 
 
 def page(found: dict[Path, Report]) -> str:
@@ -56,19 +57,17 @@ def page(found: dict[Path, Report]) -> str:
     for place, report in found.items():
         family = place.relative_to(RECIPES).parts[0]
         link = f"[{report['recipe']}](../{RECIPES}/{family}/README.md)"
-        lines.append(f"| {plain(report['claim'])} | **{report['verdict']}** | {_least(report)} | {link} |")
+        n = min(line["n"] for line in report["lines"])
+        lines.append(f"| {plain(report['claim'])} | **{report['verdict']}** | {n} | {link} |")
     for place, report in found.items():
         lines += ["", f"## {report['recipe']}", "", *_body(report, f"../{place.as_posix()}")]
     return "\n".join([*lines, ""])
 
 
-def _least(report: Report) -> int:
-    return min(line["n"] for line in report["lines"])
-
-
 def _body(report: Report, place: str) -> list[str]:
     """Returns the verdict of one report and its lines; `place` is the way to its folder."""
-    lines = [f"**{report['verdict'].capitalize()}**: {report['claim']} *Source*: {report['source']}."]
+    claim, source = plain(report["claim"]).rstrip("."), plain(report["source"])
+    lines = [f"**{report['verdict'].capitalize()}**: {claim}. *Source*: {source}."]
     lines += ["", "| | line | verdict | estimate | interval | n |", "|---|---|---|---|---|---|"]
     for kind, title in (("lines", "rule"), ("also", "beside")):
         lines += [f"| {title} {number} | {_row(line)} |" for number, line in enumerate(report[kind], 1)]
@@ -77,16 +76,19 @@ def _body(report: Report, place: str) -> list[str]:
 
 
 def _row(line: dict[str, Any]) -> str:
-    interval = (
-        "-" if line["low"] is None else f"{line['low']:+.3g} to {line['high']:+.3g} ({100 * line['level']:.4g} %)"
-    )
-    mean = "-" if line["mean"] is None else f"{line['mean']:+.3g}"
+    """Returns the cells of a line of the rule, without the bars at both ends."""
+    mean = interval = "-"
+    if line["mean"] is not None:
+        mean = f"{line['mean']:+.3g}"
+    if line["low"] is not None:
+        interval = f"{line['low']:+.3g} to {line['high']:+.3g} ({100 * line['level']:.4g} %)"
     return " | ".join((plain(line["rule"]), line["verdict"], mean, interval, str(line["n"])))
 
 
 def arms(report: Report) -> list[str]:
     """Returns the table of the arms."""
-    metric, published = report["metric"], (report["published"] or {}).get("values", {}).get(report["metric"], {})
+    metric = report["metric"]
+    published = report["published"]["values"].get(metric, {}) if report["published"] else {}
     lines = [
         f"| arm | n | {metric} |{' published |' if published else ''} eval loss | step size (median) | tuning |",
         "|---|---|---|" + ("---|" if published else "") + "---|---|---|",
@@ -109,7 +111,7 @@ def filled(text: str, folder: Path) -> str:
     """Returns a README of `folder` with its results written anew."""
 
     def results(match: re.Match[str]) -> str:
-        report = json.loads((folder / match[2] / "report.json").read_text(encoding="utf-8"))
+        report = _read(folder / match[2])
         body = _body(report, match[2]) if report["verdict"] else [f"[The whole report]({match[2]}/report.md)"]
         return "\n".join([match[1], *arms(report), "", *body, "", match[3]])
 
@@ -122,6 +124,7 @@ def readmes(folder: Path = RECIPES) -> list[Path]:
 
 
 def main() -> None:
+    """Writes the page and the READMEs."""
     PAGE.write_text(page(reports()), encoding="utf-8")
     for path in readmes():
         path.write_text(filled(path.read_text(encoding="utf-8"), path.parent), encoding="utf-8")

@@ -7,6 +7,7 @@ import math
 import resource
 import statistics
 import sys
+from collections import deque
 from pathlib import Path
 
 import torch
@@ -14,14 +15,14 @@ from transformers import Trainer
 
 from emo_hf.dashboards.jsonl import Row, read_signals
 
-SMOOTH = 20  # training losses that are averaged before they are compared with a level
+SMOOTH = 20  # logged training losses that are averaged before they are compared with a level
 
 
 def of_history(rows: list[Row], metric: str, equal_train_loss: float | None = None) -> dict[str, float | None]:
     """Returns what the rows that Trainer logged say.
 
     Args:
-        rows: of ``history.jsonl``; the last evaluation counts as the result.
+        rows: of ``history.jsonl``, with one evaluation at least; the last counts as the result.
         metric: of the task.
         equal_train_loss: level of the training loss at which the gap to the evaluation loss is taken.
     """
@@ -48,33 +49,46 @@ def of_history(rows: list[Row], metric: str, equal_train_loss: float | None = No
 
 def gap(rows: list[Row], level: float) -> float | None:
     """Returns evaluation minus training loss at the first evaluation with the training loss at or below `level`."""
-    recent: list[float] = []
+    recent: deque[float] = deque(maxlen=SMOOTH)
     for row in rows:
         if row.get("loss") is not None:
-            recent = [*recent, row["loss"]][-SMOOTH:]
-        if row.get("eval_loss") is not None and recent and statistics.fmean(recent) <= level:
-            return row["eval_loss"] - statistics.fmean(recent)
+            recent.append(row["loss"])
+        if row.get("eval_loss") is not None and recent:
+            train_loss = statistics.fmean(recent)
+            if train_loss <= level:
+                return row["eval_loss"] - train_loss
     return None
 
 
 def of_signals(path: Path, rows: list[Row]) -> dict[str, float | None]:
-    """Returns what the signals of an emo optimizer say: when it would stop, and what its scalar goes with."""
+    """Returns what the signals of an emo optimizer say: when it would stop, and what its scalar goes with.
+
+    A run that was never ready to stop counts as ready at its last step. The regret is that of the first evaluation
+    from then on, or of the last one.
+
+    Args:
+        path: of ``emo_signals.jsonl``; without it, nothing is returned.
+        rows: of ``history.jsonl``.
+    """
     signals = read_signals(path) if path.exists() else []
     if not signals:
         return {}
     evaluations = [(row["step"], row["eval_loss"]) for row in rows if row.get("eval_loss") is not None]
     stop = next((row["step"] for row in signals if row.get("emo/ready")), signals[-1]["step"])
-    after = [loss for step, loss in evaluations if step >= stop] or [evaluations[-1][1]] if evaluations else []
     found: dict[str, float | None] = {"stop_step": stop, "stop_share": stop / signals[-1]["step"]}
-    if after:
-        found["stop_regret"] = after[0] - min(loss for _, loss in evaluations)
+    if evaluations:
+        at_stop = next((loss for step, loss in evaluations if step >= stop), evaluations[-1][1])
+        found["stop_regret"] = at_stop - min(loss for _, loss in evaluations)
     if "emo/moment_4" in signals[0]:
         found |= correlations(signals)
     return found
 
 
 def correlations(signals: list[Row]) -> dict[str, float | None]:
-    """Returns Spearman's correlation of the scalar with skewness and kurtosis of the gradient, over the steps."""
+    """Returns Spearman's correlation of the scalar with skewness and kurtosis of the gradient, over the steps.
+
+    A step without variance is left out. A correlation is None where one of both never changes.
+    """
     from scipy.stats import spearmanr
 
     shapes = [standardized(*(row[f"emo/moment_{k}"] for k in range(1, 5))) for row in signals]
@@ -88,7 +102,7 @@ def correlations(signals: list[Row]) -> dict[str, float | None]:
 
 
 def standardized(m1: float, m2: float, m3: float, m4: float) -> tuple[float, float] | None:
-    """Returns skewness and kurtosis from the raw moments; None without any variance."""
+    """Returns skewness and kurtosis (3 for a normal distribution) from the raw moments; None without any variance."""
     variance = m2 - m1**2
     if variance <= 0:
         return None

@@ -8,11 +8,12 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any
 
 import torch
 
-from emo_hf.errors import RecipeError
+from emo_hf.errors import MissingLossError, RecipeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ ALIASES: dict[str, Alias] = {
     "lion": Alias("pytorch_optimizer", "Lion", "arXiv:2302.06675"),
     "momo-adam": Alias("momo", "MomoAdam", "arXiv:2305.07583", hears_loss=True),
     "prodigy": Alias("prodigyopt", "Prodigy", "arXiv:2306.06101"),
-    # their defaults are SGD and Adam
+    # with their own defaults these two are SGD and Adam
     "qhadam": Alias("pytorch_optimizer", "QHAdam", "arXiv:1810.06801", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
     "qhm": Alias("pytorch_optimizer", "QHM", "arXiv:1810.06801", {"momentum": 0.999, "nu": 0.7}),
     "schedulefree-adamw": Alias("schedulefree", "AdamWScheduleFree", "arXiv:2405.15682"),
@@ -51,7 +52,7 @@ def load(name: str) -> type[torch.optim.Optimizer]:
     alias = ALIASES[name]
     try:
         return getattr(importlib.import_module(alias.package), alias.name)
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # no package, or a version without the class
         raise RecipeError(
             f"The optimizer {name} is {alias.package}.{alias.name}, which is not installed ({error}):"
             " pip install 'emo-hf[baselines]'."
@@ -79,16 +80,28 @@ def keywords(name: str, lr: float, options: Mapping[str, Any]) -> dict[str, Any]
 
 
 class Hearing:
-    """Gives an optimizer whose ``step`` takes ``loss=`` the loss that Trainer differentiates."""
+    """Hears the loss that Trainer differentiates, and gives it to an optimizer whose ``step`` takes ``loss=``.
+
+    Args:
+        optimizer: its ``step`` is replaced by one without a loss.
+    """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._step = optimizer.step
+        self._key = type(optimizer).__name__
         self._loss: Any = None
-        optimizer.step = self.step
+        step_with = optimizer.step
+
+        def step(optimizer: torch.optim.Optimizer, closure: None = None) -> Any:
+            return step_with(loss=torch.tensor(self._taken()))
+
+        optimizer.step = MethodType(step, optimizer)  # schedulers take a method apart and bind it anew
 
     def observe(self, loss: Any) -> None:
+        """Takes the loss of the next step; ``loss.item()`` is asked for there."""
         self._loss = loss
 
-    def step(self, closure: None = None) -> Any:
+    def _taken(self) -> float:
+        if self._loss is None:
+            raise MissingLossError(f"{self._key}.step() got no loss. It needs one for every step: call observe(loss).")
         loss, self._loss = self._loss, None
-        return self._step(loss=torch.tensor(loss.item()))
+        return loss.item()

@@ -40,7 +40,13 @@ def step_sizes(cell: Cell, folder: Path, steps: int) -> list[float]:
 
 
 def arranged(sizes: list[float], order: str, seed: int) -> list[float]:
-    """Returns `sizes` in another order, or others with the same sum; ``recorded`` changes nothing."""
+    """Returns `sizes` in another order, or others with the same sum; ``recorded`` changes nothing.
+
+    Args:
+        sizes: one a step, at least one.
+        order: of `emo_hf.lab.arms.Replay`.
+        seed: of the shuffling.
+    """
     mean, count = sum(sizes) / len(sizes), len(sizes)
     match order:
         case "shuffled":

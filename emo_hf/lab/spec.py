@@ -114,6 +114,11 @@ class Recipe(Strict):
             problems.append("rule: decides a claim: give claim and source")
         if not self.processes:
             problems += alone(self.arms)
+        if self.task.type == "causal-lm":
+            halved = [name for name, arm in self.arms.items() if arm.handover and arm.handover.data == "halves"]
+            problems += [
+                f"arms.{name}.handover.data: halves are of classes, and running text has none" for name in halved
+            ]
         if problems:
             raise ValueError("\n".join(problems))
         return self

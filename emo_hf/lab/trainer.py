@@ -17,41 +17,56 @@ from emo_hf.lab.arms import Heard
 from emo_hf.lab.spec import Cell
 
 
-class Changed:
-    """A loss on its way to the optimizer, changed when it arrives."""
+class ChangedLoss:
+    """A loss on its way to the optimizer, changed when it is asked for."""
 
     def __init__(self, loss: Any, heard: Heard) -> None:
         self.loss, self.heard = loss, heard
 
     def item(self) -> float:
-        return self.heard.scale * float(self.loss if isinstance(self.loss, float) else self.loss.item()) + (
-            self.heard.offset
-        )
+        loss = self.loss if isinstance(self.loss, float) else self.loss.item()
+        return self.heard.scale * loss + self.heard.offset
 
 
 class ArmTrainer(EmoTrainer):
-    """An EmoTrainer that does with optimizer, schedule and batches what the arm of its cell says."""
+    """An EmoTrainer that does with optimizer, schedule and batches what the arm of its cell says.
+
+    Args:
+        cell: the run.
+        folder: of the run; one to be replayed lies beside it.
+        **kwargs: of EmoTrainer.
+    """
 
     def __init__(self, cell: Cell, folder: Path, **kwargs: Any) -> None:
         self.cell, self.folder = cell, folder
         arm = cell.arm
         if arm.optim in optimizers.ALIASES:
-            chosen = optimizers.load(arm.optim), optimizers.keywords(arm.optim, arm.lr, arm.options)
-            kwargs["optimizer_cls_and_kwargs"] = chosen
+            found = optimizers.load(arm.optim), optimizers.keywords(arm.optim, arm.lr, arm.options)
+            kwargs["optimizer_cls_and_kwargs"] = found
         super().__init__(local_sgd_steps=arm.local_sgd_steps, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        optimizer, arm = super().create_optimizer(*args, **kwargs), self.cell.arm
-        hear = getattr(optimizer, "observe", None)
-        if not arm.feed:
-            optimizer.observe = lambda loss: hear(0.0)
-        elif arm.heard:
-            optimizer.observe = lambda loss: hear(Changed(loss, arm.heard))
-        elif arm.optim in optimizers.ALIASES and optimizers.ALIASES[arm.optim].hears_loss:
-            LossFeed.install(self.accelerator, optimizers.Hearing(optimizer))
+        before = self.optimizer
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if optimizer is not before:  # Trainer asks again before each training
+            self._lay_loss_on(optimizer)
         return optimizer
 
+    def _lay_loss_on(self, optimizer: torch.optim.Optimizer) -> None:
+        """Has `optimizer` hear what its arm says; of what is not said here, EmoTrainer takes care."""
+        arm = self.cell.arm
+        alias = optimizers.ALIASES.get(arm.optim)
+        if alias is not None and alias.hears_loss:
+            LossFeed.install(self.accelerator, optimizers.Hearing(optimizer))
+        elif not arm.feed:
+            hear = optimizer.observe
+            optimizer.observe = lambda loss: hear(0.0)
+        elif arm.heard:
+            hear = optimizer.observe
+            optimizer.observe = lambda loss: hear(ChangedLoss(loss, arm.heard))
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Returns the schedule of the recipe, or one that sets the step sizes to replay."""
         if not self.cell.arm.replay or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         sizes = replay.step_sizes(self.cell, self.folder, num_training_steps)
@@ -67,5 +82,6 @@ class ArmTrainer(EmoTrainer):
 
 
 def _shuffled(labels: torch.Tensor, seed: int) -> torch.Tensor:
+    """Returns all `labels` of a batch, of any shape, in another order."""
     order = torch.randperm(labels.numel(), generator=torch.Generator().manual_seed(seed))
     return labels.flatten()[order.to(labels.device)].view_as(labels)

@@ -91,6 +91,13 @@ def test_whole_recipe_is_consistent(recipe, write):
     ]
 
 
+def test_running_text_has_no_halves(recipe, write):
+    recipe |= {"task": {"type": "causal-lm", "data": {"files": "tinyshakespeare"}}, "metric": "perplexity"}
+    recipe["arms"]["emosens"]["handover"] = {"optimizer": "fresh", "data": "halves"}
+    expected = ["arms.emosens.handover.data: halves are of classes, and running text has none"]
+    assert problems(write(recipe)) == expected
+
+
 @pytest.mark.parametrize(
     "name", ["..", "../up", "a/b", "a\\b", "/abs", "C:x", ".hidden", "-x", "a..b", "a\n", "", "Ä"]
 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from emo_hf.dashboards import read_signals
-from emo_hf.errors import RecipeError
+from emo_hf.errors import MissingLossError, RecipeError
 from emo_hf.lab import load, measures, optimizers, replay
 from emo_hf.lab.rules import METRICS
 from emo_hf.lab.train import train
@@ -152,8 +152,21 @@ def test_momo_hears_the_loss():
     hearing.observe(torch.tensor(0.5))
     optimizer.step()
     assert float(weight.detach()[0]) < 1
-    with pytest.raises(AttributeError):  # no loss, no step
+    with pytest.raises(MissingLossError, match=r"MomoAdam.step\(\) got no loss"):
         optimizer.step()
+
+
+def test_hearing_bears_a_scheduler():
+    momo = pytest.importorskip("momo")
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = momo.MomoAdam([weight], lr=1e-2)
+    hearing = optimizers.Hearing(optimizer)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)  # replaces optimizer.step
+    weight.grad = torch.ones(2)
+    hearing.observe(torch.tensor(0.5))
+    optimizer.step()
+    scheduler.step()
+    assert float(weight.detach()[0]) < 1
 
 
 def test_unknown_package_says_what_to_install(monkeypatch):
