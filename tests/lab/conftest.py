@@ -63,7 +63,8 @@ def write(tmp_path: Path):
 def write_trec(folder: Path) -> None:
     """Writes made-up questions, latin-1."""
     folder.mkdir(parents=True)
-    words = ["boat", "caf\xe9", "comet", "bridge", "engine", "IBM"] + [f"{a}{b}" for a in "bdfg" for b in "aeio"]
+    words = ["boat", "caf\xe9", "comet", "bridge", "engine", "IBM"]
+    words += [f"{a}{b}{c}" for a in "bdfgkl" for b in "aeio" for c in "mnst"]
     lines = [f"{label} {text.format(word)}\n" for word in words for label, text in QUESTIONS.items()]
     (folder / "train_5500.label").write_bytes("".join(lines).encode("latin-1"))
     (folder / "TREC_10.label").write_bytes("".join(lines[::2]).encode("latin-1"))

@@ -66,7 +66,7 @@ def test_shipped_sentences():
 
 def test_trec_files(trec_folder):
     found = files.read("trec-6", trec_folder)
-    assert (len(found.train), len(found.test)) == (132, 66)
+    assert (len(found.train), len(found.test)) == (612, 306)
     assert found.labels == ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
     assert found.train[6] == Example("How did the caf\xe9 leave ?", "DESC")
 
