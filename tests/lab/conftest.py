@@ -64,13 +64,13 @@ def write_trec(folder: Path) -> None:
     """Writes made-up questions, latin-1."""
     folder.mkdir(parents=True)
     words = ["boat", "caf\xe9", "comet", "bridge", "engine", "IBM"]
-    words += [f"{a}{b}{c}" for a in "bdfgkl" for b in "aeio" for c in "mnst"]
+    words += [f"{a}{b}{c}" for a in "bdfgkl" for b in "aeio" for c in "mnrst"]
     lines = [f"{label} {text.format(word)}\n" for word in words for label, text in QUESTIONS.items()]
     (folder / "train_5500.label").write_bytes("".join(lines).encode("latin-1"))
     (folder / "TREC_10.label").write_bytes("".join(lines[::2]).encode("latin-1"))
 
 
-def write_fashion_mnist(folder: Path, train: int = 640, test: int = 256) -> None:
+def write_fashion_mnist(folder: Path, train: int = 2400, test: int = 256) -> None:
     """Writes noise with a bright bar, whose place tells the class."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)

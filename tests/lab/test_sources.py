@@ -66,7 +66,7 @@ def test_shipped_sentences():
 
 def test_trec_files(trec_folder):
     found = files.read("trec-6", trec_folder)
-    assert (len(found.train), len(found.test)) == (612, 306)
+    assert (len(found.train), len(found.test)) == (756, 378)
     assert found.labels == ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
     assert found.train[6] == Example("How did the caf\xe9 leave ?", "DESC")
 
@@ -189,7 +189,7 @@ def test_running_text(data_folder):
 
 def test_pictures(data_folder):
     found = files.read("fashion-mnist", data_folder)
-    assert found.train.pixels.shape == (640, 28, 28)
+    assert found.train.pixels.shape == (2400, 28, 28)
     assert found.test.classes.tolist() == [place % 10 for place in range(256)]
     assert found.train.pixels[3, 10:13].min() >= 130  # the bar of class 3
     scaled = found.train.pixels / 255
@@ -215,7 +215,7 @@ def idx_file(*shape: int, data: bytes, kind: int = 8) -> bytes:
         ("train-images-idx3", gzip.compress(idx_file(1, 2, 2, data=b"12345678", kind=9)), "is no IDX file"),
         ("train-images-idx3", gzip.compress(b"\0\0\x08\x03\0\0"), "expected a head of 16 bytes, got 6"),
         ("train-images-idx3", gzip.compress(idx_file(2, 2, 2, data=b"1234567")), "expected 2 x 2 x 2 bytes .* got 7"),
-        ("train-labels-idx1", gzip.compress(idx_file(2, data=b"12")), "label for each of the 640 images, got 2"),
+        ("train-labels-idx1", gzip.compress(idx_file(2, data=b"12")), "label for each of the 2400 images, got 2"),
         ("t10k-labels-idx1", gzip.compress(idx_file(256, data=bytes([10] * 256))), "labels from 0 to 9, got 10"),
         ("t10k-images-idx3", gzip.compress(idx_file(256, 1, 1, data=bytes(256))), "images of 28 x 28 .* got 1 x 1"),
     ],
@@ -229,7 +229,7 @@ def test_malformed_pictures(data_folder, name, content, message):
 def test_hold_out_pictures(data_folder):
     found = files.read("fashion-mnist", data_folder)
     held = found.hold_out(100)
-    assert (len(held.train), len(held.test)) == (540, 100)
+    assert (len(held.train), len(held.test)) == (2300, 100)
     assert held.sha256 == found.hold_out(100).sha256 != found.sha256
     tested = {image.tobytes() for image in held.test.pixels}
     assert not tested & {image.tobytes() for image in held.train.pixels}
@@ -244,14 +244,14 @@ def test_label_noise(data_folder):
         noisy = images.with_noise(share, seed)
         assert noisy.test is images.test
         changed = np.flatnonzero(noisy.train.classes != images.train.classes)
-        assert len(changed) == round(share * 640)  # really another class each time
+        assert len(changed) == round(share * 2400)  # really another class each time
         assert set(noisy.train.classes) == set(range(10))
         return set(changed), noisy.sha256
 
     assert wrong(0.3, 1) == wrong(0.3, 1)
     assert wrong(0.3, 1)[0] > wrong(0.1, 1)[0] != wrong(0.1, 2)[0]
     noisy = texts.with_noise(0.25, 0)
-    assert sum(a.label != b.label for a, b in zip(texts.train, noisy.train, strict=True)) == 33
+    assert sum(a.label != b.label for a, b in zip(texts.train, noisy.train, strict=True)) == 189
     assert [e.text for e in noisy.train] == [e.text for e in texts.train]
     assert noisy.test == texts.test
     with pytest.raises(RecipeError, match="at least two classes, and the data has 1"):
@@ -273,7 +273,7 @@ def test_condition_of_an_arm(recipe, write, data_folder):
 
 def test_more_than_there_is(trec_folder):
     cell = load.recipe(str(ROOT / "recipes/trec/gpt2-emosens.yaml")).cells("small", data_dir=trec_folder)[0]
-    for name, count in (("train_examples", 133), ("test_examples", 67)):
+    for name, count in (("train_examples", 757), ("test_examples", 379)):
         more = cell.model_copy(update={"scale": cell.scale.model_copy(update={name: count})})
         with pytest.raises(RecipeError, match=f"{name} {count}: there are only {count - 1}"):
             sources.examples(more)
