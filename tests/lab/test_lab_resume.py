@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+from tiny_gpt2 import OLD
 
 from emo_hf.dashboards import read_signals
 from emo_hf.lab import checkpoints, load, runner
@@ -37,12 +38,15 @@ def kill(board) -> None:
 
 
 def summary(outcome) -> dict:
-    """What a run came to, but for what differs from run to run; the mean of the losses to the precision of a sum."""
+    """What a run came to, but for what differs from run to run; the mean of the losses to the precision of a sum.
+
+    transformers 4.57 adds up losses that it has rounded for its log.
+    """
     assert outcome.error is None
     found = json.loads((outcome.folder / "summary.json").read_text())
     assert found["seconds"] > 0
     return {name: value for name, value in found.items() if name not in ("seconds", "peak_memory")} | {
-        "train_loss": pytest.approx(found["train_loss"], rel=1e-12)
+        "train_loss": pytest.approx(found["train_loss"], rel=1e-4 if OLD else 1e-12)
     }
 
 

@@ -182,6 +182,7 @@ def test_hub_files(cell, data_folder, monkeypatch):
 
 
 def test_lora_trains_adapters_only(cell, tmp_path):
+    pytest.importorskip("peft")
     chosen = cell()
     set_seed(0)
     parts = tasks.build(chosen, sources.examples(chosen))
@@ -201,6 +202,7 @@ def test_lora_trains_adapters_only(cell, tmp_path):
 
 
 def test_lora_of_gpt2():
+    pytest.importorskip("peft")
     model = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=8))
     # an error here is peft's warning, if it is not told that GPT-2's weights are transposed
     adapted = adapters.adapt(model, Lora(rank=2, alpha=4, targets=["c_attn"]), "CAUSAL_LM")
@@ -209,6 +211,7 @@ def test_lora_of_gpt2():
 
 
 def test_lora_without_its_targets_or_peft(cell, monkeypatch):
+    pytest.importorskip("peft")
     chosen = cell(model={"llama2c": LLAMA, "lora": {**LORA, "targets": ["q_proj", "c_attn"]}})
     found = sources.examples(chosen)
     with pytest.raises(RecipeError, match=r"LlamaForCausalLM has no c_attn, only down_proj, .*q_proj"):

@@ -125,7 +125,6 @@ def test_names_cannot_leave_the_runs_folder(recipe, write, name):
         ({"optim": "emosens", "driven_by": "emopulse"}, "arms.adamw: driven_by is for other optimizers"),
         ({"replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7 on"),
         ({"optim": "emonavi-3.6", "replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7"),
-        ({"optim": "lion", "options": {"bets": [0.9, 0.99]}}, "arms.adamw.options: lion has no option bets, only"),
         ({"sweep": [0.1]}, "arms.adamw.sweep: unknown key."),
         ({"tuning": "none"}, "arms.adamw.tuning.how: expected"),
         ({"tuning": {"how": "grid", "grid": {"lr": [1.0]}}}, "arms.adamw.tuning: how: grid, grid and chosen_by go"),
@@ -135,6 +134,13 @@ def test_nothing_in_an_arm_is_without_effect(recipe, write, change, line):
     recipe["arms"]["adamw"] |= change
     (found,) = problems(write(recipe))
     assert found.startswith(line)
+
+
+def test_options_of_another_package(recipe, write):
+    pytest.importorskip("pytorch_optimizer")  # without it, nothing can be said
+    recipe["arms"]["adamw"] |= {"optim": "lion", "options": {"bets": [0.9, 0.99]}}
+    (found,) = problems(write(recipe))
+    assert found.startswith("arms.adamw.options: lion has no option bets, only lr, betas")
 
 
 def test_sweep_stands_for_arms(recipe, write):

@@ -30,13 +30,14 @@ def build(cell: Cell, found: Text) -> Parts:
     chosen, max_tokens = cell.scale.model, cell.scale.max_tokens
     if chosen.config:
         tokenizer = train_tokenizer(chosen.config, found.train[:LEARNED].splitlines(keepends=True), max_tokens)
-        model = GPT2LMHeadModel(gpt2_config(chosen.config, tokenizer, max_tokens))
     elif chosen.llama2c:
         model, tokenizer = llama2c.load(cell)
     else:
         model, tokenizer = from_hub(AutoModelForCausalLM, chosen.hub, max_tokens)
+    train, test = split(cell, found, tokenizer)  # a text that is too short is told of before a model is built
+    if chosen.config:
+        model = GPT2LMHeadModel(gpt2_config(chosen.config, tokenizer, max_tokens))
     model.loss_type = "ForCausalLM"  # what transformers takes anyway, but with a warning for GPT-2
-    train, test = split(cell, found, tokenizer)
     return Parts(
         model=adapt(model, chosen.lora, "CAUSAL_LM"),
         processing_class=tokenizer,
