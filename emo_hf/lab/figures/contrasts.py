@@ -11,6 +11,8 @@ from emo_hf.lab import histories
 from emo_hf.lab.figures.look import GREY, caption, label_ends, plain, save, seeds, styles
 from emo_hf.lab.verdicts import Estimate
 
+OUTLIER = 3  # times the median of all arms
+
 
 def basin(folder: Path, path: Path) -> None:
     """Draws the final number of every sweep over its learning rates into the file `path`.
@@ -50,9 +52,13 @@ def basin(folder: Path, path: Path) -> None:
         axes.plot([rate], [1.0], marker="x", color=colour, transform=axes.get_xaxis_transform(), clip_on=False)
     axes.set(xlabel="learning rate, or multiplier of the pulse (log)", ylabel=metric.replace("_", " "))
     plain(axes)
+    notes = "; crosses: a run was not finite" if unfinished else ""
+    means = runs.groupby("arm")["value"].mean()
+    if means.max() > (highest := OUTLIER * means.median()):  # else one diverged arm presses all others flat
+        axes.set_ylim(0.9 * means.min(), 1.1 * means[means <= highest].max())
+        notes += "; what lies higher is cut off"
     label_ends(axes, ends)
-    crosses = "; crosses: a run was not finite" if unfinished else ""
-    caption(figure, f"{seeds(runs)}; bands: standard deviations; stars: default learning rates{crosses}")
+    caption(figure, f"{seeds(runs)}; bands: standard deviations; stars: default learning rates{notes}")
     save(figure, path)
 
 
