@@ -28,21 +28,8 @@ from emo_hf.lab import load, processes
 from emo_hf.lab.spec import Cell
 from emo_hf.lab.train import train
 
-PACKAGES = (
-    *(
-        "emo-hf",
-        "torch",
-        "transformers",
-        "accelerate",
-        "datasets",
-        "evaluate",
-        "tokenizers",
-        "numpy",
-        "scipy",
-        "wandb",
-    ),
-    *("peft", "pytorch-optimizer", "prodigyopt", "schedulefree", "momo-opt"),
-)
+NEEDED = ("emo-hf", "torch", "transformers", "accelerate", "datasets", "evaluate", "tokenizers", "numpy")
+PACKAGES = (*NEEDED, "scipy", "wandb", "peft", "pytorch-optimizer", "prodigyopt", "schedulefree", "momo-opt")
 
 
 def environment() -> dict[str, Any]:
