@@ -18,15 +18,14 @@ def in_two_parts(
     """Trains up to the handover, then the rest with another Trainer; returns that one and more for the summary."""
     handover = trainer.cell.arm.handover
     cut = max(1, round(handover.at * steps))
-    parts, tests = {}, {}
+    changed, earlier = {}, None
     if handover.data == "halves":
-        parts = dict(enumerate(_halves(trainer.train_dataset)))
-        tests = dict(enumerate(_halves(trainer.eval_dataset)))
-        trainer.train_dataset = parts[0]
+        trainer.train_dataset, later = _halves(trainer.train_dataset)
+        earlier, later_test = _halves(trainer.eval_dataset)
+        changed = {"train_dataset": later, "eval_dataset": later_test}
     trainer.add_callback(CutAt(cut))
     trainer.train()
     checkpoint = Path(trainer.args.output_dir, f"checkpoint-{cut}")
-    changed = {"train_dataset": parts[1], "eval_dataset": tests[1]} if parts else {}
     if handover.optimizer == "kept":
         rest = make(args=trainer.args, callbacks=[history], **changed)
         rest.train(resume_from_checkpoint=str(checkpoint))
@@ -37,10 +36,9 @@ def in_two_parts(
         rest = make(args=args, callbacks=[history], **changed)
         rest.train()
     shutil.rmtree(checkpoint)
-    if not tests:
+    if earlier is None:
         return rest, {}
-    quiet = rest.evaluate(tests[0], metric_key_prefix="earlier")
-    return rest, {"earlier_accuracy": quiet["earlier_accuracy"]}
+    return rest, {"earlier_accuracy": rest.evaluate(earlier, metric_key_prefix="earlier")["earlier_accuracy"]}
 
 
 def _halves(examples: Any) -> tuple[Subset, Subset]:
