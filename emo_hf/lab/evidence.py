@@ -9,10 +9,12 @@ compares them with what is there.
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from emo_hf.lab.blocks import plain
+from emo_hf.lab.comparison_text import COLUMNS
 from emo_hf.lab.results import Stat, read_json
 
 RECIPES, PAGE = Path("recipes"), Path("docs/evidence.md")
@@ -88,17 +90,20 @@ def _row(line: dict[str, Any]) -> str:
 def arms(report: Report) -> list[str]:
     """Returns the table of the arms."""
     metric = report["metric"]
+    judged = list(dict.fromkeys([metric, "eval_loss"]))
     published = report["published"]["values"].get(metric, {}) if report["published"] else {}
-    lines = [
-        f"| arm | n | {metric} |{' published |' if published else ''} eval loss | step size (median) | tuning |",
-        "|---|---|---|" + ("---|" if published else "") + "---|---|---|",
-    ]
+    head = ["arm", "n", metric, *(["published"] if published else []), *judged[1:], "step_size_median", "tuning"]
+    lines = [_cells(COLUMNS.get(name, name) for name in head), _cells("---" for _ in head)]
     for arm in report["arms"]:
         beside = [str(published.get(arm["arm"], "-"))] if published else []
-        numbers = [_stat(arm.get(name), form) for name, form in (("eval_loss", ".3f"), ("step_size_median", ".1e"))]
-        cells = [arm["arm"], str(arm["n"]), _stat(arm.get(metric), ".3f"), *beside, *numbers, plain(arm["tuning"])]
-        lines.append(f"| {' | '.join(cells)} |")
+        first, *rest = (_stat(arm.get(name), ".3f") for name in judged)
+        size = _stat(arm.get("step_size_median"), ".1e")
+        lines.append(_cells([arm["arm"], str(arm["n"]), first, *beside, *rest, size, plain(arm["tuning"])]))
     return lines
+
+
+def _cells(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _stat(stat: dict[str, float | None] | None, form: str) -> str:
