@@ -200,6 +200,8 @@ class Arm(Strict):
             problems.append("replay is for emo optimizers from 3.7 on, with the schedule constant")
         if self.handover and (self.local_sgd_steps or self.replay):
             problems.append("handover goes neither with local_sgd_steps nor with replay")
+        if self.handover and self.handover.optimizer == "fresh" and self.schedule != "constant":
+            problems.append("a handover to a fresh optimizer is for the schedule constant: another would begin anew")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Subset
+from transformers.trainer import OPTIMIZER_NAME
 
 from emo_hf.lab.arguments import arguments
 from emo_hf.lab.callbacks import CutAt, History
@@ -26,15 +27,16 @@ def in_two_parts(
     trainer.add_callback(CutAt(cut))
     trainer.train()
     checkpoint = Path(trainer.args.output_dir, f"checkpoint-{cut}")
-    if handover.optimizer == "kept":
-        rest = make(args=trainer.args, callbacks=[history], **changed)
-        rest.train(resume_from_checkpoint=str(checkpoint))
-    else:
-        folder = Path(trainer.args.output_dir, "second")
-        args = arguments(trainer.cell, folder, steps - cut, "none")
+    if handover.optimizer == "fresh" and changed:
+        args = arguments(trainer.cell, checkpoint.with_name("second"), steps - cut, "none")
         history.start = cut
         rest = make(args=args, callbacks=[history], **changed)
         rest.train()
+    else:  # on the batches that an uncut training goes on to
+        if handover.optimizer == "fresh":
+            (checkpoint / OPTIMIZER_NAME).unlink()  # Trainer loads the schedule's state neither, then
+        rest = make(args=trainer.args, callbacks=[history], **changed)
+        rest.train(resume_from_checkpoint=str(checkpoint))
     shutil.rmtree(checkpoint)
     if earlier is None:
         return rest, {}

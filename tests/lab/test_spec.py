@@ -124,6 +124,7 @@ def test_names_cannot_leave_the_runs_folder(recipe, write, name):
         ({"optim": "emosens", "feed": False, "heard": {}}, "arms.adamw: feed: false leaves nothing to change"),
         ({"optim": "emosens", "driven_by": "emopulse"}, "arms.adamw: driven_by is for other optimizers"),
         ({"replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7 on"),
+        ({"schedule": "linear", "handover": {"optimizer": "fresh"}}, "arms.adamw: a handover to a fresh optimizer"),
         ({"optim": "emonavi-3.6", "replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7"),
         ({"sweep": [0.1]}, "arms.adamw.sweep: unknown key."),
         ({"tuning": "none"}, "arms.adamw.tuning.how: expected"),

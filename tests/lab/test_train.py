@@ -94,6 +94,12 @@ def test_handovers(run):
     assert "earlier_accuracy" not in done["fresh"]
 
 
+def test_a_fresh_optimizer_sees_the_batches_of_an_uncut_training(run):
+    sgd = {"optim": "sgd", "lr": 0.1}  # has no state
+    done = run({"whole": sgd, "fresh": {**sgd, "handover": {"optimizer": "fresh"}}})
+    assert done["fresh"]["eval_loss"] == done["whole"]["eval_loss"]
+
+
 def test_corrupted_batches(run, signals):
     same = {"optim": "emosens", "lr": 1.0}
     run({"clean": same, "corrupted": {**same, "condition": {"corrupted_every": 3}}})
