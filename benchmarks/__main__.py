@@ -1,4 +1,4 @@
-"""``python -m benchmarks [steps|scaling|trainer|precision|figure|all] ...``: prints tables, keeps them as JSON.
+"""``python -m benchmarks PART ...`` measures one part, prints its table and keeps it as JSON.
 
 ``all`` is every part on a quiet CPU, some half an hour; ``figure`` draws what the folder holds.
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import precision, scaling, steps, trainer
+from benchmarks import mechanism, precision, scaling, steps, trainer
 from benchmarks.models import MODELS
 from emo_hf.kernels import native
 
-PARTS = {"steps": steps, "scaling": scaling, "trainer": trainer, "precision": precision}
+PARTS = {"steps": steps, "scaling": scaling, "mechanism": mechanism, "trainer": trainer, "precision": precision}
 ALL = (
     {"part": "steps", "model": "lora", "dtype": "float32"},
     {"part": "steps", "model": "lora", "dtype": "bfloat16"},
@@ -25,6 +25,7 @@ ALL = (
     {"part": "steps", "model": "gpt2-small", "dtype": "bfloat16"},
     {"part": "steps", "model": "gpt2-small", "dtype": "float32", "compile": True, "others": True},
     {"part": "scaling"},
+    {"part": "mechanism"},
     {"part": "trainer"},
     {"part": "precision"},
 )

@@ -21,6 +21,7 @@ OURS = {  # column of the table -> catalog row
     "EmoAiry 3.9": "emoairy-3.9",
     "EmoFact 3.6": "emofact-3.6",
     "EmoVoid 3.9": "emovoid-3.9",
+    "EmoVoid 3.9, first 55 steps": "emovoid-3.9",
     "EmoFact 3.1": "emofact-3.1",
     "EmoAiry 2.0": "emoairy-2.0",
 }

@@ -13,12 +13,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 
 from emo_hf.hf import EmotionCallback, LossFeed
 from emo_hf.hf.feed import PendingLoss
-from emo_hf.optimizer import EmoOptimizer
+from emo_hf.mechanism import Mechanism
 
 OURS = {
     "feed: note the loss": (LossFeed, "note"),
     "feed: wait for it": (PendingLoss, "item"),
-    "mechanism": (EmoOptimizer, "_advance"),
+    "mechanism": (Mechanism, "advance"),
+    "step size": (Mechanism, "rate"),
     "record of the step": (EmotionCallback, "on_step_end"),
     "log": (EmotionCallback, "on_log"),
 }

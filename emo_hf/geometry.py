@@ -23,8 +23,8 @@ RESCALED_STEPS = 55  # Void holds the norm for this many steps after the start, 
 class State:
     """What a geometry remembers.
 
-    The reference norm (nan before the first step), freshness in [0, 1], the steps taken, the number of weights that
-    the norm is of, and what this step multiplies the weights by before their update (not packed: of one step only).
+    The reference norm (nan before the first step), freshness in [0, 1], the steps that looked at the norm (Void's is
+    set back by a stop signal), the number of weights that the norm is of, and what this step multiplies the weights by before their update (not packed: of one step only).
     """
 
     norm: float = math.nan
@@ -42,11 +42,13 @@ class State:
 class Geometry:
     """``before(state, norm, size, beta1)``, with the norm of `size` weights as they are, runs before the updates.
 
-    ``after(state)`` runs when the stop signal rises.
+    ``after(state)`` runs when the stop signal rises. A step for which ``looks(state, rising)`` is false needs no norm and
+    spares the pass over the weights: nothing of it could be seen later.
     """
 
     before: Callable[[State, float, float, float], None]
     after: Callable[[State], None]
+    looks: Callable[[State, bool], bool]
 
 
 def to_float(parts: Sequence[Tensor]) -> float:
@@ -100,9 +102,19 @@ def restart(state: State) -> None:
     state.count = float(RESCALED_STEPS)
 
 
+def is_holding(state: State, rising: bool) -> bool:
+    """Void looks at the norm while it holds it, and at a rising signal, for the reference of the step after."""
+    return rising or state.count <= RESCALED_STEPS
+
+
 def ignore(state: State) -> None:
     """Tion does not react to the stop signal."""
 
 
-TION = Geometry(refresh, ignore)
-VOID = Geometry(hold, restart)
+def always(state: State, rising: bool) -> bool:
+    """Tion compares every norm with the one before."""
+    return True
+
+
+TION = Geometry(refresh, ignore, always)
+VOID = Geometry(hold, restart, is_holding)

@@ -241,7 +241,7 @@ class EmoOptimizer(torch.optim.Optimizer):
 
     def _move_geometry(self, rising: bool) -> None:
         law = self.row.geometry
-        if law is None:
+        if law is None or not law.looks(self._geometry, rising):
             return
         params = self._with_gradient()
         norm = kernels.l1_norm(self.options["implementation"], params)

@@ -1,6 +1,7 @@
 """What every row of the catalog promises about tensors, and about its manners."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from emo_hf import catalog
 from emo_hf.errors import EmoError, OptionError
+from emo_hf.optimizer import EmoOptimizer
 
 pytestmark = [without_3_1_warning, without_16_bit_warning]
 
@@ -146,6 +148,23 @@ def test_void_rescales_only_to_a_norm_of_the_same_weights(missing):
     optimizer.step(loss=1.0)
     for ours, start in zip(params, before, strict=True):
         torch.testing.assert_close(ours.detach(), start, rtol=0, atol=1.01 * optimizer.effective_lr)
+
+
+def test_void_skips_only_the_norms_that_nothing_depends_on():
+    """The stop signal rises after steps 82, 124 and 140, long after the first 55, and each rescales the next step."""
+    found, looked = [], []
+    row = catalog.find("emovoid")
+    for law in (row.geometry, replace(row.geometry, looks=lambda state, rising: True)):
+        params, norms = make_params(), []
+        counted = replace(law, before=lambda *args, law=law, norms=norms: (norms.append(args[1]), law.before(*args)))
+        optimizer = EmoOptimizer(params, replace(row, geometry=counted))
+        for step in range(160):
+            give_gradients(params, step)
+            optimizer.step(loss=0.06 if step < 60 else 0.03)
+        found.append(values(params))
+        looked.append(len(norms))
+    assert same(*found)
+    assert looked == [56 + 2 * 3, 160]
 
 
 # -- manners ---------------------------------------------------------------------------------------------------------

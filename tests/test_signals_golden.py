@@ -124,6 +124,7 @@ BY_HAND = {
     "3.8: fftmode": ("emosens-3.8", {"fftmode": True}, [1.0]),
     "a held pulse": ("emosens-3.9", {"hold_pulse": True}, [1.0]),
     "3.9: a multiplier so small that the least pulse holds": ("emosens-3.9", {"lr": 1e-6}, [1.0]),
+    "Void: a stop signal that rises late": ("emovoid-3.9", {}, [0.06] * 60 + [0.03] * 25),
 }
 # Sharded, large or strided tensors, and none at all: see hf/test_fsdp.py, test_kernels.py and test_contract.py
 PLUMBING = ("geometry.to_float", "geometry._pieces", "geometry._sum_of_abs", "updates._mean_of_columns")
