@@ -23,8 +23,9 @@ RESCALED_STEPS = 55  # Void holds the norm for this many steps after the start, 
 class State:
     """What a geometry remembers.
 
-    The reference norm (nan before the first step), freshness in [0, 1], the steps that looked at the norm (Void's is
-    set back by a stop signal), the number of weights that the norm is of, and what this step multiplies the weights by before their update (not packed: of one step only).
+    The reference norm (nan before the first step), freshness in [0, 1], the steps that looked at the norm (Void's are
+    set back by a stop signal), the number of weights that the norm is of, and what this step multiplies the weights by
+    before their update (not packed: of one step only).
     """
 
     norm: float = math.nan
@@ -42,8 +43,8 @@ class State:
 class Geometry:
     """``before(state, norm, size, beta1)``, with the norm of `size` weights as they are, runs before the updates.
 
-    ``after(state)`` runs when the stop signal rises. A step for which ``looks(state, rising)`` is false needs no norm and
-    spares the pass over the weights: nothing of it could be seen later.
+    ``after(state)`` runs when the stop signal rises. A step for which ``looks(state, rising)`` is false needs no
+    norm: no later one depends on it.
     """
 
     before: Callable[[State, float, float, float], None]

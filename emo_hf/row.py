@@ -23,7 +23,7 @@ CHOICES = {
     "implementation": IMPLEMENTATIONS,
     "compensation": ("off", "kahan"),
 }
-ALWAYS = {"on_nonfinite_loss": "raise", "moments": "off", "implementation": "forloop", "compensation": "off"}
+ALWAYS = {"on_nonfinite_loss": "raise", "moments": "off", "implementation": "auto", "compensation": "off"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def trained(row, device, **options):
 
 
 @every_row
-@pytest.mark.parametrize("implementation", ["auto", "foreach", "forloop"])
+@pytest.mark.parametrize("implementation", ["auto", "fused", "foreach", "forloop"])
 def test_a_gpu_agrees_with_the_rule_on_the_cpu(row, implementation):
     expected = trained(row, "cpu", implementation="forloop")
     torch.testing.assert_close(trained(row, "cuda", implementation=implementation), expected, rtol=2e-5, atol=2e-5)
@@ -41,7 +41,7 @@ def test_compiled_rules_agree(key):
     torch.testing.assert_close(trained(row, "cuda", implementation="compile"), expected, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("implementation", ["auto", "foreach", "forloop"])
+@pytest.mark.parametrize("implementation", ["auto", "fused", "foreach", "forloop"])
 @pytest.mark.parametrize("row", FUSED, ids=lambda row: row.key)
 def test_a_step_with_a_known_loss_does_not_wait_for_the_gpu(row, implementation):
     params = [torch.nn.Parameter(param.detach().cuda()) for param in make_params(SHAPES, torch.float32)]

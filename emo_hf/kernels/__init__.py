@@ -4,9 +4,9 @@
     foreach    the rule, over lists of tensors
     fused      our C++ kernel on a CPU (`native`); else torch's fused kernels, and portions that fit a CPU's cache
     compile    the rule, by torch.compile (opt-in: the first step takes seconds)
-    auto       fused on CPU and CUDA, forloop elsewhere; it uses the C++ kernel where there is one and builds none
+    auto       fused on a CPU, with the C++ kernel where there is one, but builds none; foreach on CUDA; else forloop
 
-forloop is the default: it alone is the released trajectory to the last bit.
+auto is the default. forloop alone is the released trajectory to the last bit.
 
 Tensors that a list cannot take (strided, or of another dtype than their gradient) go one by one in every way. Of a
 DTensor, an elementwise rule takes the local shard.
@@ -32,6 +32,7 @@ def loop(update: Update, params: list[Tensor], grads: list[Tensor], states: list
 
 RUNS: dict[str, Run] = {"fused": fused.run, "foreach": foreach.run, "forloop": loop, "compile": compiled.run}
 IMPLEMENTATIONS = ("auto", *RUNS)
+AUTO = {"cpu": "fused", "cuda": "foreach"}  # fused has not been run on CUDA yet
 
 
 def apply(implementation: str, update: Update, lists: Lists, h: Hyper, scale: float = 1.0) -> None:
@@ -80,10 +81,12 @@ def _key(implementation: str, param: Tensor, grad: Tensor, state: State) -> tupl
         run = compensation.run
     elif not regular:
         run = loop
-    elif implementation in ("auto", "fused") and param.device.type not in fused.DEVICES:
-        run = loop if implementation == "auto" else foreach.run
+    elif implementation == "auto":
+        run = RUNS[AUTO.get(param.device.type, "forloop")]
+    elif implementation == "fused" and param.device.type not in fused.DEVICES:
+        run = foreach.run
     else:
-        run = RUNS["fused" if implementation == "auto" else implementation]
+        run = RUNS[implementation]
     return run, regular, param.device, param.dtype, param.dim()
 
 

@@ -54,7 +54,7 @@ def optim_args(arm: Arm) -> str | None:
     """Options as ``optim_args`` spells them. lr is among them: in a field, 5e-5 would look like Trainer's default."""
     if not arm.is_emo:
         return None
-    flat: dict[str, Any] = {"lr": arm.lr}
+    flat: dict[str, Any] = {"lr": arm.lr, "implementation": "forloop"}  # the same to the last bit on every machine
     for name, value in arm.options.items():
         if isinstance(value, list):  # betas -> beta1, beta2
             flat |= {f"{name[:-1]}{place}": part for place, part in enumerate(value, start=1)}

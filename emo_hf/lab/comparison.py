@@ -19,7 +19,7 @@ import yaml
 
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
-from emo_hf.lab import load, processes, results, sources, verdicts
+from emo_hf.lab import load, processes, results, verdicts
 from emo_hf.lab.spec import Cell, Recipe
 
 logger = logging.getLogger(__name__)
@@ -101,16 +101,14 @@ class Comparison:
         return verdicts.judge(self.recipe, self.size, self.values)
 
 
-def record(place: Path, recipe: Recipe, cell: Cell, path: str) -> None:
+def record(place: Path, recipe: Recipe, path: str) -> None:
     """Writes ``recipe.yaml`` into the folder of a comparison, and keeps aside one whose rule was another.
 
     Args:
         place: the folder, RUNS/<recipe>/<size>.
         recipe: what is about to be run.
-        cell: one of its cells, whose data has to be there: without it nothing is written.
         path: where the recipe was read.
     """
-    sources.examples(cell)
     content = yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
     text = f"{COMMAND}{_shown(path)}\n{content}"
     file = place / RECIPE

@@ -4,8 +4,7 @@
 
 A folder with a summary and the same configuration is finished and skipped. Any other folder found there (a run that
 broke off, or one of another configuration) is moved aside, never overwritten; `emo_hf.lab.checkpoints` can go on with
-one that broke off. An interrupt or the death of this
-process costs the runs that are under way, no more.
+one that broke off. An interrupt or the death of this process costs the runs that are under way, no more.
 
 A run is locked while it is under way, and from its end until all are done. So several emo-hf may be at work on one
 recipe: each takes what nobody else has, and waits for the rest.
@@ -24,7 +23,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from emo_hf.dashboards.jsonl import read_new
-from emo_hf.lab import checkpoints, processes, sources
+from emo_hf.lab import checkpoints, processes
 from emo_hf.lab.spec import Cell
 
 logger = logging.getLogger(__name__)
@@ -114,11 +113,7 @@ def run(cells: list[Cell], runs: Path, settings: Settings, watch: Watch) -> list
         runs: the folder of all runs.
         settings: how.
         watch: see `Watch`.
-
-    Raises:
-        RecipeError: the data cannot be read; nothing is written then.
     """
-    sources.examples(cells[0])  # all cells of a recipe read the same data
     place = runs / cells[0].recipe / cells[0].size
     place.mkdir(parents=True, exist_ok=True)
     work = _Work(place, settings, Board(cells, settings.jobs))

@@ -111,7 +111,7 @@ def _judge(line: Line, recipe: Recipe, size: str, values: Values, level: float) 
             seeds = {seed: _tau([found[arm][seed] for arm in line.order], METRICS[metric]) for seed in paired}
         case Contrast():
             sign = -1 if oriented(line) and not METRICS[metric] else 1
-            seeds = {seed: sign * _contrast(line, {arm: found[arm][seed] for arm in arms}) for seed in paired}
+            seeds = {seed: sign * _contrast(line, {arm: found[arm][seed] for arm in arms}) + 0.0 for seed in paired}
     estimate = Estimate.of([value for value in seeds.values() if math.isfinite(value)], level)
     answer, why = _answer(line, estimate, list(seeds.values()))
     notes += why

@@ -29,7 +29,7 @@ def place(recipe, write, tmp_path):
     place = tmp_path / "runs/tiny/smoke"
     found = load.recipe(path)
     cells = found.cells("smoke")
-    comparison.record(place, found, cells[0], path)
+    comparison.record(place, found, path)
     for cell, accuracy in zip(cells, EMOSENS + ADAMW, strict=True):
         folder, numbers = place / cell.name / f"seed{cell.seed}", {"eval_loss": 1.0, "seconds": 2.0}
         made_up.finish(folder, cell, accuracy=accuracy, **numbers)
@@ -114,7 +114,7 @@ def test_a_rule_that_changed_is_visible(place, recipe, write, caplog):
 def record(place, recipe, write) -> None:
     path = write(recipe)
     found = load.recipe(path)
-    comparison.record(place, found, found.cells("smoke")[0], path)
+    comparison.record(place, found, path)
 
 
 def test_a_rule_may_change_before_the_first_run(recipe, write, tmp_path):

@@ -78,7 +78,7 @@ def test_the_loss_is_fed():
     """The same steps with the loss given by hand."""
     function = FUNCTIONS["rosenbrock"]
     position = torch.nn.Parameter(torch.tensor(function.start, dtype=torch.float64))
-    optimizer = catalog.build("emosens-3.9", [position], lr=5.0, weight_decay=0.0)
+    optimizer = catalog.build("emosens-3.9", [position], lr=5.0, weight_decay=0.0, implementation="forloop")
     for _ in range(60):
         optimizer.zero_grad()
         loss = function.value(position[0], position[1])

@@ -13,7 +13,6 @@ import torch
 import yaml
 from filelock import FileLock
 
-from emo_hf.errors import RecipeError
 from emo_hf.lab import load, runner
 from emo_hf.lab.runner import Settings
 
@@ -220,13 +219,6 @@ def test_results_stay_in_place_while_another_is_at_work(cells, run):
     assert seen[0].error.startswith("another emo-hf is at work on another configuration")
     assert first.error is None
     assert load.cell(first.folder / "config.yaml") == cells[0]
-
-
-def test_bad_data_writes_nothing(run, tmp_path):
-    recipe = load.recipe(str(Path(__file__).parents[2] / "recipes/trec/gpt2-emosens.yaml"))
-    with pytest.raises(RecipeError, match="is no folder"):
-        run(recipe.cells("smoke", data_dir=tmp_path / "nowhere"))
-    assert not (tmp_path / "runs").exists()
 
 
 def test_interrupt_ends_the_children(cells, run, tmp_path, monkeypatch):
