@@ -1,6 +1,7 @@
 """``python -m benchmarks PART ...`` measures one part, prints its table and keeps it as JSON.
 
-``all`` is every part on a quiet CPU, some half an hour; ``figure`` draws what the folder holds.
+``all`` is every part on a quiet CPU, some half an hour; ``figure`` draws what the folder holds, and ``page`` puts its
+tables into docs/speed.md.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def run(options: Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("part", choices=[*PARTS, "figure", "all"])
+    parser.add_argument("part", choices=[*PARTS, "figure", "page", "all"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of the JSON files")
     parser.add_argument("--rounds", type=int, default=15)
@@ -67,13 +68,15 @@ def main() -> None:
     parser.add_argument("--others", action="store_true", help="steps: the optimizers of other packages too")
     parser.add_argument("--largest", type=float, default=1e9, help="scaling: parameters; 1e9 takes 17 GB of memory")
     options = parser.parse_args()
+    if options.part in PARTS:
+        return run(options)
+    from benchmarks import figure, page  # need matplotlib
+
+    if options.part == "page":
+        return page.fill(options.out)
     if options.part == "all":
         for changes in ALL:
             run(Namespace(**{**vars(options), **changes}))
-    elif options.part != "figure":
-        return run(options)
-    from benchmarks import figure  # needs matplotlib
-
     figure.draw(options.out)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import page
 from emo_hf import catalog
 from emo_hf.cli import main
 from emo_hf.lab import laws, pages
@@ -34,6 +35,12 @@ UPSTREAM = (  # names in the released code, and the versions that have them
 def anchor(heading: str) -> str:
     """Returns the anchor that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_speed_page_holds_the_measured_tables():
+    text = (ROOT / page.PAGE).read_text(encoding="utf-8")
+    assert len(page.BLOCK.findall(text)) == 6
+    assert text == page.filled(text, ROOT / "benchmarks/results"), "run: python -m benchmarks page --out ..."
 
 
 def test_committed_pages_are_the_generated_ones():
