@@ -13,7 +13,7 @@ from rich.table import Table
 
 from emo_hf.cli.say import say
 from emo_hf.errors import RecipeError
-from emo_hf.lab import comparison, comparison_text, functions, live, load, results, runner, sources, sweep
+from emo_hf.lab import comparison, comparison_text, functions, live, load, needs, results, runner, sweep
 from emo_hf.lab.results import Row, Stat
 from emo_hf.lab.runner import Watch
 from emo_hf.lab.spec import Cell, FunctionRecipe, Recipe
@@ -61,7 +61,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     cells = _cells(recipe, args)
     console.print(f"[bold]{recipe.name}[/] ({cells[0].size}): {escape(recipe.description)}")
     place = args.runs_dir / recipe.name / cells[0].size
-    sources.examples(cells[0])  # all cells read the same data; where it cannot be read, nothing is written
+    needs.check(cells)  # where something is missing, nothing is written
     comparison.record(place, recipe, args.recipe)
     settings = runner.Settings(args.report_to, args.jobs, args.checkpoint_every, args.resume)
     with _shown(console) as watch:
