@@ -112,7 +112,8 @@ def test_nothing_of_the_machine_reaches_a_card(tmp_path):
             "source": "https://example.org/a/b and `code`",
         }
     )
-    content["arms"]["emosens"]["tuning"] = {"how": "grid", "grid": {"lr": [1, 2]}, "chosen_by": "/root/notes | loss"}
+    grid = {"how": "grid", "grid": {"lr": [1, 2]}, "chosen_by": "/root/notes | loss"}
+    content["sizes"]["small"]["arms"] = {"emosens": {"lr": 1e-4, "tuning": grid}}
     content["sizes"]["small"]["model"] = {"hub": {"name": "/home/somebody/model", "revision": TOKEN}}
     folder = tmp_path / "secret-user/trec"
     comparison = made_up.write(tmp_path / "runs", content, data_dir=folder)
