@@ -29,9 +29,10 @@ def draw(runs: list[Run], path: Path) -> None:
     """Draws `runs` into the file `path`."""
     page = arrange(runs, POINTS)
     charts = page.sections[0][2]
-    rows = math.ceil(len(charts) / COLUMNS)
+    columns = min(COLUMNS, len(charts))
+    rows = math.ceil(len(charts) / columns)
     figure = Figure(figsize=(13, 3.3 * rows + 0.5), layout="constrained")
-    grid = figure.subplots(rows, COLUMNS, squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False)
     for axes, chart in zip(grid.flat, charts, strict=False):
         _draw_chart(axes, chart, page)
     for axes in grid.flat[len(charts) :]:
