@@ -233,6 +233,20 @@ def test_the_emotional_filter_closes_only_for_tiny_gradients(key, bound):
     assert param.ne(0).tolist() == [False, False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("key", "moves"), [("emonavi-1.0", True), ("emosens-2.0", False), ("emolynx-1.0", True), ("emocats-2.0", False)]
+)
+def test_the_emotional_filter_holds_what_momentum_would_move(key, moves):
+    param = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    optimizer = catalog.build(key, [param], weight_decay=0.0)
+    param.grad = torch.ones_like(param)
+    optimizer.step(loss=1.0)
+    before = param.detach().clone()
+    param.grad = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    optimizer.step(loss=1.0)
+    assert param.ne(before).tolist() == [moves, True]
+
+
 def test_the_emotional_filter_of_airys_matrices_is_always_open():
     param = torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
     optimizer = catalog.build("emoairy-2.0", [param])

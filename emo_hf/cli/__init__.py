@@ -6,6 +6,7 @@
     emo-hf show emosens-3.9                 one of them
     emo-hf plot coefficients                what the laws answer to the loss
     emo-hf plot functions FILE              the paths that a recipe of recipes/functions/ found
+    emo-hf plot signals RUN                 loss, step size and emotion of one run
     emo-hf plot loss DIR                    curves of a comparison, from a folder of results; also fluctuation,
                                             three-panel, trajectory, basin, differences
     emo-hf report RUNS/<recipe>/<size>      the verdict on a recipe's claim, its tables, and the numbers behind them

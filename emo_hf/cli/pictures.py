@@ -1,4 +1,4 @@
-"""Pictures: ``plot``. They need the extra `plot`, so that only what draws imports `emo_hf.lab.figures`."""
+"""Pictures: ``plot``. They need the extra `plot`, so that only what draws imports what needs matplotlib."""
 
 import argparse
 from collections.abc import Callable
@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 
 from emo_hf.cli.say import say
+from emo_hf.dashboards import report
+from emo_hf.errors import RecipeError
 from emo_hf.lab import functions
 
 RESULTS = {  # pictures of a folder of results
@@ -29,6 +31,10 @@ def add(commands: Any) -> None:
     paths = kinds.add_parser("functions", help="paths over a test function")
     paths.set_defaults(command=_plot_functions)
     paths.add_argument("paths", type=Path, help="a paths.json of emo-hf run")
+    signals = kinds.add_parser("signals", help="loss, step size and emotion of one run")
+    signals.set_defaults(command=_plot_signals)
+    signals.add_argument("run", type=Path, metavar="RUN", help="RUNS/<recipe>/<size>/<arm>/seed<k>, or its like")
+    signals.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN/figures/signals.png")
     drawn = [_plot_results(kinds, name, text) for name, text in RESULTS.items()]
     for kind in (coefficients, paths, *drawn):
         kind.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: a PNG in the current folder")
@@ -56,6 +62,14 @@ def _plot_functions(args: argparse.Namespace, console: Console) -> int:
 
     result = functions.read(args.paths)
     return _drawn(args.output or Path(f"{result.recipe}.png"), partial(figures.paths, result), console)
+
+
+def _plot_signals(args: argparse.Namespace, console: Console) -> int:
+    runs = report.read([args.run])
+    if len(runs) > 1:
+        raise RecipeError(f"{args.run} holds {len(runs)} runs: give one of them. emo-hf report draws several at once.")
+    path = args.output or args.run / "figures/signals.png"
+    return _drawn(path, partial(report.write_png, runs), console)
 
 
 def _plot_comparison(args: argparse.Namespace, console: Console) -> int:

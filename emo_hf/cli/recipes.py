@@ -1,6 +1,8 @@
 """What trains: ``run`` and ``sweep``."""
 
 import argparse
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from emo_hf.cli.say import say
+from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
-from emo_hf.lab import comparison, comparison_text, functions, live, load, results, runner, sources, sweep
+from emo_hf.lab import comparison, comparison_text, functions, live, load, needs, results, runner, sweep
 from emo_hf.lab.results import Row, Stat
 from emo_hf.lab.runner import Watch
 from emo_hf.lab.spec import Cell, FunctionRecipe, Recipe
@@ -61,7 +64,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     cells = _cells(recipe, args)
     console.print(f"[bold]{recipe.name}[/] ({cells[0].size}): {escape(recipe.description)}")
     place = args.runs_dir / recipe.name / cells[0].size
-    sources.examples(cells[0])  # all cells read the same data; where it cannot be read, nothing is written
+    needs.check(cells)  # where something is missing, nothing is written
     comparison.record(place, recipe, args.recipe)
     settings = runner.Settings(args.report_to, args.jobs, args.checkpoint_every, args.resume)
     with _shown(console) as watch:
@@ -89,8 +92,9 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
     if args.output is None:
         say(console, text, end="")
         return 0
-    with args.output.open("x", encoding="utf-8") as file:  # never over a file
-        file.write(text)
+    if args.output.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(args.output))
+    write_whole(args.output, text.encode())
     say(console, f"Written: {args.output}")
     return 0
 

@@ -13,6 +13,7 @@ What is asked:
 
 What is run:
 
+    needs       what the runs need, looked for before the first one
     runner      runs the children, several at once, skips what is finished, moves aside what is broken
     processes   the processes of a run: how they start, and why they ended
     warm        what the server imports that runs are forked from

@@ -5,6 +5,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from emo_hf.dashboards import report
+from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
 from emo_hf.hf.card import TAG
 from emo_hf.lab import card_text
@@ -34,7 +35,7 @@ def write(data: ArmData, path: Path, license: str | None = None, force: bool = F
     if data.pictured:
         report.write_png(report.read([data.pictured]), picture)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text.rstrip() + "\n", encoding="utf-8")
+    write_whole(path, (text.rstrip() + "\n").encode())
     return files
 
 

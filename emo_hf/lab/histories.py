@@ -19,6 +19,7 @@ import pandas as pd
 from transformers import TrainingArguments
 
 from emo_hf import catalog
+from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
 from emo_hf.lab import comparison, load, optimizers, results
 from emo_hf.lab.arms import Arm
@@ -71,11 +72,11 @@ def write(folder: Path, out: Path) -> None:
     settings, way = described(runs, recipe(folder)), trajectory(singles)
     lines = _thinned(curves(singles)) if singles else None
     out.mkdir(parents=True, exist_ok=True)  # from here on nothing can be unreadable
-    settings.to_csv(out / RUNS, index=False, float_format="%.6g")
+    write_whole(out / RUNS, settings.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
     if lines is not None:
-        (out / CURVES).write_text(lines, encoding="utf-8")
+        write_whole(out / CURVES, lines.encode())
     if way is not None:
-        way.to_csv(out / TRAJECTORY, index=False, float_format="%.5g")
+        write_whole(out / TRAJECTORY, way.to_csv(index=False, float_format="%.5g", lineterminator="\n").encode())
 
 
 def read(folder: Path, name: str) -> pd.DataFrame:

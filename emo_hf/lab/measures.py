@@ -63,8 +63,8 @@ def gap(rows: list[Row], level: float) -> float | None:
 def of_signals(path: Path, rows: list[Row]) -> dict[str, float | None]:
     """Returns what the signals of an emo optimizer say: when it would stop, and what its scalar goes with.
 
-    A run that was never ready to stop counts as ready at its last step. The regret is that of the first evaluation
-    from then on, or of the last one.
+    A run that was never ready to stop has no ``stop_step``; share and regret are those of its last step. The regret is
+    that of the first evaluation from the stop on, or of the last one.
 
     Args:
         path: of ``emo_signals.jsonl``; without it, nothing is returned.
@@ -74,8 +74,9 @@ def of_signals(path: Path, rows: list[Row]) -> dict[str, float | None]:
     if not signals:
         return {}
     evaluations = [(row["step"], row["eval_loss"]) for row in rows if row.get("eval_loss") is not None]
-    stop = next((row["step"] for row in signals if row.get("emo/ready")), signals[-1]["step"])
-    found: dict[str, float | None] = {"stop_step": stop, "stop_share": stop / signals[-1]["step"]}
+    ready, last = next((row["step"] for row in signals if row.get("emo/ready")), None), signals[-1]["step"]
+    stop = last if ready is None else ready
+    found: dict[str, float | None] = {"stop_step": ready, "stop_share": stop / last}
     if evaluations:
         at_stop = next((loss for step, loss in evaluations if step >= stop), evaluations[-1][1])
         found["stop_regret"] = at_stop - min(loss for _, loss in evaluations)

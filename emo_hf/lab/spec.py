@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from emo_hf.errors import RecipeError, did_you_mean
-from emo_hf.lab.arms import Arm, Change
+from emo_hf.lab.arms import Arm, Change, Tuning
 from emo_hf.lab.rules import Basin, Contrast, Line, Metric
 from emo_hf.lab.strict import Count, Name, Positive, Seed, Strict, Text
 from emo_hf.lab.task import Scale, Task
@@ -187,12 +187,21 @@ class Recipe(Strict):
         following = dict(zip(seeds, [*seeds[1:], seeds[0]], strict=True))
         cells = []
         for name in chosen_arms(self, arms):
-            change = self.sizes[size].arms.get(name)
-            arm = self.arms[name].model_copy(update=dict(change) if change else {})
+            arm = self._arm(name, self.sizes[size])
             for seed in seeds:
                 replayed = (following[seed] if arm.replay.other_seed else seed) if arm.replay else None
                 cells.append(Cell(**common, name=name, seed=seed, arm=arm, replayed_seed=replayed))
         return cells
+
+    def _arm(self, name: str, size: Size) -> Arm:
+        """An arm at one size. A grid was run on a model that the recipe builds: with one of the hub it counts as
+        untuned, unless the size itself says that it was run there."""
+        arm, change = self.arms[name], size.arms.get(name)
+        if change:
+            return arm.model_copy(update=dict(change))
+        if size.model.hub and arm.tuning.how == "grid":
+            return arm.model_copy(update={"tuning": Tuning(how="untuned")})
+        return arm
 
     def has(self, cell: Cell) -> bool:
         """Whether a run has the settings that the recipe has now. Where its data lay does not matter."""

@@ -1,4 +1,7 @@
+import errno
+import os
 import textwrap
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,22 @@ def data_folder(tmp_path: Path) -> Path:
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(tale(lines, seed=lines), encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A context in which nothing gets onto the disk."""
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextmanager
+    def full():
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", refuse)
+            yield
+
+    return full
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_committed_card_is_the_generated_one(monkeypatch):
     assert made == committed, "run: emo-hf card recipes/trec/results --arm emosens --license apache-2.0 -f -o ..."
 
 
-def test_card_of_an_arm(comparison, tmp_path, capsys):
+def test_card_of_an_arm(comparison, tmp_path, capsys, full_disk):
     path = tmp_path / "out/card.md"
     assert main(["card", str(comparison / "emosens"), "-o", str(path), "--license", "mit"]) == 0
     assert size_of_png(path.with_suffix(".png"))[0] > 1000
@@ -56,6 +56,10 @@ def test_card_of_an_arm(comparison, tmp_path, capsys):
         "Claim: EmoSens is better than AdamW (source: its README). The recipe has a rule for it, and no report",
     ):
         assert expected in text
+    before = path.read_bytes(), path.with_suffix(".png").read_bytes()
+    with full_disk():
+        assert main(["card", str(comparison / "emosens"), "-o", str(path), "-f"]) == 1
+    assert (path.read_bytes(), path.with_suffix(".png").read_bytes()) == before
     assert main(["card", str(comparison / "emosens"), "-o", str(path)]) == 2
     assert "exists: give another file by -o, or --force" in " ".join(capsys.readouterr().err.split())
     assert main(["card", str(comparison), "--arm", "adamw", "-o", str(path), "--force"]) == 0
@@ -108,7 +112,8 @@ def test_nothing_of_the_machine_reaches_a_card(tmp_path):
             "source": "https://example.org/a/b and `code`",
         }
     )
-    content["arms"]["emosens"]["tuning"] = {"how": "grid", "grid": {"lr": [1, 2]}, "chosen_by": "/root/notes | loss"}
+    grid = {"how": "grid", "grid": {"lr": [1, 2]}, "chosen_by": "/root/notes | loss"}
+    content["sizes"]["small"]["arms"] = {"emosens": {"lr": 1e-4, "tuning": grid}}
     content["sizes"]["small"]["model"] = {"hub": {"name": "/home/somebody/model", "revision": TOKEN}}
     folder = tmp_path / "secret-user/trec"
     comparison = made_up.write(tmp_path / "runs", content, data_dir=folder)

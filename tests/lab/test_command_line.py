@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from emo_hf import catalog, cli
 from emo_hf.dashboards import read_signals
+from emo_hf.lab import optimizers
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,12 +87,23 @@ def test_failed_runs_are_listed(stand_in, recipe, write, tmp_path, capsys):
         (["run", "{recipe}", "--arms", "emosesn"], "Did you mean 'emosens'?"),
         (["run", "{recipe}", "--data-dir", "."], "leave out --data-dir"),
         (["run", "{trec}", "--data-dir", "nowhere"], "nowhere is no folder"),
+        (["run", "{trec}", "--data-dir", "{data}"], "The model openai-community/gpt2 at revision 607a30d"),
+        (["run", "{lora}", "--data-dir", "{data}"], "stories260K.bin is missing: expected"),
+        (["run", "{memory}", "--size", "smoke"], "stories260K of karpathy/tinyllamas at revision 0bd21da"),
+        (["run", "{recipe}"], "The optimizer lion is no_such_package.Lion, which is not installed"),
         (["show", "emosesn"], "No optimizer is called 'emosesn'. Did you mean 'emosens'"),
     ],
 )
-def test_bad_input_is_one_message_and_exit_code_2(recipe, write, tmp_path, monkeypatch, capsys, args, message):
+def test_bad_input_is_one_message_and_exit_code_2(
+    recipe, write, data_folder, tmp_path, monkeypatch, capsys, args, message
+):
     monkeypatch.chdir(tmp_path)
-    known = {"recipe": write(recipe), "trec": str(ROOT / "recipes/trec/gpt2-emosens.yaml")}
+    monkeypatch.setitem(optimizers.ALIASES, "lion", optimizers.Alias("no_such_package", "Lion", "x"))
+    shutil.rmtree(data_folder / "stories260k")
+    recipe["arms"]["lion"] = {"optim": "lion", "lr": 1e-4, "tuning": "untuned"}
+    shipped = {"trec": "trec/gpt2-emosens", "lora": "lora/stories", "memory": "memory/lora"}
+    known = {name: str(ROOT / f"recipes/{path}.yaml") for name, path in shipped.items()}
+    known |= {"recipe": write(recipe), "data": str(data_folder)}
     assert cli.main([arg.format(**known) for arg in args]) == 2
     error = capsys.readouterr().err
     assert error.startswith("emo-hf: ")

@@ -6,6 +6,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import made_up
 import pytest
 import torch
 
@@ -77,6 +78,21 @@ def test_plot_coefficients(tmp_path):
     width, height = size_of_png(path)
     assert width > 1000
     assert height > 800
+
+
+def test_plot_signals(tmp_path, capsys):
+    comparison = made_up.write(tmp_path / "runs", made_up.recipe())
+    for arm in ("emosens", "adamw"):
+        run = comparison / arm / "seed0"
+        assert main(["plot", "signals", str(run)]) == 0
+        assert size_of_png(run / "figures/signals.png")[0] > 1000
+        assert (run / "summary.json").exists()
+    assert main(["plot", "signals", str(comparison / "emosens/seed0"), "-o", str(tmp_path / "new/one.png")]) == 0
+    assert size_of_png(tmp_path / "new/one.png")[0] > 1000
+    capsys.readouterr()
+    assert main(["plot", "signals", str(comparison)]) == 2
+    assert "holds 6 runs: give one of them" in capsys.readouterr().err
+    assert not (comparison / "figures").exists()
 
 
 def test_curves_leave_gaps_where_they_jump():

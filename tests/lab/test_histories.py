@@ -45,6 +45,17 @@ def test_curves_are_moments_over_the_seeds(comparison, tmp_path):
     assert curves["accuracy"].notna().sum() == 3 * 6
 
 
+def test_a_full_disk_leaves_the_tables_and_pictures_of_before(comparison, tmp_path, full_disk):
+    figures.comparison(comparison, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (comparison / "adamw/seed1/summary.json").unlink()
+    for redraw in (histories.write, lambda _, out: figures.draw(out)):
+        with full_disk(), pytest.raises(OSError, match="No space left"):
+            redraw(comparison, tmp_path / "out")
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.suffix != ".part"}
+    assert after == before
+
+
 def test_a_mean_without_one_seed_is_missing_and_n_says_why(comparison, tmp_path):
     path = comparison / "adamw/seed1/history.jsonl"
     rows = [r | ({"loss": None} if r["step"] > 40 and "loss" in r else {}) for r in rows_of(comparison, "adamw", 1)]

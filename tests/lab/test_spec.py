@@ -282,6 +282,23 @@ def test_cells(recipe, write, tmp_path):
         found.cells("smoke", data_dir=tmp_path)
 
 
+def test_a_grid_counts_for_a_model_of_the_hub_only_where_the_size_says_so(recipe, write):
+    hub = {"model": {"hub": {"name": "a/b", "revision": "main"}}, "epochs": 1, "batch_size": 8}
+    grid = {"how": "grid", "grid": {"lr": [0.1, 1]}, "chosen_by": "loss on held-out texts"}
+    recipe["sizes"]["paper"] = hub
+    recipe["arms"]["emosens"]["tuning"] = grid
+    recipe["arms"]["adamw"]["tuning"] = "authors' default"
+    found = load.recipe(write(recipe))
+    for size, expected in (("smoke", "grid: lr 0.1, 1"), ("paper", "untuned")):
+        tunings = [str(cell.arm.tuning) for cell in found.cells(size, seeds=[0])]
+        assert tunings == [expected, "authors' default"]
+    recipe["sizes"]["paper"] = {**hub, "arms": {"emosens": {"lr": 0.1, "tuning": grid}}}
+    found = load.recipe(write(recipe))
+    (cell,) = found.cells("paper", ["emosens"], [0])
+    assert str(cell.arm.tuning) == "grid: lr 0.1, 1"
+    assert found.has(cell)
+
+
 def test_cell_survives_its_file(recipe, write, tmp_path):
     recipe["arms"]["emosens"]["options"] = {"betas": [0.8, 0.9], "use_shadow": True, "branch": "long"}
     cell = load.recipe(write(recipe)).cells("small")[0]

@@ -50,6 +50,14 @@ def test_grid(sweep, recipe, write, tmp_path, capsys):
     assert sweep.read_text() == "mine"
 
 
+def test_a_full_disk_does_not_block_the_next_try(recipe, write, tmp_path, capsys, full_disk):
+    args = ["sweep", write(recipe), "-o", str(tmp_path / "sweep.yaml")]
+    with full_disk():
+        assert cli.main(args) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert cli.main(args) == 0
+
+
 def test_what_an_agent_starts(sweep, tmp_path):
     content = yaml.safe_load(sweep.read_text())
     env, program, *arguments = started_by_agent(content, arm="adamw", seed=7)

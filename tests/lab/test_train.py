@@ -132,7 +132,7 @@ def test_moments_and_the_stop_signal(run):
     done = run({"logged": {"optim": "emosens", "lr": 1.0, "options": {"moments": "log"}}})["logged"]
     assert -1 <= done["skewness_correlation"] <= 1
     assert -1 <= done["kurtosis_correlation"] <= 1
-    assert done["stop_share"] == 1
+    assert (done["stop_step"], done["stop_share"]) == (None, 1)  # it never came
     assert done["stop_regret"] == done["overfit"] >= 0
     known = {name for name in METRICS if name in done}
     assert {"accuracy", "best_eval_loss", "state_ratio", "state_share", "peak_memory"} <= known
@@ -188,6 +188,15 @@ def test_gap_at_equal_training_loss():
     assert measures.gap(rows, 0.95) == pytest.approx(2.0 - 0.95)
     assert measures.gap(rows, 0.9) == pytest.approx(3.0 - 0.8)
     assert measures.gap(rows, 0.1) is None
+
+
+def test_a_stop_at_the_last_step_is_told_from_none(tmp_path):
+    path, rows = tmp_path / "emo_signals.jsonl", [{"step": 4, "eval_loss": 2.0}, {"step": 8, "eval_loss": 3.0}]
+    for ready, expected in ((9, None), (8, 8), (3, 3)):
+        signals = ({"step": step, "emo/ready": float(step >= ready)} for step in range(1, 9))
+        path.write_text("".join(json.dumps(row) + "\n" for row in signals))
+        found = measures.of_signals(path, rows)
+        assert found == {"stop_step": expected, "stop_share": (expected or 8) / 8, "stop_regret": float(ready > 4)}
 
 
 def test_standardized_moments():

@@ -9,6 +9,7 @@ What a run consists of is `runs`' business, what is shown `page`'s, and how, tha
 
 from pathlib import Path
 
+from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.dashboards.report.build import html
 from emo_hf.dashboards.report.runs import Run, read
 
@@ -18,7 +19,7 @@ __all__ = ["Run", "html", "read", "write_html", "write_png"]
 def write_html(runs: list[Run], path: Path) -> None:
     """Writes the report of `runs` as one HTML file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html(runs), encoding="utf-8")
+    write_whole(path, html(runs).encode())
 
 
 def write_png(runs: list[Run], path: Path) -> None:

@@ -4,8 +4,10 @@ By matplotlib and not by a browser: on a cluster it is one ``pip install`` away,
 """
 
 import math
+from io import BytesIO
 from pathlib import Path
 
+from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.dashboards.report.page import Chart, Line, Page, arrange
 from emo_hf.dashboards.report.runs import Run
 from emo_hf.errors import EmoError
@@ -27,16 +29,19 @@ def draw(runs: list[Run], path: Path) -> None:
     """Draws `runs` into the file `path`."""
     page = arrange(runs, POINTS)
     charts = page.sections[0][2]
-    rows = math.ceil(len(charts) / COLUMNS)
+    columns = min(COLUMNS, len(charts))
+    rows = math.ceil(len(charts) / columns)
     figure = Figure(figsize=(13, 3.3 * rows + 0.5), layout="constrained")
-    grid = figure.subplots(rows, COLUMNS, squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False)
     for axes, chart in zip(grid.flat, charts, strict=False):
         _draw_chart(axes, chart, page)
     for axes in grid.flat[len(charts) :]:
         axes.set_axis_off()
     figure.suptitle(page.title, fontsize=13, weight="bold")
+    picture = BytesIO()
+    figure.savefig(picture, dpi=110)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    write_whole(path, picture.getvalue())
 
 
 def _draw_chart(axes: Axes, chart: Chart, page: Page) -> None:

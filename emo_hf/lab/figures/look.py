@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from emo_hf.dashboards.jsonl import write_whole
+
 ORANGE, GREEN, BLUE, RED, GREY = "#E69F00", "#009E73", "#0072B2", "#D55E00", "#6b6b6b"
 DRIVEN = (RED, GREEN, "#AA4499", ORANGE, "#7A6A00", "#882255", "#44AA99", "#CC6677")
 OTHERS = (BLUE, GREY, "#56B4E9", "#1f2a44", "#a3a9b2", "#5f7fbf", "#7b8f8f")
@@ -98,4 +100,6 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(picture, dpi=100)
     # a third of the bytes: where many pale bands lie over each other, there are thousands of shades
     shades = Image.open(picture).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    shades.save(path, "PNG", optimize=True)
+    small = BytesIO()
+    shades.save(small, "PNG", optimize=True)
+    write_whole(path, small.getvalue())

@@ -1,6 +1,7 @@
 """LoRA through peft: small trained matrices beside frozen ones."""
 
 import warnings
+from types import ModuleType
 
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -9,16 +10,22 @@ from emo_hf.errors import RecipeError
 from emo_hf.lab.task import Lora
 
 
-def adapt(model: PreTrainedModel, lora: Lora | None, kind: str) -> PreTrainedModel:
-    """Puts adapters into `model`, which is changed in place; `kind` is peft's task type. Without `lora`: `model`."""
-    if lora is None:
-        return model
+def peft() -> ModuleType:
+    """Returns the package; `RecipeError` if it is not installed."""
     try:
-        from peft import LoraConfig, get_peft_model
+        import peft
     except ImportError:
         raise RecipeError(
             "model.lora needs peft, which is not installed: pip install 'emo-hf[integrations]'"
         ) from None
+    return peft
+
+
+def adapt(model: PreTrainedModel, lora: Lora | None, kind: str) -> PreTrainedModel:
+    """Puts adapters into `model`, which is changed in place; `kind` is peft's task type. Without `lora`: `model`."""
+    if lora is None:
+        return model
+    library = peft()
     modules = {name.rpartition(".")[2]: module for name, module in model.named_modules()}
     if missing := [target for target in lora.targets if target not in modules]:
         linear = sorted(
@@ -27,7 +34,7 @@ def adapt(model: PreTrainedModel, lora: Lora | None, kind: str) -> PreTrainedMod
         raise RecipeError(
             f"model.lora.targets: the {type(model).__name__} has no {', '.join(missing)}, only {', '.join(linear)}."
         )
-    config = LoraConfig(
+    config = library.LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=lora.targets,
@@ -37,4 +44,4 @@ def adapt(model: PreTrainedModel, lora: Lora | None, kind: str) -> PreTrainedMod
     )
     with warnings.catch_warnings():  # peft reads what transformers 5.23 has renamed
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        return get_peft_model(model, config)
+        return library.get_peft_model(model, config)

@@ -72,7 +72,7 @@ def load(cell: Cell) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     else:
         model_file, tokenizer_file = download(chosen)
     model = read_model(model_file)
-    check_length(model_file.name, model, cell.scale.max_tokens)
+    check_length(model_file.name, model.config, cell.scale.max_tokens)
     return model, read_tokenizer(tokenizer_file, model.config.vocab_size)
 
 

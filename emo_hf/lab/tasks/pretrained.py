@@ -1,10 +1,19 @@
 """Tokenizers and models: new ones from a recipe's numbers, trained ones from the hub."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, GPT2Config, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GPT2Config,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from emo_hf.errors import RecipeError
 from emo_hf.lab.task import Config, Hub
@@ -55,22 +64,35 @@ def gpt2_config(config: Config, tokenizer: PreTrainedTokenizerBase, max_tokens: 
 
 def from_hub(auto: type, hub: Hub, max_tokens: int, **more: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A pretrained model as `auto` (an Auto class of transformers) makes it, and its tokenizer."""
-    try:
+    with _from_hub_or_cache(hub):
         tokenizer = AutoTokenizer.from_pretrained(hub.name, revision=hub.revision)
         if tokenizer.pad_token is None:  # GPT-2 has none; its classifier reads the last token that is no padding
             tokenizer.pad_token = tokenizer.eos_token
         model = auto.from_pretrained(hub.name, revision=hub.revision, pad_token_id=tokenizer.pad_token_id, **more)
+    check_length(hub.name, model.config, max_tokens)
+    return model, tokenizer
+
+
+def check(hub: Hub, max_tokens: int) -> None:
+    """Raises `RecipeError` if the configuration of a pretrained model is out of reach, or forbids so many tokens."""
+    with _from_hub_or_cache(hub):
+        config = AutoConfig.from_pretrained(hub.name, revision=hub.revision)
+    check_length(hub.name, config, max_tokens)
+
+
+@contextmanager
+def _from_hub_or_cache(hub: Hub) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:  # transformers' word for: no network, no such name or revision, not in the cache
         raise RecipeError(
             f"The model {hub.name} at revision {hub.revision} cannot be loaded from the Hugging Face hub or its cache "
             f"({str(error).splitlines()[0]}). Check the network, or choose a size that builds its own (--size small)."
         ) from error
-    check_length(hub.name, model, max_tokens)
-    return model, tokenizer
 
 
-def check_length(name: str, model: PreTrainedModel, max_tokens: int) -> None:
-    """Raises `RecipeError` if `model` cannot read so many tokens."""
-    positions = getattr(model.config, "max_position_embeddings", None)
+def check_length(name: str, config: PretrainedConfig, max_tokens: int) -> None:
+    """Raises `RecipeError` if a model with this `config` cannot read so many tokens."""
+    positions = getattr(config, "max_position_embeddings", None)
     if positions and max_tokens > positions:
         raise RecipeError(f"max_tokens {max_tokens}: {name} reads at most {positions}.")
