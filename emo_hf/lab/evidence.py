@@ -22,9 +22,10 @@ RESULTS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 ANSWERS = ("not reproduced", "inconclusive", "reproduced")
 INTRODUCTION = """\
 Each verdict follows from a rule that stood in the recipe before it was run: intervals of the mean over the seeds,
-paired, corrected for the lines of one rule, not for the number of claims on this page. All are small models on two
-CPU cores; none says what happens at a size that was not run. [Recipes](recipes.md) explains the rules,
-[quirks](quirks.md) the mechanism. `python -m emo_hf.lab.evidence` made this page from the reports on file."""
+paired, corrected for the lines of one rule, not for the number of claims on this page. When a line with "worse by at
+most" fails was [changed after the runs](recipes.md#the-rule). All are small models on two CPU cores; none says what
+happens at a size that was not run. [Recipes](recipes.md) explains the rules, [quirks](quirks.md) the mechanism.
+`python -m emo_hf.lab.evidence` made this page from the reports on file."""
 
 Report = dict[str, Any]
 

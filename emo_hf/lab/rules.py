@@ -52,7 +52,7 @@ class Bounds(Strict):
 
     Attributes:
         better_by: the difference, counted so that more is better, is above this.
-        worse_by_at_most: the same above minus this; the claim has failed if it is wholly below 0.
+        worse_by_at_most: the same is above minus this.
         at_least: the number or difference itself, as it is, is at least this.
         at_most: it is at most this.
     """

@@ -211,7 +211,7 @@ def _compare(line: Bounds, low: float, high: float) -> Answer:
     if line.better_by is not None:
         holds, fails = low > line.better_by, high < line.better_by
     elif line.worse_by_at_most is not None:
-        holds, fails = low > -line.worse_by_at_most, high < 0
+        holds, fails = low > -line.worse_by_at_most, high < -line.worse_by_at_most
     elif line.at_least is not None:
         holds, fails = low >= line.at_least, high < line.at_least
     else:
