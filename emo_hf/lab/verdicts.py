@@ -9,7 +9,9 @@ recipe asks beside its rule (`also`) is judged in the same way, by a k of its ow
 A value that is missing from a finished run is the worst that its metric can be, so a run that diverged never helps its
 own arm. Such a seed has no finite number and stays out of the interval. If it speaks against the line, the line cannot
 be reproduced; if for it (the other arm diverged), the line cannot fail; beyond that, the rest decides. If all seeds
-speak for one side, that side wins. Two arms that both diverged speak against the line but do not refute it.
+speak for one side, that side wins. Two arms that both diverged speak against the line but do not refute it. Where a
+number is taken as it is (`at_least`, `at_most`), the worst of a metric can be what the bound asks for: there a run of
+the line's arm that diverged speaks against the line, whichever way the metric goes.
 """
 
 import math
@@ -127,12 +129,19 @@ def oriented(line: Bounds) -> bool:
 
 def _contrast(line: Contrast, of: dict[str, float]) -> float:
     """Returns the number of one seed; nan where two diverged runs meet."""
-    found = of[line.arm]
+    found = own = of[line.arm]
     if line.against:
         found -= of[line.against]
     if line.beyond:
         found -= of[line.beyond.arm] - of[line.beyond.against]
+    if math.isinf(own) and not math.isnan(found) and not oriented(line):
+        return _bad(line)
     return found
+
+
+def _bad(line: Bounds) -> float:
+    """Returns the infinite number that speaks against a line."""
+    return -math.inf if line.at_most is None else math.inf
 
 
 def _tau(values: list[float], more_is_better: bool) -> float:
@@ -190,8 +199,8 @@ def _stretch(losses: list[float], limit: float) -> tuple[int, int]:
 
 
 def _answer(line: Bounds, estimate: Estimate, values: list[float]) -> tuple[Answer, list[str]]:
-    good, bad = (math.inf, -math.inf) if line.at_most is None else (-math.inf, math.inf)
-    helped, hurt, tied = values.count(good), values.count(bad), sum(map(math.isnan, values))
+    bad = _bad(line)
+    helped, hurt, tied = values.count(-bad), values.count(bad), sum(map(math.isnan, values))
     notes = []
     if diverged := helped + hurt + tied:
         sides = [(hurt, "against the line"), (helped, "for it"), (tied, "with both sides diverged")]

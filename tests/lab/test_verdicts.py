@@ -108,13 +108,24 @@ def test_difference_of_differences(recipe):
         ([-INF] * 3, [-INF] * 3, {"better_by": 0}, "inconclusive"),
         ([*GOOD, -INF], [0.1, 0.1, 0.1, -INF], {"better_by": 0}, "inconclusive"),
         ([*GOOD, -INF], [0.1] * 4, {"at_least": 0.1}, "inconclusive"),
-        ([0.1, 0.1, 0.1, -INF], [*GOOD, 0.5], {"at_most": 0}, "reproduced"),
+        ([0.1, 0.1, 0.1, -INF], [*GOOD, 0.5], {"at_most": 0}, "inconclusive"),
+        ([*GOOD, 0.1], [0.1, 0.1, 0.1, -INF], {"at_least": 0.1}, "reproduced"),
     ],
 )
 def test_a_diverged_run_never_helps_its_own_arm(recipe, a, b, bound, answer):
     line = only(recipe, [{"arm": "a", "against": "b", **bound}], {"a": a, "b": b})
     assert line.answer == answer
     assert any("not finite" in note for note in line.notes) == (-INF in [*a, *b])
+
+
+@pytest.mark.parametrize("against", [{}, {"against": "b"}])
+@pytest.mark.parametrize("bound", ["at_least", "at_most"])
+@pytest.mark.parametrize("metric", ["stop_share", "state_ratio"])  # more, and less, is better
+def test_nor_where_its_worst_is_what_the_bound_asks_for(recipe, metric, bound, against):
+    line, worst = {"arm": "a", "metric": metric, bound: 0.5, **against}, verdicts.worst(metric)
+    assert only(recipe, [line], {"a": [worst] * 3, "b": GOOD}).answer == "not reproduced"
+    held = [*([1.9] * 3 if bound == "at_least" else [-1.9] * 3), worst]
+    assert only(recipe, [line], {"a": held, "b": [*GOOD, 0.5]}).answer == "inconclusive"
 
 
 def test_level_is_corrected_for_the_lines_of_the_rule(recipe):
