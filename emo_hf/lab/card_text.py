@@ -75,13 +75,13 @@ def _model(cell: Cell) -> str:
         config = model.config
         case = ", lower-cased" if config.lowercase else ""
         what = (
-            f"A GPT-2 with random initial weights: {_count(config.layers, 'layer')}, {_count(config.heads, 'head')},"
+            f"A GPT-2 with random initial weights: {count(config.layers, 'layer')}, {count(config.heads, 'head')},"
             f" width {config.width}, dropout {config.dropout:g}, a byte-level BPE tokenizer of at most"
             f" {config.vocabulary:,} tokens trained on the training texts{case}."
         )
     elif model.vision:
         widths = ", ".join(map(str, model.vision.widths))
-        blocks = _count(model.vision.blocks, "basic block")
+        blocks = count(model.vision.blocks, "basic block")
         what = f"A ResNet with random initial weights: {blocks} per stage, stages of {widths} channels."
     elif model.hub:
         what = f"The pretrained {_from(model.hub)}."
@@ -154,7 +154,7 @@ def _machines(data: ArmData) -> str:
     lines = []
     for found in data.environments:
         versions = [f"{name} {version}" for name, version in found.get("packages", {}).items() if version]
-        threads = f", {_count(found['cpu_threads'], 'thread')}" if found.get("cpu_threads") else ""
+        threads = f", {count(found['cpu_threads'], 'thread')}" if found.get("cpu_threads") else ""
         lines.append(
             plain(f"Run on {found.get('device')}{threads}; Python {found.get('python')}, {', '.join(versions)}.")
         )
@@ -204,14 +204,14 @@ def _training(data: ArmData) -> dict[str, str]:
         heard = f"{arm.heard.scale:g} times the loss plus {arm.heard.offset:g}" if arm.heard else "fed at every step"
         rows["Loss"] = heard if arm.feed else "withheld: the optimizer hears 0 at every step"
     rows["Batch"] = str(cell.scale.batch_size)
-    epochs = f"{cell.scale.epochs:g} epochs, " if cell.scale.epochs else ""
+    epochs = f"{count(cell.scale.epochs, 'epoch')}, " if cell.scale.epochs else ""
     rows["Length"] = f"{epochs}{data.summaries[0]['steps']:,} optimizer steps"
     rows["Longest text"] = f"{cell.scale.max_tokens} tokens"
     if cell.task.type == "image-classification":
         del rows["Longest text"]
     rows["Precision"] = f"weights and optimizer in {arm.weights}"
     if cell.processes:
-        each = f", averaged every {_count(arm.local_sgd_steps, 'step')}" if arm.local_sgd_steps else ", synchronous"
+        each = f", averaged every {count(arm.local_sgd_steps, 'step')}" if arm.local_sgd_steps else ", synchronous"
         rows["Processes"] = f"{cell.processes}{each}"
     for name in ("condition", "handover", "replay"):
         if (part := getattr(arm, name)) is not None:
@@ -238,8 +238,9 @@ def _limits(data: ArmData) -> list[str]:
 
 def seeds(n: int) -> str:
     """Returns "1 seed", "2 seeds"."""
-    return _count(n, "seed")
+    return count(n, "seed")
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+def count(n: float, noun: str) -> str:
+    """Returns "1 step", "2 steps"."""
+    return f"{n:,g} {noun}" + ("" if n == 1 else "s")

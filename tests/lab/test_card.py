@@ -14,6 +14,7 @@ from emo_hf import catalog
 from emo_hf.cli import main
 from emo_hf.hf.card import plain
 from emo_hf.lab import card, card_data
+from emo_hf.lab.card_text import count
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_" + "aB3dE5gH" * 4
@@ -162,3 +163,10 @@ def test_bad_input_is_one_message(comparison, tmp_path, capsys, args, message):
     assert main(["card", *(arg.format(**places) for arg in args), "-o", str(path)]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("n", "told"), [(1, "1 epoch"), (1.0, "1 epoch"), (0.5, "0.5 epochs"), (1000, "1,000 epochs")]
+)
+def test_nouns_are_counted(n, told):
+    assert count(n, "epoch") == told
