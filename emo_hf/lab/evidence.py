@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from emo_hf.lab.blocks import plain
+from emo_hf.lab.card_text import count
+from emo_hf.lab.comparison import RUNS
 from emo_hf.lab.comparison_text import COLUMNS
-from emo_hf.lab.results import Stat, read_json
+from emo_hf.lab.results import Stat, number, read_json, summaries
 
 RECIPES, PAGE = Path("recipes"), Path("docs/evidence.md")
 RESULTS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -38,7 +40,9 @@ def reports() -> dict[Path, Report]:
 
 
 def _read(folder: Path) -> Report:
-    return read_json(folder / "report.json")
+    """Returns the report in a folder, and the seconds of training of each run it rests on."""
+    runs = summaries(folder / RUNS, (folder / RUNS).read_text(encoding="utf-8").splitlines())
+    return {**read_json(folder / "report.json"), "seconds": [number(run.get("seconds")) or 0.0 for run in runs]}
 
 
 def page(found: dict[Path, Report]) -> str:
@@ -68,14 +72,36 @@ def page(found: dict[Path, Report]) -> str:
 
 
 def _body(report: Report, place: str) -> list[str]:
-    """Returns the verdict of one report and its lines; `place` is the way to its folder."""
+    """Returns what one report decided, how to make it again, and its cost; `place` is the way to its folder."""
+    again = [report["command"], f"emo-hf report runs/{report['recipe']}/{report['size']}"]
+    lines = [*_verdict(report), ""] if report["verdict"] else []
+    return [*lines, "```bash", *again, "```", "", f"{cost(report)} [The whole report]({place}/report.md)"]
+
+
+def _verdict(report: Report) -> list[str]:
+    """Returns the verdict of one report, its lines, and what there is to note about them."""
     claim, source = plain(report["claim"]).rstrip("."), plain(report["source"])
     lines = [f"**{report['verdict'].capitalize()}**: {claim}. *Source*: {source}."]
     lines += ["", "| | line | verdict | estimate | interval | n |", "|---|---|---|---|---|---|"]
-    for kind, title in (("lines", "rule"), ("also", "beside")):
-        lines += [f"| {title} {number} | {_row(line)} |" for number, line in enumerate(report[kind], 1)]
-    lines += ["", "```bash", report["command"], "```", "", f"[The whole report]({place}/report.md)"]
-    return lines
+    titles = (("lines", "rule"), ("also", "beside"))
+    judged = [(f"{title} {place}", line) for kind, title in titles for place, line in enumerate(report[kind], 1)]
+    lines += [f"| {title} | {_row(line)} |" for title, line in judged]
+    notes = [f"* {title}: {plain('; '.join(line['notes']))}" for title, line in judged if line["notes"]]
+    return [*lines, *(["", *notes] if notes else [])]
+
+
+def cost(report: Report) -> str:
+    """Returns the time that the runs trained, summed, as a sentence."""
+    minutes, runs = round(sum(report["seconds"]) / 60), count(len(report["seconds"]), "run")
+    about = f"About {count(minutes, 'minute')}" if minutes else "Less than a minute"
+    machines = dict.fromkeys(map(_machine, report["environments"]))
+    return f"{about} of training, {runs}, each on {' or '.join(machines)}."
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    if environment["device"] != "cpu":
+        return plain(environment["device"])
+    return count(environment["cpu_threads"], "CPU thread")
 
 
 def _row(line: dict[str, Any]) -> str:
@@ -118,8 +144,7 @@ def filled(text: str, folder: Path) -> str:
 
     def results(match: re.Match[str]) -> str:
         report = _read(folder / match[2])
-        body = _body(report, match[2]) if report["verdict"] else [f"[The whole report]({match[2]}/report.md)"]
-        return "\n".join([match[1], *arms(report), "", *body, "", match[3]])
+        return "\n".join([match[1], *arms(report), "", *_body(report, match[2]), "", match[3]])
 
     return RESULTS.sub(results, text)
 

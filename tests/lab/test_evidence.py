@@ -34,8 +34,10 @@ def test_every_report_is_in_a_readme():
 
 
 def test_what_fails_comes_first():
-    report = {"claim": "c", "source": "s", "command": "x", "recipe": "r", "also": []}
+    report = {"claim": "c", "source": "s", "command": "x", "recipe": "r", "size": "small", "also": []}
+    report |= {"seconds": [70.0, 45.0], "environments": [{"device": "cpu", "cpu_threads": 1}]}
     line = {"rule": "a", "mean": 0.1, "low": None, "level": 0.95, "n": 2, "verdict": "inconclusive"}
+    line["notes"] = ["too few runs", "one is missing"]
     found = {
         Path("recipes/a/results"): {**report, "verdict": "reproduced", "lines": [line]},
         Path("recipes/b/results"): {**report, "verdict": "not reproduced", "lines": [line]},
@@ -43,3 +45,18 @@ def test_what_fails_comes_first():
     text = evidence.page(found)
     assert "Of 2 comparisons, 1 did not reproduce their claim (r)" in text
     assert "(../recipes/b/README.md)" in text
+    assert "\n\n* rule 1: too few runs; one is missing\n" in text
+    assert "x\nemo-hf report runs/r/small\n" in text
+    assert "About 2 minutes of training, 2 runs, each on 1 CPU thread. [The whole report](" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "device", "told"),
+    [
+        ([11.0, 12.0], "cpu", "Less than a minute of training, 2 runs, each on 2 CPU threads."),
+        ([60.0], "NVIDIA H200", "About 1 minute of training, 1 run, each on NVIDIA H200."),
+    ],
+)
+def test_cost(seconds, device, told):
+    environments = [{"device": device, "cpu_threads": 2}]
+    assert evidence.cost({"seconds": seconds, "environments": environments}) == told
