@@ -23,6 +23,11 @@ def rows_of(folder, arm, seed):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def drawn_of(runs, out):
+    histories.write(runs, out)
+    return figures.draw(out)
+
+
 @pytest.fixture
 def comparison(tmp_path):
     return made_up.write(tmp_path / "runs", made_up.recipe())
@@ -63,7 +68,7 @@ def test_a_mean_without_one_seed_is_missing_and_n_says_why(comparison, tmp_path)
     (comparison / "adamw/seed1/summary.json").write_text(
         json.dumps(json.loads((comparison / "adamw/seed1/summary.json").read_text()) | {"accuracy": None})
     )
-    drawn = figures.comparison(comparison, tmp_path / "out")
+    drawn = drawn_of(comparison, tmp_path / "out")
     curves = histories.read(tmp_path / "out", histories.CURVES)
     after = curves[(curves["arm"] == "adamw") & (curves["step"] > 40)]
     assert after["loss"].isna().all()
@@ -119,12 +124,12 @@ def test_plane_of_the_trajectories(comparison, tmp_path):
 
 
 def test_figures_that_apply_are_drawn_twice_alike(comparison, tmp_path):
-    drawn = figures.comparison(comparison, tmp_path / "one")
+    drawn = drawn_of(comparison, tmp_path / "one")
     assert [path.name for path in drawn] == ["loss.png", "fluctuation.png", "trajectory.png", "differences.png"]
     for path in drawn:
         assert min(size_of_png(path)) > 200
         assert path.stat().st_size < 150_000
-    again = figures.comparison(comparison, tmp_path / "two")
+    again = drawn_of(comparison, tmp_path / "two")
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in drawn]
 
 
@@ -134,7 +139,7 @@ def test_sweeps_are_drawn_as_a_basin(tmp_path):
         "adamw": {"optim": "adamw_torch", "sweep": [1e-5, 5e-5], "tuning": "untuned"},
     }
     content = made_up.recipe({"arms": arms, "baseline": None, "rule": [], "measure": []})
-    drawn = figures.comparison(made_up.write(tmp_path / "runs", content), tmp_path / "out")
+    drawn = drawn_of(made_up.write(tmp_path / "runs", content), tmp_path / "out")
     assert [path.name for path in drawn] == ["basin.png"]
     runs = histories.read(tmp_path / "out", histories.RUNS)
     assert list(look.styles(runs, by="family")) == ["emosens", "adamw"]
@@ -142,10 +147,10 @@ def test_sweeps_are_drawn_as_a_basin(tmp_path):
 
 
 def test_plot_commands(comparison, tmp_path, capsys):
-    figures.comparison(comparison, tmp_path / "trec")
+    drawn_of(comparison, tmp_path / "trec")
     task = {"type": "causal-lm", "data": {"files": "tinyshakespeare"}}
     content = made_up.recipe({"name": "lm", "task": task, "metric": "perplexity", "measure": []})
-    figures.comparison(made_up.write(tmp_path / "runs", content, data_dir=tmp_path), tmp_path / "lm")
+    drawn_of(made_up.write(tmp_path / "runs", content, data_dir=tmp_path), tmp_path / "lm")
     out = tmp_path / "x.png"
     trec, lm = str(tmp_path / "trec"), str(tmp_path / "lm")
     for kind, folders in {"loss": [trec], "fluctuation": [lm], "three-panel": [trec, lm]}.items():

@@ -27,7 +27,6 @@ __all__ = [
     "basin",
     "broken",
     "coefficients",
-    "comparison",
     "differences",
     "draw",
     "fluctuation",
@@ -36,12 +35,6 @@ __all__ = [
     "three_panel",
     "trajectory",
 ]
-
-
-def comparison(runs: Path, out: Path) -> list[Path]:
-    """Writes the tables of a comparison (RUNS/<recipe>/<size>) and all figures that they allow into `out`."""
-    histories.write(runs, out)
-    return draw(out)
 
 
 def draw(out: Path) -> list[Path]:
