@@ -13,6 +13,7 @@ from huggingface_hub import metadata_load, metadata_save
 from emo_hf.row import Row
 
 TAG = "emo_hf"
+ONE_TRAINING = "This is one training (n = 1): no claim about the optimizer is decided by it."
 _MARKS = re.compile(r"([\\`*\[\]|])")
 _PATHS = re.compile(r"(?<![\w.:/<&])~?/[\w.@+-]+(?:/[\w.@+-]+)*/?|(?<!\w)[A-Za-z]:\\[^\s|]+")
 _KEYS = re.compile(r"\b(?:hf_|sk-|wandb_v1_|ghp_)[\w-]{12,}|\b(?=\w*\d)(?=\w*[A-Za-z])\w{24,}\b")

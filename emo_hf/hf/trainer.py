@@ -128,7 +128,7 @@ class EmoTrainerMixin:
         listener, path = find_listener(self.optimizer, self.lr_scheduler), Path(self.args.output_dir, "README.md")
         if listener is None or not self.is_world_process_zero() or not path.exists():
             return
-        parts = [f"Trained with `{listener.key}` of emo_hf. {stop_reason(self.state)}".rstrip()]
+        parts = [f"Trained with `{listener.key}` of emo_hf. {stop_reason(self.state)}".rstrip(), card.ONE_TRAINING]
         if (row := getattr(listener, "row", None)) is not None:
             parts.append(card.section(row))
         if picture := _draw_signals(path.parent):

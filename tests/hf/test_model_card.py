@@ -10,6 +10,7 @@ from transformers import Trainer
 from emo_hf import catalog
 from emo_hf.dashboards import report
 from emo_hf.hf import EmoTrainer
+from emo_hf.hf import card as card_text
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -25,7 +26,12 @@ def test_card_is_valid_and_says_what_trained_the_model(times, make_trainer):
     assert card.data.library_name == "transformers"
     assert card.text.count("## Optimizer") == 1
     assert "## Training procedure" in card.text
-    for expected in (row.source, *row.quirks, "![Loss, step size and emotion of the training](emo_signals.png)"):
+    for expected in (
+        row.source,
+        *row.quirks,
+        card_text.ONE_TRAINING,
+        "![Loss, step size and emotion of the training](emo_signals.png)",
+    ):
         assert card.text.count(expected) == 1
     assert (folder / "emo_signals.png").read_bytes()[:4] == b"\x89PNG"
     assert str(folder.parent) not in str(card)
@@ -50,6 +56,7 @@ def test_card_of_a_driven_optimizer_has_its_tag(make_trainer):
     card = ModelCard.load(Path(trainer.args.output_dir, "README.md"))
     assert {"emo_hf", "emopulse"} <= set(card.data.tags)
     assert "Trained with `emopulse-3.9` of emo_hf." in card.text
+    assert "one training (n = 1)" in card.text
 
 
 def test_card_of_another_optimizer_is_the_parents(make_trainer):
