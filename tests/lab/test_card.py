@@ -25,12 +25,15 @@ def comparison(tmp_path):
     return made_up.write(tmp_path / "runs", made_up.recipe())
 
 
-def test_committed_card_is_the_generated_one(monkeypatch):
+@pytest.mark.parametrize("stem", ["trec-gpt2", "vision-fashion", "language-shakespeare", "lora-stories"])
+def test_committed_cards_are_the_generated_ones(monkeypatch, stem):
     monkeypatch.chdir(ROOT)
-    data = card_data.read(Path("recipes/trec/results"), "emosens")
-    made = str(card.render(data, "trec-gpt2-emosens.png", "apache-2.0")).rstrip() + "\n"
-    committed = Path("model_cards/trec-gpt2-emosens.md").read_text(encoding="utf-8")
-    assert made == committed, "run: emo-hf card recipes/trec/results --arm emosens --license apache-2.0 -f -o ..."
+    family, results = stem.split("-")
+    results = {"gpt2": "gpt2-emosens"}.get(results, results)
+    data = card_data.read(Path(f"recipes/{family}/results/{results}"), "emosens")
+    made = str(card.render(data, f"{stem}-emosens.png", "apache-2.0")).rstrip() + "\n"
+    committed = Path(f"model_cards/{stem}-emosens.md").read_text(encoding="utf-8")
+    assert made == committed, "run the commands of model_cards/README.md"
 
 
 def test_card_of_an_arm(comparison, tmp_path, capsys, full_disk):

@@ -51,7 +51,7 @@ def test_curves_are_moments_over_the_seeds(comparison, tmp_path):
 
 
 def test_a_full_disk_leaves_the_tables_and_pictures_of_before(comparison, tmp_path, full_disk):
-    figures.comparison(comparison, tmp_path / "out")
+    drawn_of(comparison, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     (comparison / "adamw/seed1/summary.json").unlink()
     for redraw in (histories.write, lambda _, out: figures.draw(out)):
