@@ -1,4 +1,4 @@
-"""Step times as bars, with the targets that they were to meet; one panel per file of `benchmarks.steps`."""
+"""Step times as bars, with the targets that they were to meet; one picture per file of `benchmarks.steps`."""
 
 import json
 from pathlib import Path
@@ -32,19 +32,18 @@ def target(model: str, name: str) -> float | None:
 
 
 def draw(folder: Path) -> None:
-    """Draws ``steps.png`` from the files of a folder."""
-    results = [json.loads(path.read_text()) for path in sorted(folder.glob("steps-*.json"))]
-    if not results:
+    """Draws each ``steps-*.json`` of a folder beside it."""
+    paths = sorted(folder.glob("steps-*.json"))
+    if not paths:
         raise SystemExit(f"No steps-*.json in {folder}: run `python -m benchmarks steps --out {folder}` first.")
-    rows = [len(result["rows"]) for result in results]
-    figure, axes = plt.subplots(
-        len(rows), 1, figsize=(8, 0.24 * sum(rows) + 1.1 * len(rows)), height_ratios=rows, squeeze=False
-    )
-    for axis, result in zip(axes.flat, results, strict=True):
+    for path in paths:
+        result = json.loads(path.read_text())
+        figure, axis = plt.subplots(figsize=(8, 0.24 * len(result["rows"]) + 1.1))
         _panel(axis, result)
-    figure.tight_layout()
-    figure.savefig(folder / "steps.png", dpi=150)
-    print(folder / "steps.png")
+        figure.tight_layout()
+        figure.savefig(path.with_suffix(".png"), dpi=120)
+        plt.close(figure)
+        print(path.with_suffix(".png"))
 
 
 def _panel(axis: Any, result: dict[str, Any]) -> None:
