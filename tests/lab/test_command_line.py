@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from emo_hf.dashboards import read_signals
 from emo_hf.lab import optimizers
 
 ROOT = Path(__file__).parents[2]
+NEEDS_PEFT = pytest.mark.skipif(not find_spec("peft"), reason="peft is not installed")
 
 
 def emo_hf(*args: str, cwd: Path) -> subprocess.CompletedProcess:
@@ -88,8 +90,14 @@ def test_failed_runs_are_listed(stand_in, recipe, write, tmp_path, capsys):
         (["run", "{recipe}", "--data-dir", "."], "leave out --data-dir"),
         (["run", "{trec}", "--data-dir", "nowhere"], "nowhere is no folder"),
         (["run", "{trec}", "--data-dir", "{data}"], "The model openai-community/gpt2 at revision 607a30d"),
-        (["run", "{lora}", "--data-dir", "{data}"], "stories260K.bin is missing: expected"),
-        (["run", "{memory}", "--size", "smoke"], "stories260K of karpathy/tinyllamas at revision 0bd21da"),
+        pytest.param(
+            ["run", "{lora}", "--data-dir", "{data}"], "stories260K.bin is missing: expected", marks=NEEDS_PEFT
+        ),
+        pytest.param(
+            ["run", "{memory}", "--size", "smoke"],
+            "stories260K of karpathy/tinyllamas at revision 0bd21da",
+            marks=NEEDS_PEFT,
+        ),
         (["run", "{recipe}"], "The optimizer lion is no_such_package.Lion, which is not installed"),
         (["show", "emosesn"], "No optimizer is called 'emosesn'. Did you mean 'emosens'"),
     ],
