@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 
-PRELOAD = ["emo_hf.lab.warm"]
+PRELOAD = ["emo_hf.lab.child", "emo_hf.lab.warm"]
 OFFLINE = {"HF_HUB_OFFLINE": "1"}  # else every library may try, and wait, by itself
 # What the server's libraries read when they are loaded: no threads (they do not survive a fork), no CUDA before it.
 SERVER = {
