@@ -44,8 +44,11 @@ def filled(text: str, folder: Path) -> str:
 def steps(folder: Path, suffix: str = "") -> str:
     """Returns a row for each optimizer and a column of ratios for each file."""
     paths = {name: folder / f"steps-{name}{suffix}.json" for name in COLUMNS}
-    found = {name: json.loads(path.read_text())["rows"] for name, path in paths.items() if path.exists()}
-    columns = {name: {row["name"]: row for row in rows} for name, rows in found.items()}
+    columns = {
+        name: {row["name"]: row for row in json.loads(path.read_text())["rows"]}
+        for name, path in paths.items()
+        if path.exists()
+    }
     main = next(rows for name, rows in columns.items() if name.startswith(MAIN))
     head = ["step time", *(COLUMNS[name] for name in columns), "target", "state / parameters", "temporaries, MB"]
     lines = [head, ["---"] * len(head)]

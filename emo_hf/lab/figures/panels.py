@@ -122,6 +122,8 @@ def _draw(axes: Axes, table: pd.DataFrame, name: str, look: dict[str, Style]) ->
         if name != "fluctuation":  # a deviation of deviations would hide them
             low, high = rows[name] - rows[f"{name}_sd"], rows[name] + rows[f"{name}_sd"]
             axes.fill_between(rows["step"], low, high, color=style["color"], alpha=faint, linewidth=0)
+        if len(rows) == 1:  # of one evaluation there is neither line nor band
+            axes.errorbar(rows["step"], rows[name], rows[f"{name}_sd"], fmt="o", color=style["color"], clip_on=False)
         value = rows[name].iloc[-1]
         ends[arm if math.isfinite(value) else f"{arm} (not finite)"] = (value, style)
     axes.set_title(NAMES[name][0].upper() + NAMES[name][1:], fontsize=11)
