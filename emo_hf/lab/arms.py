@@ -109,8 +109,8 @@ class Arm(Strict):
         weight_decay: of all parameters but biases and norms, as Trainer does it.
         schedule: transformers' name of the learning rate schedule.
         warmup: share of the steps over which the schedule rises from 0.
-        feed: false withholds the loss, as in the authors' runs: an emo optimizer hears 0.0 at every step.
-        heard: an emo optimizer hears a changed loss.
+        feed: false withholds the loss, as in the authors' runs: an emo optimizer or emopulse hears 0.0 at each step.
+        heard: it hears a changed loss.
         driven_by: emopulse sets the rate of another optimizer by the loss; `lr` stands for the pulse's base of 1e-4.
         replay: the step sizes come from another run; for optimizers from 3.7 on.
         weights: the dtype of model and optimizer.
@@ -142,6 +142,11 @@ class Arm(Strict):
     @property
     def is_emo(self) -> bool:
         return self.optim in names()
+
+    @property
+    def has_emotion(self) -> bool:
+        """Whether it hears the loss as emotion: an emo optimizer, or another one driven by emopulse."""
+        return self.is_emo or self.driven_by is not None
 
     @property
     def optimizer(self) -> str:
@@ -190,8 +195,8 @@ class Arm(Strict):
     @model_validator(mode="after")
     def _has_effect(self) -> "Arm":
         problems = []
-        if not self.is_emo and not (self.feed and self.heard is None):
-            problems.append(f"feed and heard are for emo optimizers, and {self.optim!r} is none")
+        if not self.has_emotion and not (self.feed and self.heard is None):
+            problems.append(f"feed and heard are for emo optimizers and driven_by, and {self.optim!r} is neither")
         if not self.feed and self.heard:
             problems.append("feed: false leaves nothing to change by heard")
         if self.driven_by and (self.is_emo or self.schedule != "constant"):

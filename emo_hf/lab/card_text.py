@@ -200,9 +200,9 @@ def _training(data: ArmData) -> dict[str, str]:
     if arm.driven_by:
         rows["Schedule"] = "emoPulse: the loss sets the learning rate"
     rows["Weight decay"] = f"{arm.weight_decay:g}"
-    if arm.is_emo:
+    if arm.has_emotion:
         heard = f"{arm.heard.scale:g} times the loss plus {arm.heard.offset:g}" if arm.heard else "fed at every step"
-        rows["Loss"] = heard if arm.feed else "withheld: the optimizer hears 0 at every step"
+        rows["Loss"] = heard if arm.feed else "withheld: 0 is heard at every step"
     rows["Batch"] = str(cell.scale.batch_size)
     epochs = f"{count(cell.scale.epochs, 'epoch')}, " if cell.scale.epochs else ""
     rows["Length"] = f"{epochs}{data.summaries[0]['steps']:,} optimizer steps"

@@ -111,7 +111,7 @@ def described(runs: list[Run], of: Recipe | None) -> pd.DataFrame:
                 "seed": run.cell.seed,
                 "like": first.setdefault(json.dumps([settings, bool(arm.family)]), run.cell.name),
                 "optimizer": arm.optimizer,
-                "emo": arm.is_emo or arm.driven_by is not None,
+                "emo": arm.has_emotion,
                 "feed": arm.feed,
                 "family": arm.family,
                 "lr": arm.lr,

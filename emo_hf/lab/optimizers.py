@@ -6,14 +6,36 @@ options come on top. The packages are the extra ``baselines``.
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
 
 import torch
+from torch import nn
 
 from emo_hf.errors import MissingLossError, RecipeError
+
+
+def hidden_matrices_apart(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Returns parameter groups for Muon: `use_muon` is set for the matrices between embeddings and head.
+
+    The rest (embeddings, head, biases, gains) is for its AdamW, as github.com/KellerJordan/Muon says. Vectors do not
+    decay, as with Trainer.
+
+    Args:
+        model: one of transformers; what is outside its ``base_model`` is the head.
+    """
+    inner = set(model.base_model.parameters())
+    inner -= {weight for part in model.modules() if isinstance(part, nn.Embedding) for weight in part.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for weight in model.parameters():
+        if weight.requires_grad:
+            groups.setdefault((weight.ndim > 1 and weight in inner, weight.ndim > 1), []).append(weight)
+    return [
+        {"params": weights, "use_muon": hidden, "weight_decay": weight_decay if decays else 0.0}
+        for (hidden, decays), weights in groups.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +47,8 @@ class Alias:
     source: str
     options: Mapping[str, Any] = field(default_factory=dict)
     hears_loss: bool = False  # its ``step`` takes ``loss=``
+    rates: tuple[str, ...] = ("lr",)  # its arguments that are the learning rate
+    groups: Callable[[nn.Module, float], list[dict[str, Any]]] | None = None  # where Trainer's two will not do
 
 
 ALIASES: dict[str, Alias] = {
@@ -33,6 +57,14 @@ ALIASES: dict[str, Alias] = {
     "dadapt-adam": Alias("pytorch_optimizer", "DAdaptAdam", "arXiv:2301.07733"),
     "lion": Alias("pytorch_optimizer", "Lion", "arXiv:2302.06675"),
     "momo-adam": Alias("momo", "MomoAdam", "arXiv:2305.07583", hears_loss=True),
+    "muon": Alias(  # with steps of AdamW's size, so that one rate serves all weights
+        "pytorch_optimizer",
+        "Muon",
+        "arXiv:2502.16982",
+        {"use_adjusted_lr": True},
+        rates=("lr", "adamw_lr"),
+        groups=hidden_matrices_apart,
+    ),
     "prodigy": Alias("prodigyopt", "Prodigy", "arXiv:2306.06101"),
     # with their own defaults these two are SGD and Adam
     "qhadam": Alias("pytorch_optimizer", "QHAdam", "arXiv:1810.06801", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
@@ -75,8 +107,9 @@ def check(name: str, options: Mapping[str, Any]) -> None:
 
 def keywords(name: str, lr: float, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the arguments of the class, but for the parameters. Sequences become tuples, as torch writes them."""
+    alias = ALIASES[name]
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    return {"lr": lr, **ALIASES[name].options, **given}
+    return {**dict.fromkeys(alias.rates, lr), **alias.options, **given}
 
 
 class Hearing:

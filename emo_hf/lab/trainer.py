@@ -1,7 +1,7 @@
 """The Trainer of an arm: what the arm asks for beyond an optimizer and its rate.
 
-That is a loss withheld or changed on its way to the optimizer, step sizes replayed from another run, or batches whose
-labels are corrupted.
+That is a loss withheld or changed on its way to whoever needs it, step sizes replayed from another run, or batches
+whose labels are corrupted.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from emo_hf import EmoTrainer
-from emo_hf.hf.feed import LossFeed
+from emo_hf.hf.feed import Listener, LossFeed
 from emo_hf.lab import optimizers, replay
 from emo_hf.lab.arms import Heard
 from emo_hf.lab.spec import Cell
@@ -40,39 +40,49 @@ class ArmTrainer(EmoTrainer):
     def __init__(self, cell: Cell, folder: Path, **kwargs: Any) -> None:
         self.cell, self.folder = cell, folder
         arm = cell.arm
-        if arm.optim in optimizers.ALIASES:
-            found = optimizers.load(arm.optim), optimizers.keywords(arm.optim, arm.lr, arm.options)
-            kwargs["optimizer_cls_and_kwargs"] = found
+        if alias := optimizers.ALIASES.get(arm.optim):
+            keywords = optimizers.keywords(arm.optim, arm.lr, arm.options)
+            if alias.groups:
+                keywords["params"] = alias.groups(
+                    kwargs["model"], arm.weight_decay
+                )  # which Trainer prefers to its own
+            kwargs["optimizer_cls_and_kwargs"] = optimizers.load(arm.optim), keywords
         super().__init__(local_sgd_steps=arm.local_sgd_steps, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         before = self.optimizer
         optimizer = super().create_optimizer(*args, **kwargs)
-        if optimizer is not before:  # Trainer asks again before each training
+        if optimizer is before:  # Trainer asks again before each training
+            return optimizer
+        alias = optimizers.ALIASES.get(self.cell.arm.optim)
+        if alias is not None and alias.hears_loss:
+            LossFeed.install(self.accelerator, optimizers.Hearing(optimizer))
+        elif self.cell.arm.is_emo:
             self._lay_loss_on(optimizer)
         return optimizer
 
-    def _lay_loss_on(self, optimizer: torch.optim.Optimizer) -> None:
-        """Has `optimizer` hear what its arm says; of what is not said here, EmoTrainer takes care."""
-        arm = self.cell.arm
-        alias = optimizers.ALIASES.get(arm.optim)
-        if alias is not None and alias.hears_loss:
-            LossFeed.install(self.accelerator, optimizers.Hearing(optimizer))
-        elif not arm.feed:
-            hear = optimizer.observe
-            optimizer.observe = lambda loss: hear(0.0)
-        elif arm.heard:
-            hear = optimizer.observe
-            optimizer.observe = lambda loss: hear(ChangedLoss(loss, arm.heard))
-
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Returns the schedule of the recipe, or one that sets the step sizes to replay."""
-        if not self.cell.arm.replay or self.lr_scheduler is not None:
+        if self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        sizes = replay.step_sizes(self.cell, self.folder, num_training_steps)
-        held = self.cell.arm.lr * replay.HELD
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: sizes[min(step, len(sizes) - 1)] / held)
-        return self.lr_scheduler
+        if self.cell.arm.replay:
+            sizes = replay.step_sizes(self.cell, self.folder, num_training_steps)
+            held = self.cell.arm.lr * replay.HELD
+            over = optimizer or self.optimizer
+            self.lr_scheduler = LambdaLR(over, lambda step: sizes[min(step, len(sizes) - 1)] / held)
+            return self.lr_scheduler
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if self.cell.arm.driven_by:
+            self._lay_loss_on(scheduler)
+        return scheduler
+
+    def _lay_loss_on(self, listener: Listener) -> None:
+        """Has `listener` hear what its arm says, where that is not simply the loss."""
+        arm, hear = self.cell.arm, listener.observe
+        if not arm.feed:
+            listener.observe = lambda loss: hear(0.0)
+        elif arm.heard:
+            listener.observe = lambda loss: hear(ChangedLoss(loss, arm.heard))
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         step, condition = self.state.global_step + 1, self.cell.arm.condition

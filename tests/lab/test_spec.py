@@ -119,7 +119,10 @@ def test_names_cannot_leave_the_runs_folder(recipe, write, name):
         ({"optim": "emovoid", "weight_decay": 0.1}, "arms.adamw.weight_decay: emovoid has no weight decay"),
         ({"warmup": 0.1}, "arms.adamw.warmup: schedule constant has none"),
         ({"schedule": "linaer"}, "arms.adamw.schedule: expected"),
-        ({"feed": False}, "arms.adamw: feed and heard are for emo optimizers, and 'adamw_torch' is none"),
+        (
+            {"feed": False},
+            "arms.adamw: feed and heard are for emo optimizers and driven_by, and 'adamw_torch' is neither",
+        ),
         ({"heard": {"scale": 2.0}}, "arms.adamw: feed and heard are for emo optimizers"),
         ({"optim": "emosens", "feed": False, "heard": {}}, "arms.adamw: feed: false leaves nothing to change"),
         ({"optim": "emosens", "driven_by": "emopulse"}, "arms.adamw: driven_by is for other optimizers"),

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from emo_hf.dashboards import read_signals
 from emo_hf.errors import MissingLossError, RecipeError
@@ -121,6 +122,14 @@ def test_driven_by_the_pulse(run, signals):
     assert len(set(sizes)) > 1
 
 
+def test_a_driven_optimizer_may_hear_another_loss(run, signals):
+    driven = {"optim": "adamw_torch", "lr": 1e-4, "driven_by": "emopulse"}
+    run({"plain": driven, "changed": {**driven, "heard": {"offset": 0.5}}, "withheld": {**driven, "feed": False}})
+    first, changed = signals("plain")[0]["emo/loss"], signals("changed")[0]["emo/loss"]
+    assert changed == pytest.approx(first + 0.5)
+    assert {row["emo/loss"] for row in signals("withheld")} == {0.0}
+
+
 def test_trajectory(run, tmp_path):
     run({"emosens": ARMS["emosens"]}, measure=["trajectory"])
     found = np.load(tmp_path / "runs/emosens/seed0/trajectory.npz")
@@ -147,6 +156,30 @@ def test_every_alias_trains(run, name):
     done = run({"arm": {"optim": name, "lr": lr}})["arm"]
     assert math.isfinite(done["eval_loss"])
     assert done["eval_loss"] != before
+
+
+def test_muon_gets_the_matrices_between_embeddings_and_head():
+    config = GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=5, n_positions=4, num_labels=2)
+    model = GPT2ForSequenceClassification(config)
+    model.transformer.h[0].mlp.c_proj.weight.requires_grad = False
+    names = {weight: name for name, weight in model.named_parameters()}
+    found = {
+        (group["use_muon"], group["weight_decay"]): {names[weight] for weight in group["params"]}
+        for group in optimizers.ALIASES["muon"].groups(model, 0.1)
+    }
+    hidden = {f"transformer.h.0.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc")}
+    assert found[True, 0.1] == hidden
+    assert found[False, 0.1] == {"transformer.wte.weight", "transformer.wpe.weight", "score.weight"}
+    assert found[False, 0.0] == {name for weight, name in names.items() if weight.ndim == 1}
+
+
+def test_every_rate_of_an_optimizer_is_the_arms():
+    assert optimizers.keywords("muon", 1e-3, {"momentum": 0.9}) == {
+        "lr": 1e-3,
+        "adamw_lr": 1e-3,
+        "use_adjusted_lr": True,
+        "momentum": 0.9,
+    }
 
 
 def test_momo_hears_the_loss():
