@@ -1,9 +1,7 @@
 """Runs of several processes: what a recipe may say, how they start, fail and end."""
 
 import json
-import math
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -13,7 +11,7 @@ import pytest
 
 from emo_hf.dashboards import read_signals
 from emo_hf.errors import RecipeError
-from emo_hf.lab import load, processes, results, runner
+from emo_hf.lab import load, processes, runner
 from emo_hf.lab.spec import FunctionRecipe
 
 ROOT = Path(__file__).parents[2]
@@ -162,35 +160,6 @@ def test_configuration_of_one_process_is_what_it_was(recipe, write):
     config = load.recipe(write(recipe)).cells("smoke")[0].model_dump(mode="json", exclude_none=True)
     assert "processes" not in config
     assert "local_sgd_steps" not in config["arm"]
-
-
-def test_readme_of_local_sgd_holds_its_results():
-    text = (RECIPE.parent / "README.md").read_text()
-    found = [json.loads(path.read_text()) for path in sorted((RECIPE.parent / "results").glob("*-seed*.json"))]
-    rows = {row.arm: row for row in results.table(found)}
-    recipe = load.recipe(str(RECIPE))
-    assert rows.keys() == recipe.arms.keys()
-    for row in rows.values():
-        accuracy, loss = (f"{stat.mean:.3f} ± {stat.sd:.3f}" for stat in map(row.stat, ("accuracy", "eval_loss")))
-        assert (
-            f"| {row.arm} | 5 | {accuracy} | {loss} | {row.stat('step_size_median').mean:.1e} | {row.tuning} |" in text
-        )
-
-    accuracy = {(run["arm"], run["seed"]): run["accuracy"] for run in found}
-    for every in ("every-8", "every-32", "once"):
-        lost = {
-            name: [accuracy[f"{name}-{every}", k] - accuracy[f"{name}-sync", k] for k in recipe.seeds]
-            for name in ("emosens", "adamw")
-        }
-        lost["D"] = [ours - theirs for ours, theirs in zip(lost["emosens"], lost["adamw"], strict=True)]
-        cells = [interval(values) for values in lost.values()]
-        assert f"| {every.replace('-', ' ')} {'steps ' if '-' in every else ''}| {' | '.join(cells)} |" in text
-
-
-def interval(values: list[float]) -> str:
-    """The mean of five paired differences and its 95 % interval by Student's t."""
-    mean, half = statistics.fmean(values), 2.7764 * statistics.stdev(values) / math.sqrt(5)
-    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
 
 
 @pytest.mark.parametrize("folder", ["", ".venv/lib/python3.11/site-packages/"])
