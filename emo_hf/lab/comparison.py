@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 RECIPE, RUNS, ENVIRONMENT, FAILED = "recipe.yaml", "runs.jsonl", "env.json", "failed.json"
 # what may not change after the first run
-DECIDES = ("claim", "source", "metric", "baseline", "rule", "also", "families")
+DECIDES = ("claim", "source", "metric", "baseline", "rule", "also", "judged_sweeps")
 COMMAND = "# emo-hf run "
 DIVERGED = "NonFiniteLossError"  # in the last line of a run that an emo optimizer ended
 LONGEST = 200  # characters of a reason

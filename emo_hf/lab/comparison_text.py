@@ -88,8 +88,8 @@ def text(found: Comparison, pictures: list[Path]) -> Iterator[Block]:
         yield Paragraph(f"Untuned: {', '.join(untuned)}. A tuned setting may do better.", "alarm")
     if found.asides:
         yield Paragraph(
-            f"What is asked, claim, rule or baseline, was changed {_times(found.asides)} after runs existed; what it"
-            " was before is kept as recipe.aside-N.yaml in the folder of the runs.",
+            f"What is asked (claim, rule, lines beside it, baseline or sweeps) was changed {_times(found.asides)}"
+            " after runs existed; what it was before is kept as recipe.aside-N.yaml in the folder of the runs.",
             "alarm",
         )
     if found.size == "smoke":

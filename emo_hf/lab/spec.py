@@ -105,6 +105,12 @@ class Recipe(Strict):
                 found.setdefault(arm.family, []).append(name)
         return found
 
+    @property
+    def judged_sweeps(self) -> dict[str, list[str]]:
+        """The arms of each sweep that a line is about."""
+        lines = [line for line in (*self.rule, *self.also) if isinstance(line, Basin)]
+        return {name: self.families[name] for line in lines for name in (line.sweep, line.against)}
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         problems = [*self._bad_sizes(), *self._bad_names()]

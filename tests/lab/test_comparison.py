@@ -95,6 +95,20 @@ def test_runs_of_another_configuration_are_named_and_ignored(place, recipe, writ
     assert "not the recipe's: adamw/seed1" in (place / "report/report.md").read_text()
 
 
+def test_only_a_sweep_that_is_judged_is_part_of_the_question(place, recipe, write):
+    one, other = ({"optim": "adamw_torch", "tuning": "untuned", "sweep": rates} for rates in ([1e-3, 1e-2], [0.1, 1]))
+    recipe["arms"] |= {"first": one, "second": one, "unjudged": one}
+    recipe["also"] = [{"sweep": "first", "against": "second", "within": 0.1, "better_by": 0}]
+    record(place, recipe, write)
+    before = comparison.read(place).asides
+    recipe["arms"] |= {"unjudged": other, "another": other}
+    record(place, recipe, write)
+    assert comparison.read(place).asides == before
+    recipe["arms"]["second"] = other
+    record(place, recipe, write)
+    assert comparison.read(place).asides == before + 1
+
+
 def test_a_rule_that_changed_is_visible(place, recipe, write, caplog):
     recipe["description"] = "other words"
     record(place, recipe, write)
@@ -108,7 +122,10 @@ def test_a_rule_that_changed_is_visible(place, recipe, write, caplog):
     assert (found.asides, found.verdict.answer) == (1, "not reproduced")
     assert load.recipe(str(place / "recipe.aside-1.yaml")).rule[0].better_by == 0
     comparison_report.write(found, place / "report")
-    assert "claim, rule or baseline, was changed once after runs existed" in (place / "report/report.md").read_text()
+    assert (
+        "lines beside it, baseline or sweeps) was changed once after runs existed"
+        in (place / "report/report.md").read_text()
+    )
 
 
 def record(place, recipe, write) -> None:
