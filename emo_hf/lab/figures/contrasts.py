@@ -8,7 +8,7 @@ from matplotlib.ticker import NullFormatter
 
 from emo_hf.errors import RecipeError
 from emo_hf.lab import histories
-from emo_hf.lab.figures.look import GREY, caption, label_ends, plain, save, seeds, styles
+from emo_hf.lab.figures.look import GREY, bands, caption, label_ends, plain, save, seeds, styles
 from emo_hf.lab.verdicts import Estimate
 
 OUTLIER = 3  # times the median of all arms
@@ -58,7 +58,7 @@ def basin(folder: Path, path: Path) -> None:
         axes.set_ylim(0.9 * means.min(), 1.1 * means[means <= highest].max())
         notes += "; what lies higher is cut off"
     label_ends(axes, ends)
-    caption(figure, f"{seeds(runs)}; bands: standard deviations; stars: default learning rates{notes}")
+    caption(figure, f"{seeds(runs)}; {bands(runs)}; stars: default learning rates{notes}")
     save(figure, path)
 
 

@@ -42,7 +42,13 @@ def seeds(runs: pd.DataFrame) -> str:
     """Returns the number of seeds, in words for a caption."""
     counts = runs.groupby("arm")["seed"].nunique()
     low, high = counts.min(), counts.max()
-    return f"n = {low} seeds" if low == high else f"n = {low} to {high} seeds"
+    return f"n = {low} seed{'s' if low > 1 else ''}" if low == high else f"n = {low} to {high} seeds"
+
+
+def bands(runs: pd.DataFrame) -> str:
+    """Returns what lines and bands are, in words for a caption."""
+    several = runs.groupby("arm")["seed"].nunique().max() > 1
+    return "lines: means, bands: standard deviations over the seeds" if several else "one run each"
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, Style]], size: float = 8.5) -> None:

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from emo_hf.errors import RecipeError
 from emo_hf.lab import histories
-from emo_hf.lab.figures.look import Style, caption, label_ends, plain, save, seeds, styles
+from emo_hf.lab.figures.look import Style, bands, caption, label_ends, plain, save, seeds, styles
 
 NAMES = {
     "loss": "training loss",
@@ -105,9 +105,7 @@ def _metric(table: pd.DataFrame, folder: Path) -> str:
 
 def _words(runs: pd.DataFrame) -> str:
     """Returns what a reader has to know of the lines."""
-    several = runs.groupby("arm")["seed"].nunique().max() > 1
-    parts = [seeds(runs), "lines: means, bands: standard deviations over the seeds" if several else "one run each"]
-    return "; ".join([*parts, *([] if runs["feed"].all() else ["dashed: the loss is withheld"])])
+    return "; ".join([seeds(runs), bands(runs), *([] if runs["feed"].all() else ["dashed: the loss is withheld"])])
 
 
 def _draw(axes: Axes, table: pd.DataFrame, name: str, look: dict[str, Style]) -> dict[str, tuple[float, Style]]:
