@@ -146,6 +146,15 @@ def test_sweeps_are_drawn_as_a_basin(tmp_path):
     assert set(runs["like"]) == {"emosens-lr-0.1", "adamw-lr-1e-05"}
 
 
+@pytest.mark.parametrize(("singles", "lines"), [(1, []), (2, ["loss.png", "fluctuation.png"])])
+def test_beside_sweeps_a_line_needs_another(tmp_path, singles, lines):
+    arms = {"sens": {"optim": "emosens", "sweep": [0.1, 1.0], "tuning": "untuned"}}
+    arms |= {f"single{n}": {"optim": "emosens", "lr": 1.0, "tuning": "untuned"} for n in range(singles)}
+    content = made_up.recipe({"arms": arms, "baseline": None, "rule": [], "measure": []})
+    drawn = drawn_of(made_up.write(tmp_path / "runs", content), tmp_path / "out")
+    assert [path.name for path in drawn] == [*lines, "basin.png"]
+
+
 def test_plot_commands(comparison, tmp_path, capsys):
     drawn_of(comparison, tmp_path / "trec")
     task = {"type": "causal-lm", "data": {"files": "tinyshakespeare"}}

@@ -40,12 +40,14 @@ __all__ = [
 def draw(out: Path) -> list[Path]:
     """Draws all figures that the tables in `out` allow beside them; returns their paths."""
     table = histories.read(out, histories.RUNS)
-    known = set(table["arm"])
+    known, swept = set(table["arm"]), table["family"].notna()
+    # beside sweeps, one line by itself has nothing to be compared with
+    lines = (out / histories.CURVES).exists() and not (swept.any() and table.loc[~swept, "arm"].nunique() == 1)
     wanted = {
-        loss: (out / histories.CURVES).exists(),
-        fluctuation: (out / histories.CURVES).exists(),
+        loss: lines,
+        fluctuation: lines,
         trajectory: (out / histories.TRAJECTORY).exists(),
-        basin: table["family"].notna().any(),
+        basin: swept.any(),
         differences: table["baseline"].any() and len(known) > 1,
     }
     drawn = []
