@@ -14,6 +14,7 @@ import torch
 from transformers import Trainer
 
 from emo_hf.dashboards.jsonl import Row, read_signals
+from emo_hf.dashboards.window import summarize
 
 SMOOTH = 20  # logged training losses that are averaged before they are compared with a level
 
@@ -74,7 +75,7 @@ def of_signals(path: Path, rows: list[Row]) -> dict[str, float | None]:
     if not signals:
         return {}
     evaluations = [(row["step"], row["eval_loss"]) for row in rows if row.get("eval_loss") is not None]
-    ready, last = next((row["step"] for row in signals if row.get("emo/ready")), None), signals[-1]["step"]
+    ready, last = summarize(signals).get("emo/first_stop_step"), signals[-1]["step"]
     stop = last if ready is None else ready
     found: dict[str, float | None] = {"stop_step": ready, "stop_share": stop / last}
     if evaluations:

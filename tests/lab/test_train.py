@@ -226,10 +226,17 @@ def test_gap_at_equal_training_loss():
 def test_a_stop_at_the_last_step_is_told_from_none(tmp_path):
     path, rows = tmp_path / "emo_signals.jsonl", [{"step": 4, "eval_loss": 2.0}, {"step": 8, "eval_loss": 3.0}]
     for ready, expected in ((9, None), (8, 8), (3, 3)):
-        signals = ({"step": step, "emo/ready": float(step >= ready)} for step in range(1, 9))
+        signals = ({"step": step, "emo/stop_share": float(step >= ready)} for step in range(1, 9))
         path.write_text("".join(json.dumps(row) + "\n" for row in signals))
         found = measures.of_signals(path, rows)
         assert found == {"stop_step": expected, "stop_share": (expected or 8) / 8, "stop_regret": float(ready > 4)}
+
+
+def test_the_counter_of_the_earlier_laws_is_found(run, recipe):
+    recipe["sizes"]["smoke"]["steps"] = 40
+    done = run({"navi": {"optim": "emonavi-3.6", "lr": 6e-5}, **ARMS})
+    assert (done["navi"]["stop_step"], done["navi"]["stop_share"]) == (32, 32 / 40)
+    assert (done["emosens"]["stop_step"], done["emosens"]["stop_share"]) == (None, 1)
 
 
 def test_standardized_moments():
