@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 RECIPE, RUNS, ENVIRONMENT, FAILED = "recipe.yaml", "runs.jsonl", "env.json", "failed.json"
 # what may not change after the first run
-DECIDES = ("claim", "source", "metric", "baseline", "rule", "also", "judged_sweeps")
+DECIDES = ("claim", "source", "metric", "baseline", "rule", "also", "judged_sweeps", "seeds")
 COMMAND = "# emo-hf run "
 DIVERGED = "NonFiniteLossError"  # in the last line of a run that an emo optimizer ended
 LONGEST = 200  # characters of a reason
@@ -88,13 +88,21 @@ class Comparison:
         return not (self.failed or self.missing)
 
     def values(self, arm: str, metric: str) -> dict[int, float]:
-        """Returns the metric of an arm by seed: the worst value where it is not finite, nothing where it has none."""
+        """Returns what counts, the metric of an arm by seed of the recipe.
+
+        It is the worst value where it is not finite, and nothing where a run has none.
+        """
         found = {run.seed: verdicts.worst(metric) for run in self.failed if run.arm == arm and run.diverged}
         for run in self.runs:
             if run["arm"] == arm and metric in run:
                 value = results.number(run[metric])
                 found[run["seed"]] = verdicts.worst(metric) if value is None else value
-        return found
+        return {seed: value for seed, value in found.items() if seed in self.recipe.seeds}
+
+    @property
+    def extra_seeds(self) -> list[int]:
+        """Seeds of runs that are none of the recipe's: who may add seeds until a line passes will make it pass."""
+        return sorted({run["seed"] for run in self.runs} - set(self.recipe.seeds))
 
     @property
     def verdict(self) -> verdicts.Verdict:

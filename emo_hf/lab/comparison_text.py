@@ -88,10 +88,14 @@ def text(found: Comparison, pictures: list[Path]) -> Iterator[Block]:
         yield Paragraph(f"Untuned: {', '.join(untuned)}. A tuned setting may do better.", "alarm")
     if found.asides:
         yield Paragraph(
-            f"What is asked (claim, rule, lines beside it, baseline or sweeps) was changed {_times(found.asides)}"
-            " after runs existed; what it was before is kept as recipe.aside-N.yaml in the folder of the runs.",
+            "What is asked (claim, rule, lines beside it, baseline, sweeps or seeds) was changed"
+            f" {_times(found.asides)} after runs existed; what it was before is kept as recipe.aside-N.yaml in the"
+            " folder of the runs.",
             "alarm",
         )
+    if extra := found.extra_seeds:
+        told = f"The lines are judged by the seeds of the recipe. Its tables hold more: {', '.join(map(str, extra))}."
+        yield Paragraph(told, "alarm")
     if found.size == "smoke":
         yield Paragraph("Size smoke shows that everything runs. It decides nothing.", "alarm")
     yield Paragraph(recipe.description)

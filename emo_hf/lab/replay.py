@@ -34,7 +34,7 @@ def step_sizes(cell: Cell, folder: Path, steps: int) -> list[float]:
     if len(sizes) < steps:
         raise RecipeError(
             f"{cell.name} replays {replay.of} with seed {cell.replayed_seed}, which has recorded {len(sizes)} of"
-            f" {steps} steps: run --arms {replay.of} {cell.name} together."
+            f" {steps} steps: run {replay.of} with that seed first."
         )
     return arranged(sizes[:steps], replay.order, cell.seed)
 

@@ -167,10 +167,11 @@ class Recipe(Strict):
         seeds: list[int] | None = None,
         data_dir: Path | None = None,
     ) -> list[Cell]:
-        """Returns the runs of one size, arm by arm; `arms` and `seeds` select or, for seeds, replace.
+        """Returns the runs of one size, arm by arm; `arms` selects, `seeds` replaces those of the recipe.
 
         Raises:
-            RecipeError: a size or arm that the recipe lacks, a bad seed, or a folder that it has no use for.
+            RecipeError: a size or arm that the recipe lacks, a seed without another to replay, or a folder that it has
+                no use for.
         """
         size = chosen_size(self, size)
         reads = self.task.data.files or self.sizes[size].model.llama2c
@@ -190,14 +191,25 @@ class Recipe(Strict):
             "data_dir": str(data_dir) if data_dir else None,
         }
         seeds = list(dict.fromkeys(self.seeds if seeds is None else seeds))
-        following = dict(zip(seeds, [*seeds[1:], seeds[0]], strict=True))
         cells = []
         for name in chosen_arms(self, arms):
             arm = self._arm(name, self.sizes[size])
             for seed in seeds:
-                replayed = (following[seed] if arm.replay.other_seed else seed) if arm.replay else None
+                replayed = self._replayed_seed(name, seed) if arm.replay else None
                 cells.append(Cell(**common, name=name, seed=seed, arm=arm, replayed_seed=replayed))
         return cells
+
+    def _replayed_seed(self, name: str, seed: int) -> int:
+        """The seed whose run an arm replays, the same whatever part of the recipe is run."""
+        if not self.arms[name].replay.other_seed:
+            return seed
+        following = dict(zip(self.seeds, [*self.seeds[1:], self.seeds[0]], strict=True))
+        if (other := following.get(seed, seed)) == seed:
+            raise RecipeError(
+                f"{name} replays another seed, and the recipe has none beside seed {seed}, only"
+                f" {', '.join(map(str, self.seeds))}: leave the arm out with --arms, or run the recipe's own seeds."
+            )
+        return other
 
     def _arm(self, name: str, size: Size) -> Arm:
         """An arm at one size. A grid was run on a model that the recipe builds: with one of the hub it counts as
@@ -215,10 +227,9 @@ class Recipe(Strict):
             return False
         try:
             (own,) = self.cells(cell.size, [cell.name], [cell.seed], Path(cell.data_dir) if cell.data_dir else None)
-        except RecipeError:  # it reads another kind of data now
+        except RecipeError:  # it reads another kind of data now, or replays a seed that is none of the recipe's
             return False
-        free = {"data_dir": None, "replayed_seed": None}
-        return cell.model_copy(update=free) == own.model_copy(update=free)
+        return cell.model_copy(update={"data_dir": None}) == own.model_copy(update={"data_dir": None})
 
 
 class FunctionTask(Strict):

@@ -52,6 +52,25 @@ def test_read(place):
     assert (estimate.n, estimate.mean, diverged) == (3, pytest.approx(0.31 / 3), 0)
 
 
+def test_seeds_that_are_not_the_recipes_do_not_count(place, recipe, write):
+    before = comparison.read(place).verdict
+    for cell, accuracy in zip(
+        load.recipe(write(recipe)).cells("smoke", seeds=[7, 8]), (0.1, 0.1, 0.9, 0.9), strict=True
+    ):
+        made_up.finish(place / cell.name / f"seed{cell.seed}", cell, accuracy=accuracy, eval_loss=1.0, seconds=2.0)
+    found = comparison.read(place)
+    assert found.verdict == before
+    assert [row.n for row in found.rows] == [5, 5]
+    comparison_report.write(found, place / "report")
+    assert "judged by the seeds of the recipe. Its tables hold more: 7, 8." in (place / "report/report.md").read_text()
+
+
+def test_more_seeds_are_another_question(place, recipe, write):
+    recipe["seeds"] = [0, 1, 2, 3]
+    record(place, recipe, write)
+    assert comparison.read(place).asides == 1
+
+
 def test_failed_and_missing_runs(place):
     lose(place, "emosens/seed0", "Traceback\nemo_hf.errors.NonFiniteLossError: the loss is nan\n")
     lose(place, "emosens/seed1", f"403 for https://hub/x?token=hf_{'a1' * 17} in /home/me/.cache/x.bin\n")
@@ -123,7 +142,7 @@ def test_a_rule_that_changed_is_visible(place, recipe, write, caplog):
     assert load.recipe(str(place / "recipe.aside-1.yaml")).rule[0].better_by == 0
     comparison_report.write(found, place / "report")
     assert (
-        "lines beside it, baseline or sweeps) was changed once after runs existed"
+        "lines beside it, baseline, sweeps or seeds) was changed once after runs existed"
         in (place / "report/report.md").read_text()
     )
 

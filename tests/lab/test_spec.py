@@ -235,6 +235,14 @@ def test_replays_know_their_seed(recipe, write):
     recipe["arms"]["again"] = {"optim": "emosens", "lr": 1, "replay": replay, "tuning": "untuned"}
     cells = load.recipe(write(recipe)).cells("smoke", ["again"])
     assert [(cell.seed, cell.replayed_seed) for cell in cells] == [(0, 1), (1, 0)]
+    found = load.recipe(write(recipe))
+    assert found.cells("smoke", ["again"], [1]) == cells[1:]  # whatever part is run
+    assert found.has(cells[1])
+    assert not found.has(cells[1].model_copy(update={"replayed_seed": 1}))
+    with pytest.raises(
+        RecipeError, match=r"again replays another seed, and the recipe has none beside seed 7, only 0, 1"
+    ):
+        found.cells("smoke", ["again"], [7])
 
 
 def test_exactly_one_source(recipe, write):
