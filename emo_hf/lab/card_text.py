@@ -167,6 +167,7 @@ def _verdict(data: ArmData) -> str:
         arms = f" of {len(recipe.arms)} arms" if recipe and len(recipe.arms) > 1 else ""
         return f"No claim was decided{arms}: the recipe has no rule, so these are results of a training."
     claim = f"Claim: {plain(recipe.claim).rstrip('.')} (source: {plain(recipe.source)})."
+    claim += f" {plain(recipe.caveat)}" if recipe.caveat else ""
     if not found or not found.get("verdict"):
         return f"{claim} The recipe has a rule for it, and no report has been written that applies it."
     lines = [

@@ -103,6 +103,7 @@ def data(found: Comparison) -> dict[str, Any]:
         "size": found.size,
         "claim": recipe.claim,
         "source": recipe.source,
+        "caveat": recipe.caveat,
         "verdict": verdict.answer,
         "complete": found.complete,
         "lines": [_line(line) for line in verdict.lines],

@@ -100,7 +100,8 @@ def text(found: Comparison, pictures: list[Path]) -> Iterator[Block]:
         yield Paragraph("Size smoke shows that everything runs. It decides nothing.", "alarm")
     yield Paragraph(recipe.description)
     if recipe.claim or recipe.source:
-        yield Bullets([f"Claim: {recipe.claim or NONE}", f"Source: {recipe.source or NONE}"])
+        caveat = [f"Caveat: {recipe.caveat}"] if recipe.caveat else []
+        yield Bullets([f"Claim: {recipe.claim or NONE}", f"Source: {recipe.source or NONE}", *caveat])
     yield from _rule(found, verdict)
     yield from _arms(found)
     if pictures:

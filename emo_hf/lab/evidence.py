@@ -82,6 +82,8 @@ def _verdict(report: Report) -> list[str]:
     """Returns the verdict of one report, its lines, and what there is to note about them."""
     claim, source = plain(report["claim"]).rstrip("."), plain(report["source"])
     lines = [f"**{report['verdict'].capitalize()}**: {claim}. *Source*: {source}."]
+    if caveat := report.get("caveat"):
+        lines[0] += f" *Caveat*: {plain(caveat)}"
     lines += ["", "| | line | verdict | estimate | interval | n |", "|---|---|---|---|---|---|"]
     titles = (("lines", "rule"), ("also", "beside"))
     judged = [(f"{title} {place}", line) for kind, title in titles for place, line in enumerate(report[kind], 1)]

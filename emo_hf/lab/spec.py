@@ -63,6 +63,7 @@ class Recipe(Strict):
 
     Attributes:
         claim: what is to be decided, `source`: who says so.
+        caveat: what the verdict cannot say; it stands beside it wherever it is told.
         baseline: the arm that the report pairs all others with.
         rule: what the verdict depends on; without it there is none.
         also: what is asked beside, and judged like a line of the rule, without a part in the verdict.
@@ -77,6 +78,7 @@ class Recipe(Strict):
     description: Text
     claim: Text | None = None
     source: Text | None = None
+    caveat: Text | None = None
     task: Task
     metric: Metric | None = None
     baseline: Name | None = None
