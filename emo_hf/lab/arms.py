@@ -10,7 +10,7 @@ from emo_hf.errors import OptionError, did_you_mean
 from emo_hf.hf.optim import names
 from emo_hf.lab import optimizers
 from emo_hf.lab.optimizers import ALIASES
-from emo_hf.lab.strict import Count, Name, NonNegative, Positive, Share, Strict, Text
+from emo_hf.lab.strict import Count, Finite, Name, NonNegative, Positive, Share, Strict, Text
 
 
 def _named(value: Any) -> Any:
@@ -54,7 +54,7 @@ class Heard(Strict):
     """What the optimizer hears instead of the loss: ``scale * loss + offset``. The gradient is not touched."""
 
     scale: Positive = 1.0
-    offset: float = 0.0
+    offset: Finite = 0.0
 
 
 class Replay(Strict):

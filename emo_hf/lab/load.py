@@ -61,6 +61,8 @@ def _content(path: Path) -> dict:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} cannot be read: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"{path} cannot be read: it is nested too deeply for a recipe.") from None
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: expected keys and values, got {type(content).__name__}.")
     return content
@@ -125,6 +127,8 @@ def _explain(model: type[Strict], detail: Any) -> list[str]:
             message = "a name has lower-case letters and digits, joined by single . _ or -"
         case "literal_error":
             message += did_you_mean(str(detail["input"]), re.findall(r"'([^']+)'", detail["ctx"]["expected"]))
+        case "model_type":
+            message = "expected keys and values"
     shown = "" if isinstance(detail["input"], dict | list) else f" (got {detail['input']!r})"
     return [f"{where}: {message}{shown}"]
 
@@ -155,15 +159,31 @@ def _is_model(annotation: Any) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, ArithmeticError, AttributeError, LookupError) as error:  # 2001-99-99, !!int x
+            message = f"no value can be made of {str(node.value)[:40]!r} ({error}); quote it if it is a word"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from None
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        float(value)  # OverflowError: no number of a recipe is that large
+        return value
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode):
+                message = "expected a word as a key, got a list or a mapping"
+                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )

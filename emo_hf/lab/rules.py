@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from emo_hf.lab.strict import Name, NonNegative, Positive, Strict, one_of
+from emo_hf.lab.strict import Finite, Name, NonNegative, Positive, Strict, one_of
 
 # the numbers of a summary that a rule can be about, and whether more of it is better
 METRICS: dict[str, bool] = {
@@ -59,8 +59,8 @@ class Bounds(Strict):
 
     better_by: NonNegative | None = None
     worse_by_at_most: Positive | None = None
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: Finite | None = None
+    at_most: Finite | None = None
 
     _bound = one_of("better_by", "worse_by_at_most", "at_least", "at_most")
 
@@ -103,7 +103,7 @@ class Order(Bounds):
 
 
 def _kind(line: Any) -> str:
-    keys = line if isinstance(line, dict) else line.model_fields_set
+    keys = line if isinstance(line, dict) else getattr(line, "model_fields_set", ())  # or it is no line at all
     return next((f"[{name}]" for name in ("sweep", "order") if name in keys), "[arm]")
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from emo_hf.errors import RecipeError, did_you_mean
 from emo_hf.lab.arms import Arm, Change, Tuning
 from emo_hf.lab.rules import Basin, Contrast, Line, Metric
-from emo_hf.lab.strict import Count, Name, Positive, Seed, Strict, Text
+from emo_hf.lab.strict import Count, Finite, Name, Positive, Seed, Strict, Text
 from emo_hf.lab.task import Scale, Task
 
 SizeName = Literal["smoke", "small", "paper"]
@@ -55,7 +55,7 @@ class Published(Strict):
     """What the authors report, beside which the report puts ours: metric -> arm -> value."""
 
     source: Text
-    values: dict[Metric, dict[Name, float]]
+    values: dict[Metric, dict[Name, Finite]]
 
 
 class Recipe(Strict):

@@ -197,6 +197,23 @@ def test_lines_of_a_rule(recipe, write):
     ]
 
 
+@pytest.mark.parametrize("line", ["emosens", None, ["emosens"], 3])
+def test_a_line_has_keys(recipe, write, line):
+    recipe["rule"] = [line]
+    (found,) = problems(write(recipe))
+    assert found.startswith("rule.0: expected keys and values")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_to_compare_with_are_finite(recipe, write, value):
+    recipe["rule"] = [{"arm": "adamw", "at_least": value}, {"arm": "adamw", "at_most": value}]
+    recipe["published"] = {"source": "a paper", "values": {"accuracy": {"adamw": value}}}
+    recipe["arms"]["emosens"]["heard"] = {"offset": value}
+    lines = problems(write(recipe))
+    places = ("rule.0.at_least", "rule.1.at_most", "published.values.accuracy.adamw", "arms.emosens.heard.offset")
+    assert sorted(lines) == sorted(f"{place}: expected a finite number (got {value})" for place in places)
+
+
 @pytest.fixture
 def child(tmp_path, recipe, write):
     """Writes a recipe that extends another one."""
@@ -255,6 +272,15 @@ def test_exactly_one_source(recipe, write):
         ("a: [\n", "cannot be read"),
         ("a: !!python/object/apply:os.getcwd []\n", "cannot be read"),
         ("", "expected keys and values, got NoneType"),
+        ("a: 1\n? [a, b]\n: 1\n", "(?s)expected a word as a key.*line 2"),
+        ("? {a: b}\n: 1\n", "expected a word as a key"),
+        (f"a: {'9' * 5000}\n", "(?s)no value can be made of '9999.*line 1"),
+        (f"a: 0x{'f' * 5000}\n", "no value can be made of '0xfff"),
+        ("a: 2001-99-99\n", "no value can be made of '2001-99-99'"),
+        ("a: !!timestamp noon\n", "no value can be made of 'noon'"),
+        ("a: !!map noon\n", "expected a mapping node"),
+        ("[" * 3000, "nested too deeply"),
+        (f"arms: {{a: {{sweep: [{10**400}]}}}}", "no value can be made of '1000"),
     ],
 )
 def test_no_recipe(write, text, message):
