@@ -140,11 +140,13 @@ def test_nothing_in_an_arm_is_without_effect(recipe, write, change, line):
     assert found.startswith(line)
 
 
-def test_options_of_another_package(recipe, write):
+@pytest.mark.parametrize("option", ["bets", "params", "kwargs"])
+def test_options_of_another_package(recipe, write, option):
     pytest.importorskip("pytorch_optimizer")  # without it, nothing can be said
-    recipe["arms"]["adamw"] |= {"optim": "lion", "options": {"bets": [0.9, 0.99]}}
+    recipe["arms"]["adamw"] |= {"optim": "lion", "options": {option: [0.9, 0.99]}}
     (found,) = problems(write(recipe))
-    assert found.startswith("arms.adamw.options: lion has no option bets, only lr, betas")
+    assert found.startswith(f"arms.adamw.options: lion has no option {option}, only lr, betas")
+    assert "kwargs" not in found.partition("only")[2]
 
 
 def test_sweep_stands_for_arms(recipe, write):
