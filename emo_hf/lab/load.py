@@ -73,13 +73,26 @@ def _extend(content: dict, path: Path) -> dict:
     if "extends" not in content:
         return content
     name = content.pop("extends")
-    parent = path.parent / name if isinstance(name, str) and not Path(name).is_absolute() else None
-    if parent is None or not parent.is_file():
-        raise RecipeError(f"{path}: extends: expected a YAML file, seen from this one's folder, got {name!r}.")
-    under = _content(parent)
+    under = _content(_parent(name, path))
     if "extends" in under:
         raise RecipeError(f"{path}: extends {name}, which itself extends {under['extends']}: one level only.")
     return {**under, **content}
+
+
+def _parent(name: Any, path: Path) -> Path:
+    """Returns the file that `name` means, links followed: in the folder of the recipe `path`, or in one beside it."""
+    folder = path.parent.resolve()
+    try:
+        parent = (folder / name).resolve()
+        near = parent.parent == folder or len(parent.relative_to(folder.parent).parts) == 2
+        if near and parent.suffix == ".yaml" and not Path(name).is_absolute() and parent.is_file():
+            return parent
+    except (TypeError, ValueError, OSError, RuntimeError):  # no text, elsewhere, too long, links in a circle
+        pass
+    raise RecipeError(
+        f"{path}: extends: expected a .yaml file, seen from this one's folder, in it or in a folder beside it,"
+        f" got {name!r}."
+    )
 
 
 def _spread(content: dict) -> dict:

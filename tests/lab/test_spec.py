@@ -237,10 +237,39 @@ def test_extends(child):
     assert list(found.sizes) == ["smoke", "small"]
 
 
-@pytest.mark.parametrize("name", ["nowhere.yaml", "/recipe.yaml", 3])
+@pytest.mark.parametrize("name", ["nowhere.yaml", "/recipe.yaml", 3, "a\0.yaml", f"{'a' * 5000}.yaml"])
 def test_extends_a_file(child, name):
-    with pytest.raises(RecipeError, match="extends: expected a YAML file"):
+    with pytest.raises(RecipeError, match=r"extends: expected a \.yaml file"):
         load.recipe(child(extends=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("recipe.yaml", True),
+        ("../beside/recipe.yaml", True),
+        ("../recipe.yaml", False),
+        ("../beside/below/recipe.yaml", False),
+        ("../../elsewhere/recipe.yaml", False),
+        ("link.yaml", False),
+        ("../linked/recipe.yaml", False),
+        ("recipe.txt", False),
+    ],
+)
+def test_extends_what_lies_near(tmp_path, write, recipe, name, near):
+    own = tmp_path / "recipes" / "own"
+    for folder in (own, own / "../beside/below", tmp_path / "elsewhere"):
+        folder.mkdir(parents=True)
+    (own / "link.yaml").symlink_to(tmp_path / "elsewhere" / "recipe.yaml")
+    (own / "../linked").symlink_to(tmp_path / "elsewhere")
+    (own / name).write_text(Path(write(recipe)).read_text())
+    child = own / "child.yaml"
+    child.write_text(yaml.safe_dump({"extends": name, "name": "other"}))
+    if near:
+        assert load.recipe(str(child)).name == "other"
+        return
+    with pytest.raises(RecipeError, match=r"in it or in a folder beside it, got"):
+        load.recipe(str(child))
 
 
 def test_extends_one_level(child, recipe):
