@@ -10,7 +10,7 @@ from emo_hf.errors import OptionError, did_you_mean
 from emo_hf.hf.optim import names
 from emo_hf.lab import optimizers
 from emo_hf.lab.optimizers import ALIASES
-from emo_hf.lab.strict import Count, Finite, Name, NonNegative, Positive, Share, Strict, Text
+from emo_hf.lab.strict import MOST, Count, Finite, Name, NonNegative, Positive, Share, Strict, Text
 
 
 def _named(value: Any) -> Any:
@@ -80,7 +80,7 @@ class Condition(Strict):
     """
 
     label_noise: Share = 0.0
-    corrupted_every: Annotated[int, Field(ge=2)] | None = None
+    corrupted_every: Annotated[int, Field(ge=2, le=MOST)] | None = None
     train_examples: Count | None = None
 
 

@@ -14,11 +14,11 @@ from pydantic import Field, model_validator
 from emo_hf.errors import RecipeError, did_you_mean
 from emo_hf.lab.arms import Arm, Change, Tuning
 from emo_hf.lab.rules import Basin, Contrast, Line, Metric
-from emo_hf.lab.strict import Count, Finite, Name, Positive, Seed, Strict, Text
+from emo_hf.lab.strict import MOST, Count, Finite, Name, Positive, Seed, Strict, Text
 from emo_hf.lab.task import Scale, Task
 
 SizeName = Literal["smoke", "small", "paper"]
-Several = Annotated[int, Field(ge=2)]
+Several = Annotated[int, Field(ge=2, le=MOST)]
 Measure = Literal["trajectory"]  # costs time or space, so only if asked for
 
 

@@ -1,5 +1,6 @@
 """Recipes: what is right is read, what is wrong is named, all of it at once."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,28 @@ def test_all_problems_at_once(recipe, write):
     assert len(lines) == len(expected)
     for start in expected:
         assert any(line.startswith(start) for line in lines), (start, lines)
+
+
+def test_no_number_is_out_of_all_bounds(recipe, write):
+    huge = 10**9 + 1
+    smoke = recipe["sizes"]["smoke"]
+    smoke |= {"epochs": huge, "batch_size": huge, "evaluations": huge, "max_tokens": huge}
+    smoke["model"]["config"]["vocabulary"] = 10**6 + 1
+    recipe["sizes"]["small"] |= {"steps": huge, "epochs": None}
+    recipe |= {"processes": huge, "seeds": [2**32]}
+    recipe["arms"]["adamw"] |= {"condition": {"corrupted_every": huge, "train_examples": huge}}
+    expected = {
+        "processes": 10**9,
+        "seeds.0": 2**32,
+        "sizes.smoke.model.config.vocabulary": 10**6,
+        **{f"sizes.smoke.{key}": 10**9 for key in ("epochs", "batch_size", "max_tokens", "evaluations")},
+        "sizes.small.steps": 10**9,
+        **{f"arms.adamw.condition.{key}": 10**9 for key in ("corrupted_every", "train_examples")},
+    }
+    lines = problems(write(recipe))
+    assert [line.partition(": expected less than ")[0] for line in lines] == list(expected)
+    for line, most in zip(lines, expected.values(), strict=True):
+        assert re.search(rf"less than (or equal to )?{most} \(got", line), line
 
 
 def test_unknown_key_lists_the_known_ones(recipe, write):
