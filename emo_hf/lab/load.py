@@ -4,6 +4,7 @@ The loader is PyYAML's safe one with two corrections: ``1e-3`` is a number, and 
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -26,10 +27,10 @@ def recipe(name: str) -> Recipe | FunctionRecipe:
         RecipeError: no such file, or a list of all its problems.
     """
     path = _find(name)
-    content = _spread(_extend(_content(path), path))
+    content, problems = _spread(_extend(_content(path), path))
     task = content.get("task")
     descends = isinstance(task, dict) and task.get("type") == "function"
-    return _check(FunctionRecipe if descends else Recipe, content, path)
+    return _check(FunctionRecipe if descends else Recipe, content, path, problems)
 
 
 def cell(path: Path) -> Cell:
@@ -95,28 +96,39 @@ def _parent(name: Any, path: Path) -> Path:
     )
 
 
-def _spread(content: dict) -> dict:
-    """Writes every arm with a ``sweep`` of learning rates out as one arm for each of them."""
+def _spread(content: dict) -> tuple[dict, list[str]]:
+    """Writes every arm with a ``sweep`` of learning rates out as one arm for each, and says where that fails."""
     arms = content.get("arms")
     if not isinstance(arms, dict):
-        return content
+        return content, []
     spread: dict[Any, Any] = {}
+    problems = []
     for name, arm in arms.items():
         rates = arm.get("sweep") if isinstance(arm, dict) and "lr" not in arm else None
         if not isinstance(rates, list) or not all(isinstance(rate, int | float) for rate in rates):
             spread[name] = arm
             continue
         rest = {key: value for key, value in arm.items() if key != "sweep"}
-        spread |= {f"{name}-lr-{rate:g}": {**rest, "lr": rate, "family": name} for rate in rates}
-    return {**content, "arms": spread}
+        if not rates:
+            problems.append(f"arms.{name}.sweep: got no rate, expected one or more")
+        for rate in rates:
+            single = f"{name}-lr-{rate:g}"
+            if single in spread or single in arms:
+                problems.append(f"arms.{name}.sweep: {single} is there already: its name has 6 digits of the rate")
+            spread[single] = {**rest, "lr": rate, "family": name}
+    return {**content, "arms": spread}, problems
 
 
-def _check(model: type[ModelT], content: dict, path: Path) -> ModelT:
+def _check(model: type[ModelT], content: dict, path: Path, problems: Sequence[str] = ()) -> ModelT:
+    """Returns `content` as a `model`, if that has no problems beside those that were found before."""
+    details = []
     try:
-        return model.model_validate(content)
+        found = model.model_validate(content)
+        if not problems:
+            return found
     except ValidationError as error:
         details = error.errors(include_url=False)
-    problems = [line for detail in details for line in _explain(model, detail)]
+    problems = [*problems, *(line for detail in details for line in _explain(model, detail))]
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     raise RecipeError("\n  ".join([f"{path}: {count}", *problems]))
 

@@ -14,7 +14,7 @@ Each line is judged by the interval of its mean over the seeds (`emo_hf.lab.verd
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from emo_hf.lab.strict import Finite, Name, NonNegative, Positive, Strict, one_of
 
@@ -40,11 +40,24 @@ METRICS: dict[str, bool] = {
 Metric = Literal[tuple(METRICS)]
 
 
+def _two(name: str) -> Any:
+    """Returns a model validator: the field `name` is another than ``against``."""
+
+    def check(line: Any) -> Any:
+        if getattr(line, name) == line.against:
+            raise ValueError(f"{name} and against are both {line.against}, which differs from itself by nothing")
+        return line
+
+    return model_validator(mode="after")(check)
+
+
 class Pair(Strict):
     """The difference between two arms."""
 
     arm: Name
     against: Name
+
+    _arms = _two("arm")
 
 
 class Bounds(Strict):
@@ -73,6 +86,8 @@ class Contrast(Bounds):
     beyond: Pair | None = None
     metric: Metric | None = None  # None: the recipe's
 
+    _arms = _two("arm")
+
     def arms(self) -> Iterator[str]:
         yield from filter(None, (self.arm, self.against))
         if self.beyond:
@@ -90,6 +105,8 @@ class Basin(Bounds):
     against: Name
     within: Positive
     metric: Metric | None = None
+
+    _sweeps = _two("sweep")
 
 
 class Order(Bounds):

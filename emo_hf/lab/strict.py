@@ -31,3 +31,14 @@ def one_of(*names: str) -> Any:
         return model
 
     return model_validator(mode="after")(check)
+
+
+def changed(*names: str) -> Any:
+    """Returns a model validator: one of the fields `names` at least is not what it is without being given."""
+
+    def check(model: Strict) -> Strict:
+        if all(getattr(model, name) == type(model).model_fields[name].default for name in names):
+            raise ValueError(f"changes nothing: give {', '.join(names[:-1])} or {names[-1]}, or leave it out")
+        return model
+
+    return model_validator(mode="after")(check)

@@ -147,12 +147,21 @@ def test_names_cannot_leave_the_runs_folder(recipe, write, name):
             "arms.adamw: feed and heard are for emo optimizers and driven_by, and 'adamw_torch' is neither",
         ),
         ({"heard": {"scale": 2.0}}, "arms.adamw: feed and heard are for emo optimizers"),
-        ({"optim": "emosens", "feed": False, "heard": {}}, "arms.adamw: feed: false leaves nothing to change"),
+        (
+            {"optim": "emosens", "feed": False, "heard": {"offset": 1.0}},
+            "arms.adamw: feed: false leaves nothing to change",
+        ),
         ({"optim": "emosens", "driven_by": "emopulse"}, "arms.adamw: driven_by is for other optimizers"),
         ({"replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7 on"),
         ({"schedule": "linear", "handover": {"optimizer": "fresh"}}, "arms.adamw: a handover to a fresh optimizer"),
         ({"optim": "emonavi-3.6", "replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7"),
         ({"sweep": [0.1]}, "arms.adamw.sweep: unknown key."),
+        ({"optim": "emosens", "heard": {}}, "arms.adamw.heard: changes nothing: give scale or offset"),
+        ({"optim": "emosens", "heard": {"scale": 1.0}}, "arms.adamw.heard: changes nothing"),
+        (
+            {"condition": {}},
+            "arms.adamw.condition: changes nothing: give label_noise, corrupted_every or train_examples",
+        ),
         ({"tuning": "none"}, "arms.adamw.tuning.how: expected"),
         ({"tuning": {"how": "grid", "grid": {"lr": [1.0]}}}, "arms.adamw.tuning: how: grid, grid and chosen_by go"),
     ],
@@ -181,6 +190,43 @@ def test_sweep_stands_for_arms(recipe, write):
         "adamw-lr-1e-05": 1e-5,
     }
     assert found.families == {"adamw": ["adamw-lr-0.001", "adamw-lr-1e-05"]}
+
+
+@pytest.mark.parametrize(
+    ("rates", "line"),
+    [
+        ([], "got no rate, expected one or more"),
+        ([0.1, 0.1], "adamw-lr-0.1 is there already"),
+        ([0.1, 0.10000001], "adamw-lr-0.1 is there already"),
+        ([0.5], "adamw-lr-0.5 is there already"),
+    ],
+)
+def test_sweep_stands_for_arms_of_its_own(recipe, write, rates, line):
+    other = recipe["arms"]["adamw"]
+    sweep = {"optim": "adamw_torch", "sweep": rates, "tuning": "untuned"}
+    recipe["arms"] |= {"adamw": sweep, "adamw-lr-0.5": other}
+    (found,) = problems(write(recipe))
+    assert found.startswith(f"arms.adamw.sweep: {line}")
+
+
+@pytest.mark.parametrize(
+    ("of", "line"),
+    [("again", "again is itself a replay"), ("more", "more is itself a replay"), ("adamw", "adamw has no pulse")],
+)
+def test_replays_of_what_can_be_replayed(recipe, write, of, line):
+    again = {"optim": "emosens", "lr": 1, "replay": {"of": of}, "tuning": "untuned"}
+    recipe["arms"] |= {"again": again, "more": again | {"replay": {"of": "emosens"}}}
+    (found,) = problems(write(recipe))
+    assert found.startswith(f"arms.again.replay.of: {line}")
+
+
+def test_batches_are_corrupted_within_the_steps(recipe, write):
+    recipe["sizes"]["small"] |= {"steps": 10, "epochs": None}
+    recipe["arms"]["adamw"]["condition"] = {"corrupted_every": 10}
+    expected = "arms.adamw.condition.corrupted_every: got 10, expected less than the 10 steps of sizes.small"
+    assert problems(write(recipe)) == [expected]
+    recipe["arms"]["adamw"]["condition"] = {"corrupted_every": 9}
+    assert load.recipe(write(recipe))
 
 
 def test_rule_names_what_there_is(recipe, write):
@@ -220,6 +266,60 @@ def test_lines_of_a_rule(recipe, write):
         "rule.1: give exactly one of better_by, worse_by_at_most, at_least, at_most",
         "rule.2.within: missing",
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"arm": "adamw", "against": "adamw", "better_by": 0}, "arm and against are both adamw"),
+        ({"sweep": "adamw", "against": "adamw", "within": 0.1, "better_by": 0}, "sweep and against are both adamw"),
+        (
+            {"arm": "adamw", "against": "emosens", "beyond": {"arm": "x", "against": "x"}, "better_by": 0},
+            "arm and against are both x",
+        ),
+        (
+            {"arm": "adamw", "metric": "perplexity", "at_most": 9},
+            "no perplexity of adamw: it takes the task causal-lm",
+        ),
+        ({"arm": "adamw", "metric": "gap", "at_most": 1}, "no gap of adamw: it takes equal_train_loss"),
+        (
+            {"arm": "emosens", "against": "adamw", "metric": "stop_share", "better_by": 0},
+            "no stop_share of adamw: it takes an emo optimizer, or driven_by",
+        ),
+        (
+            {"order": ["emosens", "adamw", "driven"], "metric": "stop_regret", "at_least": 0},
+            "no stop_regret of adamw:",
+        ),
+        (
+            {"sweep": "sgd", "against": "sens", "within": 1, "metric": "stop_share", "at_least": 0},
+            "no stop_share of sgd-",
+        ),
+        ({"arm": "emosens", "metric": "kurtosis_correlation", "at_most": 1}, "no kurtosis_correlation of emosens: it"),
+        ({"arm": "emosens", "metric": "earlier_accuracy", "at_most": 1}, "no earlier_accuracy of emosens: it takes a"),
+    ],
+)
+def test_a_line_has_a_number(recipe, write, line, problem):
+    recipe["also"] = [line]
+    untuned = {"tuning": "untuned", "optim": "adamw_torch"}
+    recipe["arms"]["driven"] = {**untuned, "lr": 0.001, "driven_by": "emopulse"}
+    recipe["arms"]["sgd"] = {**untuned, "sweep": [0.1]}
+    recipe["arms"]["sens"] = {**untuned, "optim": "emosens", "sweep": [1]}
+    (found,) = problems(write(recipe))
+    assert re.match(rf"also\.0(\.beyond)?: {problem}", found)
+
+
+def test_metric_that_no_arm_has(recipe, write):
+    recipe["metric"] = "skewness_correlation"
+    recipe["also"] = [{"arm": "emosens", "at_least": 0}]
+    expected = "metric: no arm has skewness_correlation: it takes an emo optimizer with options: {moments: log}"
+    assert problems(write(recipe)) == [expected]
+    recipe["arms"]["emosens"]["options"] = {"moments": "log"}
+    assert load.recipe(write(recipe))
+
+
+def test_text_has_no_accuracy(recipe, write):
+    recipe["task"] = {"type": "causal-lm", "data": {"embedded": "sentences"}}
+    assert problems(write(recipe)) == ["metric: no arm has accuracy: it takes a task of classes"]
 
 
 @pytest.mark.parametrize("line", ["emosens", None, ["emosens"], 3])
