@@ -10,7 +10,7 @@ from emo_hf.errors import OptionError, did_you_mean
 from emo_hf.hf.optim import names
 from emo_hf.lab import optimizers
 from emo_hf.lab.optimizers import ALIASES
-from emo_hf.lab.strict import Count, Name, NonNegative, Positive, Share, Strict, Text
+from emo_hf.lab.strict import MOST, Count, Finite, Name, NonNegative, Positive, Share, Strict, Text, changed
 
 
 def _named(value: Any) -> Any:
@@ -54,7 +54,9 @@ class Heard(Strict):
     """What the optimizer hears instead of the loss: ``scale * loss + offset``. The gradient is not touched."""
 
     scale: Positive = 1.0
-    offset: float = 0.0
+    offset: Finite = 0.0
+
+    _something = changed("scale", "offset")
 
 
 class Replay(Strict):
@@ -80,8 +82,10 @@ class Condition(Strict):
     """
 
     label_noise: Share = 0.0
-    corrupted_every: Annotated[int, Field(ge=2)] | None = None
+    corrupted_every: Annotated[int, Field(ge=2, le=MOST)] | None = None
     train_examples: Count | None = None
+
+    _something = changed("label_noise", "corrupted_every", "train_examples")
 
 
 class Handover(Strict):
@@ -147,6 +151,11 @@ class Arm(Strict):
     def has_emotion(self) -> bool:
         """Whether it hears the loss as emotion: an emo optimizer, or another one driven by emopulse."""
         return self.is_emo or self.driven_by is not None
+
+    @property
+    def logs_moments(self) -> bool:
+        """Whether its signals hold the moments of the gradient."""
+        return self.is_emo and catalog.find(self.optim).resolve(self.options)["moments"] != "off"
 
     @property
     def optimizer(self) -> str:

@@ -4,6 +4,7 @@ The loader is PyYAML's safe one with two corrections: ``1e-3`` is a number, and 
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -26,10 +27,10 @@ def recipe(name: str) -> Recipe | FunctionRecipe:
         RecipeError: no such file, or a list of all its problems.
     """
     path = _find(name)
-    content = _spread(_extend(_content(path), path))
+    content, problems = _spread(_extend(_content(path), path))
     task = content.get("task")
     descends = isinstance(task, dict) and task.get("type") == "function"
-    return _check(FunctionRecipe if descends else Recipe, content, path)
+    return _check(FunctionRecipe if descends else Recipe, content, path, problems)
 
 
 def cell(path: Path) -> Cell:
@@ -61,6 +62,8 @@ def _content(path: Path) -> dict:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} cannot be read: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"{path} cannot be read: it is nested too deeply for a recipe.") from None
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: expected keys and values, got {type(content).__name__}.")
     return content
@@ -71,37 +74,61 @@ def _extend(content: dict, path: Path) -> dict:
     if "extends" not in content:
         return content
     name = content.pop("extends")
-    parent = path.parent / name if isinstance(name, str) and not Path(name).is_absolute() else None
-    if parent is None or not parent.is_file():
-        raise RecipeError(f"{path}: extends: expected a YAML file, seen from this one's folder, got {name!r}.")
-    under = _content(parent)
+    under = _content(_parent(name, path))
     if "extends" in under:
         raise RecipeError(f"{path}: extends {name}, which itself extends {under['extends']}: one level only.")
     return {**under, **content}
 
 
-def _spread(content: dict) -> dict:
-    """Writes every arm with a ``sweep`` of learning rates out as one arm for each of them."""
+def _parent(name: Any, path: Path) -> Path:
+    """Returns the file that `name` means, links followed: in the folder of the recipe `path`, or in one beside it."""
+    folder = path.parent.resolve()
+    try:
+        parent = (folder / name).resolve()
+        near = parent.parent == folder or len(parent.relative_to(folder.parent).parts) == 2
+        if near and parent.suffix == ".yaml" and not Path(name).is_absolute() and parent.is_file():
+            return parent
+    except (TypeError, ValueError, OSError, RuntimeError):  # no text, elsewhere, too long, links in a circle
+        pass
+    raise RecipeError(
+        f"{path}: extends: expected a .yaml file, seen from this one's folder, in it or in a folder beside it,"
+        f" got {name!r}."
+    )
+
+
+def _spread(content: dict) -> tuple[dict, list[str]]:
+    """Writes every arm with a ``sweep`` of learning rates out as one arm for each, and says where that fails."""
     arms = content.get("arms")
     if not isinstance(arms, dict):
-        return content
+        return content, []
     spread: dict[Any, Any] = {}
+    problems = []
     for name, arm in arms.items():
         rates = arm.get("sweep") if isinstance(arm, dict) and "lr" not in arm else None
         if not isinstance(rates, list) or not all(isinstance(rate, int | float) for rate in rates):
             spread[name] = arm
             continue
         rest = {key: value for key, value in arm.items() if key != "sweep"}
-        spread |= {f"{name}-lr-{rate:g}": {**rest, "lr": rate, "family": name} for rate in rates}
-    return {**content, "arms": spread}
+        if not rates:
+            problems.append(f"arms.{name}.sweep: got no rate, expected one or more")
+        for rate in rates:
+            single = f"{name}-lr-{rate:g}"
+            if single in spread or single in arms:
+                problems.append(f"arms.{name}.sweep: {single} is there already: its name has 6 digits of the rate")
+            spread[single] = {**rest, "lr": rate, "family": name}
+    return {**content, "arms": spread}, problems
 
 
-def _check(model: type[ModelT], content: dict, path: Path) -> ModelT:
+def _check(model: type[ModelT], content: dict, path: Path, problems: Sequence[str] = ()) -> ModelT:
+    """Returns `content` as a `model`, if that has no problems beside those that were found before."""
+    details = []
     try:
-        return model.model_validate(content)
+        found = model.model_validate(content)
+        if not problems:
+            return found
     except ValidationError as error:
         details = error.errors(include_url=False)
-    problems = [line for detail in details for line in _explain(model, detail)]
+    problems = [*problems, *(line for detail in details for line in _explain(model, detail))]
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     raise RecipeError("\n  ".join([f"{path}: {count}", *problems]))
 
@@ -125,6 +152,8 @@ def _explain(model: type[Strict], detail: Any) -> list[str]:
             message = "a name has lower-case letters and digits, joined by single . _ or -"
         case "literal_error":
             message += did_you_mean(str(detail["input"]), re.findall(r"'([^']+)'", detail["ctx"]["expected"]))
+        case "model_type":
+            message = "expected keys and values"
     shown = "" if isinstance(detail["input"], dict | list) else f" (got {detail['input']!r})"
     return [f"{where}: {message}{shown}"]
 
@@ -155,15 +184,31 @@ def _is_model(annotation: Any) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, ArithmeticError, AttributeError, LookupError) as error:  # 2001-99-99, !!int x
+            message = f"no value can be made of {str(node.value)[:40]!r} ({error}); quote it if it is a word"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from None
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        float(value)  # OverflowError: no number of a recipe is that large
+        return value
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode):
+                message = "expected a word as a key, got a list or a mapping"
+                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )

@@ -92,7 +92,7 @@ def load(name: str) -> type[torch.optim.Optimizer]:
 
 
 def check(name: str, options: Mapping[str, Any]) -> None:
-    """Refuses options that the class of an alias does not take. Without its package, nothing can be said.
+    """Refuses options that the class of an alias does not take by name. Without its package, nothing can be said.
 
     Raises:
         ValueError: an unknown option.
@@ -101,8 +101,10 @@ def check(name: str, options: Mapping[str, Any]) -> None:
         known = inspect.signature(load(name)).parameters
     except RecipeError:
         return
-    if unknown := options.keys() - known.keys():
-        raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}, only {', '.join(list(known)[1:])}")
+    # the first are the parameters to train; what stands for any further keyword has no name of its own
+    names = [key for key, parameter in list(known.items())[1:] if parameter.kind is not parameter.VAR_KEYWORD]
+    if unknown := options.keys() - set(names):
+        raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}, only {', '.join(names)}")
 
 
 def keywords(name: str, lr: float, options: Mapping[str, Any]) -> dict[str, Any]:

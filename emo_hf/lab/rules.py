@@ -14,9 +14,9 @@ Each line is judged by the interval of its mean over the seeds (`emo_hf.lab.verd
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from emo_hf.lab.strict import Name, NonNegative, Positive, Strict, one_of
+from emo_hf.lab.strict import Finite, Name, NonNegative, Positive, Strict, one_of
 
 # the numbers of a summary that a rule can be about, and whether more of it is better
 METRICS: dict[str, bool] = {
@@ -40,11 +40,24 @@ METRICS: dict[str, bool] = {
 Metric = Literal[tuple(METRICS)]
 
 
+def _two(name: str) -> Any:
+    """Returns a model validator: the field `name` is another than ``against``."""
+
+    def check(line: Any) -> Any:
+        if getattr(line, name) == line.against:
+            raise ValueError(f"{name} and against are both {line.against}, which differs from itself by nothing")
+        return line
+
+    return model_validator(mode="after")(check)
+
+
 class Pair(Strict):
     """The difference between two arms."""
 
     arm: Name
     against: Name
+
+    _arms = _two("arm")
 
 
 class Bounds(Strict):
@@ -59,8 +72,8 @@ class Bounds(Strict):
 
     better_by: NonNegative | None = None
     worse_by_at_most: Positive | None = None
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: Finite | None = None
+    at_most: Finite | None = None
 
     _bound = one_of("better_by", "worse_by_at_most", "at_least", "at_most")
 
@@ -72,6 +85,8 @@ class Contrast(Bounds):
     against: Name | None = None
     beyond: Pair | None = None
     metric: Metric | None = None  # None: the recipe's
+
+    _arms = _two("arm")
 
     def arms(self) -> Iterator[str]:
         yield from filter(None, (self.arm, self.against))
@@ -91,6 +106,8 @@ class Basin(Bounds):
     within: Positive
     metric: Metric | None = None
 
+    _sweeps = _two("sweep")
+
 
 class Order(Bounds):
     """Kendall's tau between the published order, best first, and ours."""
@@ -103,7 +120,7 @@ class Order(Bounds):
 
 
 def _kind(line: Any) -> str:
-    keys = line if isinstance(line, dict) else line.model_fields_set
+    keys = line if isinstance(line, dict) else getattr(line, "model_fields_set", ())  # or it is no line at all
     return next((f"[{name}]" for name in ("sweep", "order") if name in keys), "[arm]")
 
 

@@ -5,7 +5,7 @@ folder. A `Cell` is what one process trains: one arm, one seed, one size, with a
 `emo_hf.lab.load` reads both from files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,11 +14,11 @@ from pydantic import Field, model_validator
 from emo_hf.errors import RecipeError, did_you_mean
 from emo_hf.lab.arms import Arm, Change, Tuning
 from emo_hf.lab.rules import Basin, Contrast, Line, Metric
-from emo_hf.lab.strict import Count, Name, Positive, Seed, Strict, Text
+from emo_hf.lab.strict import MOST, Count, Finite, Name, Positive, Seed, Strict, Text
 from emo_hf.lab.task import Scale, Task
 
 SizeName = Literal["smoke", "small", "paper"]
-Several = Annotated[int, Field(ge=2)]
+Several = Annotated[int, Field(ge=2, le=MOST)]
 Measure = Literal["trajectory"]  # costs time or space, so only if asked for
 
 
@@ -55,7 +55,7 @@ class Published(Strict):
     """What the authors report, beside which the report puts ours: metric -> arm -> value."""
 
     source: Text
-    values: dict[Metric, dict[Name, float]]
+    values: dict[Metric, dict[Name, Finite]]
 
 
 class Recipe(Strict):
@@ -115,7 +115,8 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        problems = [*self._bad_sizes(), *self._bad_names()]
+        problems = [*self._bad_sizes(), *self._bad_names(), *self._bad_conditions()]
+        problems += [*self._bad_replays(), *self._bad_metrics()]
         if len(set(self.seeds)) != len(self.seeds):
             problems.append(f"seeds: got {self.seeds}, expected every seed once")
         if self.rule and not (self.claim and self.source):
@@ -145,9 +146,7 @@ class Recipe(Strict):
     def _bad_names(self) -> Iterator[str]:
         """Names of arms and sweeps that are none."""
         named = [("baseline", self.baseline)] if self.baseline else []
-        lines = {f"rule.{number}": line for number, line in enumerate(self.rule)}
-        lines |= {f"also.{number}": line for number, line in enumerate(self.also)}
-        for where, line in lines.items():
+        for where, line in self._lines():
             if isinstance(line, Basin):
                 for sweep in {line.sweep, line.against} - self.families.keys():
                     yield f"{where}: no such sweep: {sweep}.{did_you_mean(sweep, self.families)}"
@@ -161,6 +160,54 @@ class Recipe(Strict):
         for where, arm in named:
             if arm not in self.arms:
                 yield f"{where}: no such arm: {arm}.{did_you_mean(arm, self.arms)}"
+
+    def _bad_conditions(self) -> Iterator[str]:
+        """Batches to corrupt that come after the training; the size smoke decides nothing, and may be too short."""
+        lengths = {size: content.steps for size, content in self.sizes.items() if content.steps and size != "smoke"}
+        for name, arm in self.arms.items():
+            every = arm.condition.corrupted_every if arm.condition else None
+            for size, steps in lengths.items():
+                if every and steps <= every:
+                    where = f"arms.{name}.condition.corrupted_every"
+                    yield f"{where}: got {every}, expected less than the {steps} steps of sizes.{size}"
+
+    def _bad_replays(self) -> Iterator[str]:
+        """Arms that replay one that has no step sizes of its own to give."""
+        for name, arm in self.arms.items():
+            source = self.arms.get(arm.replay.of) if arm.replay else None
+            if source and source.replay:
+                yield f"arms.{name}.replay.of: {arm.replay.of} is itself a replay: give an arm with sizes of its own"
+            elif source and not (source.has_pulse or source.driven_by):
+                yield f"arms.{name}.replay.of: {arm.replay.of} has no pulse: give an emo optimizer from 3.7 on"
+
+    def _bad_metrics(self) -> Iterator[str]:
+        """Metrics that no arm of the recipe, or not every arm of a line, can have."""
+        lacking = self._without(self.judged, self.arms)
+        hopeless = len(lacking) == len(self.arms)
+        if hopeless:
+            yield f"metric: no arm has {self.judged}: it takes {NEEDS[self.judged][0]}"
+        for where, line in self._lines():
+            if hopeless and line.metric is None:
+                continue
+            metric = line.metric or self.judged
+            if isinstance(line, Basin):
+                arms = [arm for sweep in (line.sweep, line.against) for arm in self.families.get(sweep, [])]
+            else:
+                arms = [arm for arm in line.arms() if arm in self.arms]
+            if lacking := self._without(metric, arms):
+                yield f"{where}: no {metric} of {', '.join(lacking)}: it takes {NEEDS[metric][0]}"
+
+    def _lines(self) -> Iterator[tuple[str, Line]]:
+        """All lines and where they are."""
+        for where, lines in (("rule", self.rule), ("also", self.also)):
+            yield from ((f"{where}.{number}", line) for number, line in enumerate(lines))
+
+    def _without(self, metric: str, arms: Iterable[str]) -> list[str]:
+        """Those of `arms` that cannot have `metric`, each once."""
+        if metric not in NEEDS:
+            return []
+        _, has = NEEDS[metric]
+        return [arm for arm in dict.fromkeys(arms) if not has(self, self.arms[arm])]
 
     def cells(
         self,
@@ -267,6 +314,24 @@ class FunctionRecipe(Strict):
         if problems := alone(self.arms):
             raise ValueError("\n".join(problems))
         return self
+
+
+HEARING = "an emo optimizer, or driven_by", lambda recipe, arm: arm.has_emotion
+MOMENTS = "an emo optimizer with options: {moments: log}", lambda recipe, arm: arm.logs_moments
+# what a metric takes that not every task and arm has, in words and as a question
+NEEDS: dict[str, tuple[str, Callable[[Recipe, Arm], bool]]] = {
+    "accuracy": ("a task of classes", lambda recipe, arm: recipe.task.metric == "accuracy"),
+    "perplexity": ("the task causal-lm", lambda recipe, arm: recipe.task.metric == "perplexity"),
+    "gap": ("equal_train_loss", lambda recipe, arm: recipe.equal_train_loss is not None),
+    "stop_regret": HEARING,
+    "stop_share": HEARING,
+    "skewness_correlation": MOMENTS,
+    "kurtosis_correlation": MOMENTS,
+    "earlier_accuracy": (
+        "a handover with data: halves",
+        lambda recipe, arm: arm.handover is not None and arm.handover.data == "halves",
+    ),
+}
 
 
 def alone(arms: dict[str, Arm]) -> list[str]:

@@ -7,10 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 # letters and digits with single separators between them: neither "..", nor a separator of any system, nor "-x"
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=64)]
 Text = Annotated[str, Field(min_length=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+MOST = 10**9  # of whatever is counted: more is a slip of the keyboard
+Count = Annotated[int, Field(ge=1, le=MOST)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -26,6 +28,17 @@ def one_of(*names: str) -> Any:
     def check(model: Strict) -> Strict:
         if len([name for name in names if getattr(model, name) is not None]) != 1:
             raise ValueError(f"give exactly one of {', '.join(names)}")
+        return model
+
+    return model_validator(mode="after")(check)
+
+
+def changed(*names: str) -> Any:
+    """Returns a model validator: one of the fields `names` at least is not what it is without being given."""
+
+    def check(model: Strict) -> Strict:
+        if all(getattr(model, name) == type(model).model_fields[name].default for name in names):
+            raise ValueError(f"changes nothing: give {', '.join(names[:-1])} or {names[-1]}, or leave it out")
         return model
 
     return model_validator(mode="after")(check)

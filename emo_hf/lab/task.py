@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from emo_hf.lab.strict import Count, Positive, Share, Strict, Text, one_of
+from emo_hf.lab.strict import MOST, Count, Positive, Share, Strict, Text, one_of
 
 TaskType = Literal["sequence-classification", "causal-lm", "image-classification"]
 FileSet = Literal["trec-6", "trec-50", "fashion-mnist", "tinyshakespeare", "wikitext-2"]
@@ -92,7 +92,7 @@ class Config(Strict):
     layers: Count
     heads: Count
     width: Count
-    vocabulary: Annotated[int, Field(ge=300)]  # 256 bytes, two special tokens, and merges
+    vocabulary: Annotated[int, Field(ge=300, le=10**6)]  # 256 bytes, two special tokens, and merges
     dropout: Share = 0.1
     lowercase: bool = False
 
@@ -163,10 +163,10 @@ class Scale(Strict):
     """
 
     model: Model
-    epochs: Positive | None = None
+    epochs: Annotated[Positive, Field(le=MOST)] | None = None
     steps: Count | None = None
     batch_size: Count
-    max_tokens: Annotated[int, Field(ge=8)] = 64
+    max_tokens: Annotated[int, Field(ge=8, le=MOST)] = 64
     evaluations: Count = 1
     train_examples: Count | None = None
     test_examples: Count | None = None

@@ -1,5 +1,6 @@
 """Recipes: what is right is read, what is wrong is named, all of it at once."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,28 @@ def test_all_problems_at_once(recipe, write):
         assert any(line.startswith(start) for line in lines), (start, lines)
 
 
+def test_no_number_is_out_of_all_bounds(recipe, write):
+    huge = 10**9 + 1
+    smoke = recipe["sizes"]["smoke"]
+    smoke |= {"epochs": huge, "batch_size": huge, "evaluations": huge, "max_tokens": huge}
+    smoke["model"]["config"]["vocabulary"] = 10**6 + 1
+    recipe["sizes"]["small"] |= {"steps": huge, "epochs": None}
+    recipe |= {"processes": huge, "seeds": [2**32]}
+    recipe["arms"]["adamw"] |= {"condition": {"corrupted_every": huge, "train_examples": huge}}
+    expected = {
+        "processes": 10**9,
+        "seeds.0": 2**32,
+        "sizes.smoke.model.config.vocabulary": 10**6,
+        **{f"sizes.smoke.{key}": 10**9 for key in ("epochs", "batch_size", "max_tokens", "evaluations")},
+        "sizes.small.steps": 10**9,
+        **{f"arms.adamw.condition.{key}": 10**9 for key in ("corrupted_every", "train_examples")},
+    }
+    lines = problems(write(recipe))
+    assert [line.partition(": expected less than ")[0] for line in lines] == list(expected)
+    for line, most in zip(lines, expected.values(), strict=True):
+        assert re.search(rf"less than (or equal to )?{most} \(got", line), line
+
+
 def test_unknown_key_lists_the_known_ones(recipe, write):
     recipe["arms"]["emosens"]["learning_rate"] = 1.0
     assert problems(write(recipe)) == [
@@ -124,12 +147,21 @@ def test_names_cannot_leave_the_runs_folder(recipe, write, name):
             "arms.adamw: feed and heard are for emo optimizers and driven_by, and 'adamw_torch' is neither",
         ),
         ({"heard": {"scale": 2.0}}, "arms.adamw: feed and heard are for emo optimizers"),
-        ({"optim": "emosens", "feed": False, "heard": {}}, "arms.adamw: feed: false leaves nothing to change"),
+        (
+            {"optim": "emosens", "feed": False, "heard": {"offset": 1.0}},
+            "arms.adamw: feed: false leaves nothing to change",
+        ),
         ({"optim": "emosens", "driven_by": "emopulse"}, "arms.adamw: driven_by is for other optimizers"),
         ({"replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7 on"),
         ({"schedule": "linear", "handover": {"optimizer": "fresh"}}, "arms.adamw: a handover to a fresh optimizer"),
         ({"optim": "emonavi-3.6", "replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7"),
         ({"sweep": [0.1]}, "arms.adamw.sweep: unknown key."),
+        ({"optim": "emosens", "heard": {}}, "arms.adamw.heard: changes nothing: give scale or offset"),
+        ({"optim": "emosens", "heard": {"scale": 1.0}}, "arms.adamw.heard: changes nothing"),
+        (
+            {"condition": {}},
+            "arms.adamw.condition: changes nothing: give label_noise, corrupted_every or train_examples",
+        ),
         ({"tuning": "none"}, "arms.adamw.tuning.how: expected"),
         ({"tuning": {"how": "grid", "grid": {"lr": [1.0]}}}, "arms.adamw.tuning: how: grid, grid and chosen_by go"),
     ],
@@ -140,11 +172,13 @@ def test_nothing_in_an_arm_is_without_effect(recipe, write, change, line):
     assert found.startswith(line)
 
 
-def test_options_of_another_package(recipe, write):
+@pytest.mark.parametrize("option", ["bets", "params", "kwargs"])
+def test_options_of_another_package(recipe, write, option):
     pytest.importorskip("pytorch_optimizer")  # without it, nothing can be said
-    recipe["arms"]["adamw"] |= {"optim": "lion", "options": {"bets": [0.9, 0.99]}}
+    recipe["arms"]["adamw"] |= {"optim": "lion", "options": {option: [0.9, 0.99]}}
     (found,) = problems(write(recipe))
-    assert found.startswith("arms.adamw.options: lion has no option bets, only lr, betas")
+    assert found.startswith(f"arms.adamw.options: lion has no option {option}, only lr, betas")
+    assert "kwargs" not in found.partition("only")[2]
 
 
 def test_sweep_stands_for_arms(recipe, write):
@@ -156,6 +190,43 @@ def test_sweep_stands_for_arms(recipe, write):
         "adamw-lr-1e-05": 1e-5,
     }
     assert found.families == {"adamw": ["adamw-lr-0.001", "adamw-lr-1e-05"]}
+
+
+@pytest.mark.parametrize(
+    ("rates", "line"),
+    [
+        ([], "got no rate, expected one or more"),
+        ([0.1, 0.1], "adamw-lr-0.1 is there already"),
+        ([0.1, 0.10000001], "adamw-lr-0.1 is there already"),
+        ([0.5], "adamw-lr-0.5 is there already"),
+    ],
+)
+def test_sweep_stands_for_arms_of_its_own(recipe, write, rates, line):
+    other = recipe["arms"]["adamw"]
+    sweep = {"optim": "adamw_torch", "sweep": rates, "tuning": "untuned"}
+    recipe["arms"] |= {"adamw": sweep, "adamw-lr-0.5": other}
+    (found,) = problems(write(recipe))
+    assert found.startswith(f"arms.adamw.sweep: {line}")
+
+
+@pytest.mark.parametrize(
+    ("of", "line"),
+    [("again", "again is itself a replay"), ("more", "more is itself a replay"), ("adamw", "adamw has no pulse")],
+)
+def test_replays_of_what_can_be_replayed(recipe, write, of, line):
+    again = {"optim": "emosens", "lr": 1, "replay": {"of": of}, "tuning": "untuned"}
+    recipe["arms"] |= {"again": again, "more": again | {"replay": {"of": "emosens"}}}
+    (found,) = problems(write(recipe))
+    assert found.startswith(f"arms.again.replay.of: {line}")
+
+
+def test_batches_are_corrupted_within_the_steps(recipe, write):
+    recipe["sizes"]["small"] |= {"steps": 10, "epochs": None}
+    recipe["arms"]["adamw"]["condition"] = {"corrupted_every": 10}
+    expected = "arms.adamw.condition.corrupted_every: got 10, expected less than the 10 steps of sizes.small"
+    assert problems(write(recipe)) == [expected]
+    recipe["arms"]["adamw"]["condition"] = {"corrupted_every": 9}
+    assert load.recipe(write(recipe))
 
 
 def test_rule_names_what_there_is(recipe, write):
@@ -197,6 +268,77 @@ def test_lines_of_a_rule(recipe, write):
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"arm": "adamw", "against": "adamw", "better_by": 0}, "arm and against are both adamw"),
+        ({"sweep": "adamw", "against": "adamw", "within": 0.1, "better_by": 0}, "sweep and against are both adamw"),
+        (
+            {"arm": "adamw", "against": "emosens", "beyond": {"arm": "x", "against": "x"}, "better_by": 0},
+            "arm and against are both x",
+        ),
+        (
+            {"arm": "adamw", "metric": "perplexity", "at_most": 9},
+            "no perplexity of adamw: it takes the task causal-lm",
+        ),
+        ({"arm": "adamw", "metric": "gap", "at_most": 1}, "no gap of adamw: it takes equal_train_loss"),
+        (
+            {"arm": "emosens", "against": "adamw", "metric": "stop_share", "better_by": 0},
+            "no stop_share of adamw: it takes an emo optimizer, or driven_by",
+        ),
+        (
+            {"order": ["emosens", "adamw", "driven"], "metric": "stop_regret", "at_least": 0},
+            "no stop_regret of adamw:",
+        ),
+        (
+            {"sweep": "sgd", "against": "sens", "within": 1, "metric": "stop_share", "at_least": 0},
+            "no stop_share of sgd-",
+        ),
+        ({"arm": "emosens", "metric": "kurtosis_correlation", "at_most": 1}, "no kurtosis_correlation of emosens: it"),
+        ({"arm": "emosens", "metric": "earlier_accuracy", "at_most": 1}, "no earlier_accuracy of emosens: it takes a"),
+    ],
+)
+def test_a_line_has_a_number(recipe, write, line, problem):
+    recipe["also"] = [line]
+    untuned = {"tuning": "untuned", "optim": "adamw_torch"}
+    recipe["arms"]["driven"] = {**untuned, "lr": 0.001, "driven_by": "emopulse"}
+    recipe["arms"]["sgd"] = {**untuned, "sweep": [0.1]}
+    recipe["arms"]["sens"] = {**untuned, "optim": "emosens", "sweep": [1]}
+    (found,) = problems(write(recipe))
+    assert re.match(rf"also\.0(\.beyond)?: {problem}", found)
+
+
+def test_metric_that_no_arm_has(recipe, write):
+    recipe["metric"] = "skewness_correlation"
+    recipe["also"] = [{"arm": "emosens", "at_least": 0}]
+    expected = "metric: no arm has skewness_correlation: it takes an emo optimizer with options: {moments: log}"
+    assert problems(write(recipe)) == [expected]
+    recipe["arms"]["emosens"]["options"] = {"moments": "log"}
+    assert load.recipe(write(recipe))
+
+
+def test_text_has_no_accuracy(recipe, write):
+    recipe["task"] = {"type": "causal-lm", "data": {"embedded": "sentences"}}
+    assert problems(write(recipe)) == ["metric: no arm has accuracy: it takes a task of classes"]
+
+
+@pytest.mark.parametrize("line", ["emosens", None, ["emosens"], 3])
+def test_a_line_has_keys(recipe, write, line):
+    recipe["rule"] = [line]
+    (found,) = problems(write(recipe))
+    assert found.startswith("rule.0: expected keys and values")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_to_compare_with_are_finite(recipe, write, value):
+    recipe["rule"] = [{"arm": "adamw", "at_least": value}, {"arm": "adamw", "at_most": value}]
+    recipe["published"] = {"source": "a paper", "values": {"accuracy": {"adamw": value}}}
+    recipe["arms"]["emosens"]["heard"] = {"offset": value}
+    lines = problems(write(recipe))
+    places = ("rule.0.at_least", "rule.1.at_most", "published.values.accuracy.adamw", "arms.emosens.heard.offset")
+    assert sorted(lines) == sorted(f"{place}: expected a finite number (got {value})" for place in places)
+
+
 @pytest.fixture
 def child(tmp_path, recipe, write):
     """Writes a recipe that extends another one."""
@@ -218,10 +360,39 @@ def test_extends(child):
     assert list(found.sizes) == ["smoke", "small"]
 
 
-@pytest.mark.parametrize("name", ["nowhere.yaml", "/recipe.yaml", 3])
+@pytest.mark.parametrize("name", ["nowhere.yaml", "/recipe.yaml", 3, "a\0.yaml", f"{'a' * 5000}.yaml"])
 def test_extends_a_file(child, name):
-    with pytest.raises(RecipeError, match="extends: expected a YAML file"):
+    with pytest.raises(RecipeError, match=r"extends: expected a \.yaml file"):
         load.recipe(child(extends=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("recipe.yaml", True),
+        ("../beside/recipe.yaml", True),
+        ("../recipe.yaml", False),
+        ("../beside/below/recipe.yaml", False),
+        ("../../elsewhere/recipe.yaml", False),
+        ("link.yaml", False),
+        ("../linked/recipe.yaml", False),
+        ("recipe.txt", False),
+    ],
+)
+def test_extends_what_lies_near(tmp_path, write, recipe, name, near):
+    own = tmp_path / "recipes" / "own"
+    for folder in (own, own / "../beside/below", tmp_path / "elsewhere"):
+        folder.mkdir(parents=True)
+    (own / "link.yaml").symlink_to(tmp_path / "elsewhere" / "recipe.yaml")
+    (own / "../linked").symlink_to(tmp_path / "elsewhere")
+    (own / name).write_text(Path(write(recipe)).read_text())
+    child = own / "child.yaml"
+    child.write_text(yaml.safe_dump({"extends": name, "name": "other"}))
+    if near:
+        assert load.recipe(str(child)).name == "other"
+        return
+    with pytest.raises(RecipeError, match=r"in it or in a folder beside it, got"):
+        load.recipe(str(child))
 
 
 def test_extends_one_level(child, recipe):
@@ -263,6 +434,15 @@ def test_exactly_one_source(recipe, write):
         ("a: [\n", "cannot be read"),
         ("a: !!python/object/apply:os.getcwd []\n", "cannot be read"),
         ("", "expected keys and values, got NoneType"),
+        ("a: 1\n? [a, b]\n: 1\n", "(?s)expected a word as a key.*line 2"),
+        ("? {a: b}\n: 1\n", "expected a word as a key"),
+        (f"a: {'9' * 5000}\n", "(?s)no value can be made of '9999.*line 1"),
+        (f"a: 0x{'f' * 5000}\n", "no value can be made of '0xfff"),
+        ("a: 2001-99-99\n", "no value can be made of '2001-99-99'"),
+        ("a: !!timestamp noon\n", "no value can be made of 'noon'"),
+        ("a: !!map noon\n", "expected a mapping node"),
+        ("[" * 3000, "nested too deeply"),
+        (f"arms: {{a: {{sweep: [{10**400}]}}}}", "no value can be made of '1000"),
     ],
 )
 def test_no_recipe(write, text, message):

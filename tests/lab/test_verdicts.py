@@ -16,7 +16,7 @@ GOOD = [0.5, 0.6, 0.7]  # mean 0.6, sd 0.1; t of 2 degrees of freedom at 95 %: 4
 def judged(recipe: dict, rule: list[dict], values: dict, metric: str = "accuracy") -> verdicts.Verdict:
     """Judges `rule` over `values`: arm -> values of the seeds 0, 1, ..., where ... stands for no run."""
     recipe |= {"rule": rule, "claim": "a is better", "source": "somebody", "metric": metric, "seeds": [0, 1, 2]}
-    one = {"optim": "adamw_torch", "lr": 1e-3, "tuning": "untuned"}
+    one = {"optim": "emosens", "lr": 1e-3, "tuning": "untuned"}
     arms = {arm: one | ({"lr": float(arm[1:]), "family": arm[0]} if arm[1:] else {}) for arm in values}
     recipe |= {"arms": arms, "sizes": {"smoke": recipe["sizes"]["smoke"]}, "default_size": "smoke"}
     found = {arm: {seed: v for seed, v in enumerate(of) if v is not ...} for arm, of in values.items()}
