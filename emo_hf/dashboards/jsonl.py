@@ -9,6 +9,7 @@ last line. Nothing recorded is lost: what a resumed training cuts off and what a
     emo_run.json                      what this run is: its settings and its length
 """
 
+import contextlib
 import errno
 import json
 import logging
@@ -123,13 +124,24 @@ def _rows_and_rest(path: Path, start: int = 0) -> tuple[list[tuple[Row, bytes]],
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes the whole file or nothing, also through a loss of power."""
+    """Writes the whole file or nothing, also through a loss of power.
+
+    Raises:
+        OSError: with the file's name, also where the system tells none (a full disk).
+    """
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the folder may be what is missing
+            part.unlink()
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def _free_name(path: Path, tag: str) -> Path:

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from huggingface_hub import metadata_load, metadata_save
 
+from emo_hf.hf.confidential import masked
 from emo_hf.row import Row
 
 TAG = "emo_hf"
 ONE_TRAINING = "This is one training (n = 1): no claim about the optimizer is decided by it."
 _MARKS = re.compile(r"([\\`*\[\]|])")
 _PATHS = re.compile(r"(?<![\w.:/<&])~?/[\w.@+-]+(?:/[\w.@+-]+)*/?|(?<!\w)[A-Za-z]:\\[^\s|]+")
-_KEYS = re.compile(r"\b(?:hf_|sk-|wandb_v1_|ghp_)[\w-]{12,}|\b(?=\w*\d)(?=\w*[A-Za-z])\w{24,}\b")
 
 
 def plain(text: str) -> str:
-    """Returns `text` as one line of Markdown that shows it as it is, but for keys and absolute paths."""
-    line = _KEYS.sub("...", _PATHS.sub("DIR", " ".join(str(text).split())))
+    """Returns `text` as one line of Markdown that shows it as it is, but for keys, passwords and absolute paths."""
+    line = _PATHS.sub("DIR", masked(" ".join(str(text).split())))
     return _MARKS.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from emo_hf import catalog
 from emo_hf.hf.card import plain, section, table
+from emo_hf.hf.confidential import places
 from emo_hf.lab import laws
 from emo_hf.lab.card_data import ArmData
 from emo_hf.lab.optimizers import ALIASES
@@ -51,7 +52,8 @@ def body(data: ArmData, picture: str | None) -> str:
 
 def plain_revision(revision: str) -> str:
     """A revision is a commit, branch or tag; anything else stays out."""
-    return revision if re.fullmatch(r"[\w][\w.-]{0,63}", revision) and not revision.startswith("hf_") else "..."
+    is_one = re.fullmatch(r"[\w][\w.-]{0,63}", revision) and not list(places({"revision": revision}))
+    return revision if is_one else "..."
 
 
 def hub_name(name: str) -> str | None:

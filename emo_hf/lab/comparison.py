@@ -9,7 +9,6 @@ commit.
 """
 
 import logging
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
+from emo_hf.hf.confidential import masked_of_log
 from emo_hf.lab import load, processes, results, verdicts
 from emo_hf.lab.spec import Cell, Recipe
 
@@ -30,8 +30,6 @@ DECIDES = ("claim", "source", "metric", "baseline", "rule", "also", "judged_swee
 COMMAND = "# emo-hf run "
 DIVERGED = "NonFiniteLossError"  # in the last line of a run that an emo optimizer ended
 LONGEST = 200  # characters of a reason
-# what could be a key, or a path of this machine
-_SECRET = re.compile(r"[\w+/=-]{24,}|(?<![\w.])/[\w./-]+")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -229,7 +227,7 @@ def _reason(folder: Path) -> str:
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     if not text.strip():
         return "broke off without a message"
-    return _SECRET.sub("[...]", processes.explain(1, text))[:LONGEST]
+    return masked_of_log(processes.explain(1, text))[:LONGEST]
 
 
 def _from_files(place: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

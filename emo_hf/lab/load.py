@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, Tag, ValidationError
 
 from emo_hf.errors import RecipeError, did_you_mean
+from emo_hf.hf import confidential
 from emo_hf.lab.spec import Cell, FunctionRecipe, Recipe
 from emo_hf.lab.strict import Strict
 
@@ -27,7 +28,10 @@ def recipe(name: str) -> Recipe | FunctionRecipe:
         RecipeError: no such file, or a list of all its problems.
     """
     path = _find(name)
-    content, problems = _spread(_extend(_content(path), path))
+    content = _extend(_content(path), path)
+    if secrets := list(confidential.places(content)):
+        raise RecipeError("\n  ".join([f"{path}: no key or password belongs into a recipe", *secrets]))
+    content, problems = _spread(content)
     task = content.get("task")
     descends = isinstance(task, dict) and task.get("type") == "function"
     return _check(FunctionRecipe if descends else Recipe, content, path, problems)

@@ -12,6 +12,7 @@ recipe: each takes what nobody else has, and waits for the rest.
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from emo_hf.dashboards.jsonl import read_new
+from emo_hf.dashboards.jsonl import read_new, write_whole
 from emo_hf.lab import checkpoints, processes
 from emo_hf.lab.spec import Cell
 
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 CHILD = "emo_hf.lab.child"  # the module that trains a cell
 POLL = 0.2  # seconds between two looks at the runs
+BLOCK = 4096  # bytes; a disk with fewer free is full
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,7 @@ class _Work:
             if folder.exists():
                 _move_aside(folder, _config(folder) == _as_config(cell))
             folder.mkdir(parents=True)
-            (folder / "config.yaml").write_text(yaml.safe_dump(_as_config(cell), sort_keys=False), encoding="utf-8")
+            write_whole(folder / "config.yaml", yaml.safe_dump(_as_config(cell), sort_keys=False).encode())
         run.child = processes.start(
             CHILD, arguments, folder / "log.txt", processes=cell.processes, offline=not cell.needs_hub
         )
@@ -228,8 +230,10 @@ class _Work:
             checkpoints.remove(run.folder)
             return Outcome(run.cell, run.folder, seconds=seconds)
         run.lock.release()
-        log = (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
-        return Outcome(run.cell, run.folder, error=processes.explain(code, log), seconds=seconds)
+        error = processes.explain(code, (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace"))
+        if shutil.disk_usage(run.folder).free < BLOCK:  # then the log lacks its end, which says why
+            error += f" (no space is left on the disk of {run.folder})"
+        return Outcome(run.cell, run.folder, error=error, seconds=seconds)
 
     def close(self) -> None:
         """Ends what is under way."""

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from emo_hf.dashboards import Recorder, read_signals
-from emo_hf.dashboards.jsonl import rewind
+from emo_hf.dashboards.jsonl import rewind, write_whole
 from emo_hf.errors import RecordError
 
 
@@ -205,6 +206,17 @@ def test_a_full_disk_is_said_once_and_spoils_no_row(tmp_path: Path, make, caplog
     assert recorder.path.read_bytes().endswith(b"\n")  # no torn line either
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert f"Step 3 cannot be recorded in {recorder.path}" in caplog.text
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_that_of_before_and_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_whole(path, b"before")
+    with disk_of(100), pytest.raises(OSError) as caught:
+        write_whole(path, b"0" * 200)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"x.json": b"before"}
+    with pytest.raises(FileNotFoundError, match=r"none/x\.json'"):
+        write_whole(tmp_path / "none/x.json", b"")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, make, caplog) -> None:

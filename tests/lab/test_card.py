@@ -14,7 +14,7 @@ from emo_hf import catalog
 from emo_hf.cli import main
 from emo_hf.hf.card import plain
 from emo_hf.lab import card, card_data
-from emo_hf.lab.card_text import count
+from emo_hf.lab.card_text import count, plain_revision
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_" + "aB3dE5gH" * 4
@@ -111,19 +111,22 @@ def test_what_is_not_finite_has_no_mean_and_no_entry(comparison):
 def test_nothing_of_the_machine_reaches_a_card(tmp_path):
     content = made_up.recipe(
         {
-            "description": f"read from /home/somebody/data with {TOKEN}\n# not a heading | <script>x</script>",
+            "description": "read from /home/somebody/data\n# not a heading | <script>x</script>",
             "claim": "see [here](https://example.org) and ~/notes.txt, C:\\Users\\somebody\\x",
             "source": "https://example.org/a/b and `code`",
         }
     )
     grid = {"how": "grid", "grid": {"lr": [1, 2]}, "chosen_by": "/root/notes | loss"}
     content["sizes"]["small"]["arms"] = {"emosens": {"lr": 1e-4, "tuning": grid}}
-    content["sizes"]["small"]["model"] = {"hub": {"name": "/home/somebody/model", "revision": TOKEN}}
+    content["sizes"]["small"]["model"] = {"hub": {"name": "/home/somebody/model", "revision": "main"}}
     folder = tmp_path / "secret-user/trec"
     comparison = made_up.write(tmp_path / "runs", content, data_dir=folder)
+    for path in comparison.glob("*/*/env.json"):
+        path.write_text(json.dumps({**made_up.ENV, "device": f"cpu {TOKEN} https://somebody:sesame@host/x"}))
     made = card.render(card_data.read(comparison, "emosens"), None)
     text = str(made)
-    for unwanted in ("somebody", "secret-user", str(tmp_path), TOKEN, "/root", "notes.txt", "<script>", "\n# not"):
+    private = ("somebody", "secret-user", str(tmp_path), "/root", "notes.txt", TOKEN, "sesame")
+    for unwanted in (*private, "<script>", "\n# not"):
         assert unwanted not in text
     assert "original files of `trec-6` in a local folder DIR" in text
     assert "--data-dir DIR" in text
@@ -131,6 +134,19 @@ def test_nothing_of_the_machine_reaches_a_card(tmp_path):
     assert "chosen by DIR \\| loss" in text
     assert made.data.get("base_model") is None
     assert made.data.eval_results[0].dataset_revision is None
+    assert plain_revision(TOKEN) == "..."
+
+
+def test_no_card_of_a_recipe_with_a_key(comparison, capsys, tmp_path):
+    path = comparison / "recipe.yaml"
+    path.write_text(path.read_text().replace("its README", f"its README {TOKEN}"))
+    assert main(["card", str(comparison / "emosens"), "-o", str(tmp_path / "x.md")]) == 2
+    assert main(["report", str(comparison)]) == 2
+    error = capsys.readouterr().err
+    assert "source: holds what looks like a key or token" in " ".join(error.split())
+    assert TOKEN not in error
+    assert not (tmp_path / "x.md").exists()
+    assert not (comparison / "report").exists()
 
 
 @pytest.mark.parametrize(
@@ -145,6 +161,8 @@ def test_nothing_of_the_machine_reaches_a_card(tmp_path):
         ("in /home/me/x, (/tmp)", "in DIR, (DIR)"),
         ("key 0123456789abcdef0123456789abcdef01234567", "key ..."),
         ("emosens-unfed_2", "emosens-unfed_2"),
+        ("see https://me:sesame@host/x.", "see https://...@host/x."),
+        ("ssh://git@github.com/a/b http://localhost:80/a@b", "ssh://git@github.com/a/b http://localhost:80/a@b"),
     ],
 )
 def test_text_of_others_is_shown_and_not_obeyed(text, shown):

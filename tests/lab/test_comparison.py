@@ -73,7 +73,7 @@ def test_more_seeds_are_another_question(place, recipe, write):
 
 def test_failed_and_missing_runs(place):
     lose(place, "emosens/seed0", "Traceback\nemo_hf.errors.NonFiniteLossError: the loss is nan\n")
-    lose(place, "emosens/seed1", f"403 for https://hub/x?token=hf_{'a1' * 17} in /home/me/.cache/x.bin\n")
+    lose(place, "emosens/seed1", f"403 for https://me:sesame@hub/x?token=hf_{'a1' * 17} in /home/me/.cache/x.bin\n")
     lose(place, "adamw/seed1", "")
     (place / "adamw/seed2").rename(place / "adamw/seed2.aside-1")
     found = comparison.read(place)
@@ -85,6 +85,7 @@ def test_failed_and_missing_runs(place):
     assert found.failed[0].reason == "broke off without a message"
     assert "a1a1" not in found.failed[2].reason
     assert "/home" not in found.failed[2].reason
+    assert "sesame" not in found.failed[2].reason
     assert found.missing == [("adamw", 2)]
     assert found.values("emosens", "accuracy") == {0: float("-inf"), 2: 0.74}
     assert found.values("emosens", "eval_loss")[0] == float("inf")

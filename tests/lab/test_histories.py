@@ -15,7 +15,7 @@ from emo_hf import lab
 from emo_hf.cli import main
 from emo_hf.errors import RecipeError
 from emo_hf.lab import figures, histories
-from emo_hf.lab.figures import look
+from emo_hf.lab.figures import look, panels
 
 
 def rows_of(folder, arm, seed):
@@ -57,7 +57,7 @@ def test_a_full_disk_leaves_the_tables_and_pictures_of_before(comparison, tmp_pa
     for redraw in (histories.write, lambda _, out: figures.draw(out)):
         with full_disk(), pytest.raises(OSError, match="No space left"):
             redraw(comparison, tmp_path / "out")
-    after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.suffix != ".part"}
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert after == before
 
 
@@ -153,6 +153,44 @@ def test_beside_sweeps_a_line_needs_another(tmp_path, singles, lines):
     content = made_up.recipe({"arms": arms, "baseline": None, "rule": [], "measure": []})
     drawn = drawn_of(made_up.write(tmp_path / "runs", content), tmp_path / "out")
     assert [path.name for path in drawn] == [*lines, "basin.png"]
+
+
+def edited(folder, change):
+    """Writes the curves in `folder` again, as `change` makes them."""
+    table = histories.read(folder, histories.CURVES)
+    change(table)
+    table.to_csv(folder / histories.CURVES, index=False)
+
+
+def test_no_fluctuation_is_drawn_of_fewer_steps_than_its_window(comparison, tmp_path):
+    histories.write(comparison, tmp_path)
+
+    def shorten(table):
+        table["fluctuation"] = math.nan
+
+    edited(tmp_path, shorten)
+    assert [path.name for path in figures.draw(tmp_path)] == ["loss.png", "trajectory.png", "differences.png"]
+    with pytest.raises(RecipeError, match="has no fluctuation: expected runs with 20 logged losses"):
+        figures.fluctuation(tmp_path, tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(("risen", "height", "inside"), [(1, 2.5, True), (2, 9.0, True), (1, 9.0, False)])
+def test_only_an_outlier_leaves_the_frame(comparison, tmp_path, monkeypatch, risen, height, inside):
+    """The validation losses of three arms are 1 at first; then those of one or two rise to `height`."""
+    histories.write(comparison, tmp_path)
+
+    def rise(table):
+        evaluated, late = table["eval_loss"].notna(), table["step"] > 30
+        table["eval_loss_sd"] = 0.0
+        table.loc[evaluated, "eval_loss"] = 1.0
+        table.loc[evaluated & late & table["arm"].isin(["emosens", "adamw"][:risen]), "eval_loss"] = height
+
+    edited(tmp_path, rise)
+    kept = []
+    monkeypatch.setattr(panels, "save", lambda figure, path: kept.append(figure))
+    figures.loss(tmp_path, tmp_path / "x.png")
+    assert (kept[0].axes[1].get_ylim()[1] > height) == inside
+    assert kept[0].get_supxlabel().endswith("; what lies higher is cut off") != inside
 
 
 def test_plot_commands(comparison, tmp_path, capsys):

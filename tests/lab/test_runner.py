@@ -3,10 +3,12 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -146,6 +148,20 @@ def test_failed_run(cells, run, monkeypatch, kind, error):
     assert [outcome.error for outcome in run(cells[:2])] == [error, error]  # the second one is tried as well
     monkeypatch.setenv("KIND", "good")
     assert [outcome.error for outcome in run(cells[:2])] == [None, None]
+
+
+def test_a_full_disk_is_told_of_a_run_that_could_not_say_so(cells, run, monkeypatch):
+    monkeypatch.setenv("KIND", "silent")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4000))
+    (outcome,) = run(cells[:1])
+    assert outcome.error == f"exit code 3 without a message (no space is left on the disk of {outcome.folder})"
+
+
+def test_a_configuration_that_cannot_be_written_is_named(cells, run, tmp_path, full_disk):
+    with full_disk(), pytest.raises(OSError, match=r"No space left on device: '.*seed0/config\.yaml'"):
+        run(cells[:1])
+    assert not list(tmp_path.rglob("*.part"))
+    assert run(cells[:1])[0].error is None
 
 
 def test_jobs(cells, run, monkeypatch):

@@ -96,6 +96,17 @@ def test_no_number_is_out_of_all_bounds(recipe, write):
         assert re.search(rf"less than (or equal to )?{most} \(got", line), line
 
 
+@pytest.mark.parametrize("secret", ["hf_" + "aB3dE5gH" * 4, "https://user:sesame@host/x"])
+def test_keys_and_passwords_are_refused_wherever_they_stand(recipe, write, secret):
+    recipe["description"] = recipe["claim"] = f"see {secret}"
+    recipe["arms"]["adamw"]["tuning"] = {"how": "grid", "grid": {"lr": [1, 2]}, "chosen_by": secret}
+    with pytest.raises(RecipeError, match="no key or password belongs into a recipe") as error:
+        load.recipe(write(recipe))
+    _, *lines = str(error.value).split("\n  ")
+    assert [line.partition(": ")[0] for line in lines] == ["description", "arms.adamw.tuning.chosen_by", "claim"]
+    assert not any(part in str(error.value) for part in (secret, "sesame"))
+
+
 def test_unknown_key_lists_the_known_ones(recipe, write):
     recipe["arms"]["emosens"]["learning_rate"] = 1.0
     assert problems(write(recipe)) == [

@@ -54,7 +54,9 @@ def test_a_full_disk_does_not_block_the_next_try(recipe, write, tmp_path, capsys
     args = ["sweep", write(recipe), "-o", str(tmp_path / "sweep.yaml")]
     with full_disk():
         assert cli.main(args) == 1
-    assert "No space left on device" in capsys.readouterr().err
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"No space left on device: '{tmp_path / 'sweep.yaml'}'" in error
+    assert not list(tmp_path.glob("sweep.yaml*"))
     assert cli.main(args) == 0
 
 

@@ -21,7 +21,7 @@ except ImportError as error:
 from emo_hf.lab import histories
 from emo_hf.lab.figures.contrasts import basin, differences
 from emo_hf.lab.figures.laws import broken, coefficients, paths
-from emo_hf.lab.figures.panels import fluctuation, loss, three_panel, trajectory
+from emo_hf.lab.figures.panels import fluctuates, fluctuation, loss, three_panel, trajectory
 
 __all__ = [
     "basin",
@@ -45,7 +45,7 @@ def draw(out: Path) -> list[Path]:
     lines = (out / histories.CURVES).exists() and not (swept.any() and table.loc[~swept, "arm"].nunique() == 1)
     wanted = {
         loss: lines,
-        fluctuation: lines,
+        fluctuation: lines and fluctuates(histories.read(out, histories.CURVES)),
         trajectory: (out / histories.TRAJECTORY).exists(),
         basin: swept.any(),
         differences: table["baseline"].any() and len(known) > 1,

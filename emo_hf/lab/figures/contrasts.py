@@ -8,10 +8,8 @@ from matplotlib.ticker import NullFormatter
 
 from emo_hf.errors import RecipeError
 from emo_hf.lab import histories
-from emo_hf.lab.figures.look import GREY, bands, caption, label_ends, plain, save, seeds, styles
+from emo_hf.lab.figures.look import CUT, GREY, OUTLIER, bands, caption, label_ends, plain, save, seeds, styles
 from emo_hf.lab.verdicts import Estimate
-
-OUTLIER = 3  # times the median of all arms
 
 
 def basin(folder: Path, path: Path) -> None:
@@ -56,7 +54,7 @@ def basin(folder: Path, path: Path) -> None:
     means = runs.groupby("arm")["value"].mean()
     if means.max() > (highest := OUTLIER * means.median()):  # else one diverged arm presses all others flat
         axes.set_ylim(0.9 * means.min(), 1.1 * means[means <= highest].max())
-        notes += "; what lies higher is cut off"
+        notes += f"; {CUT}"
     label_ends(axes, ends)
     caption(figure, f"{seeds(runs)}; {bands(runs)}; stars: default learning rates{notes}")
     save(figure, path)

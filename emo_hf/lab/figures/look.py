@@ -22,6 +22,8 @@ DRIVEN = (RED, GREEN, "#AA4499", ORANGE, "#7A6A00", "#882255", "#44AA99", "#CC66
 OTHERS = (BLUE, GREY, "#56B4E9", "#1f2a44", "#a3a9b2", "#5f7fbf", "#7b8f8f")
 UNFED = (0, (4, 1.6))
 AGAIN = (0, (1, 1))  # when the colours are used up
+OUTLIER = 3  # times the median of all arms: what lies higher may be cut off
+CUT = "what lies higher is cut off"
 
 Style = dict[str, Any]
 

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from emo_hf.errors import RecipeError
 from emo_hf.lab import histories
-from emo_hf.lab.figures.look import Style, bands, caption, label_ends, plain, save, seeds, styles
+from emo_hf.lab.figures.look import CUT, OUTLIER, Style, bands, caption, label_ends, plain, save, seeds, styles
 
 NAMES = {
     "loss": "training loss",
@@ -34,8 +34,22 @@ def loss(folder: Path, path: Path) -> None:
 
 
 def fluctuation(folder: Path, path: Path) -> None:
-    """Draws how much the training loss fluctuates, and the task's metric, into the file `path`."""
-    _two_panels(folder, path, ("fluctuation", _metric(histories.read(folder, histories.CURVES), folder)))
+    """Draws how much the training loss fluctuates, and the task's metric, into the file `path`.
+
+    Raises:
+        RecipeError: no run in `folder` is long enough.
+    """
+    table = histories.read(folder, histories.CURVES)
+    if not fluctuates(table):
+        raise RecipeError(
+            f"{folder / histories.CURVES} has no fluctuation: expected runs with {histories.WINDOW} logged losses."
+        )
+    _two_panels(folder, path, ("fluctuation", _metric(table, folder)))
+
+
+def fluctuates(table: pd.DataFrame) -> bool:
+    """Whether there is a fluctuation to draw; in the table of a version that had no such column, this is not known."""
+    return "fluctuation" not in table or bool(table["fluctuation"].notna().any())
 
 
 def three_panel(classified: Path, modelled: Path, path: Path) -> None:
@@ -83,10 +97,13 @@ def _two_panels(folder: Path, path: Path, columns: tuple[str, str]) -> None:
         )
     look = styles(runs)
     figure = Figure(figsize=(13, 4.8), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), columns, strict=True):
+    panels = figure.subplots(1, 2)
+    for axes, name in zip(panels, columns, strict=True):
         ends = _draw(axes, table, name, look)
     label_ends(axes, ends)
-    caption(figure, _words(runs) + ("; left: means only" if "fluctuation" in columns else ""))
+    notes = ["left: means only"] if "fluctuation" in columns else []
+    notes += [CUT] if any(map(_is_cut, panels)) else []
+    caption(figure, "; ".join([_words(runs), *notes]))
     save(figure, path)
 
 
@@ -145,9 +162,20 @@ def _limit(axes: Axes, table: pd.DataFrame, name: str) -> None:
         axes.set_ylim(0.85 * values.min(), 1.15 * values.quantile(0.995))
         return
     if name in ("loss", "eval_loss"):
-        start = table[table[name].notna()].groupby("arm")[name].first().median()
+        of_arms = table[table[name].notna()].groupby("arm")[name]
+        seen = max(_largest(heights) for heights in (of_arms.max(), of_arms.last()))
         low, high = axes.get_ylim()
-        axes.set_ylim(low, min(high, max(1.3 * start, values.min())))
+        axes.set_ylim(low, min(high, max(1.3 * of_arms.first().median(), 1.05 * seen)))
+
+
+def _largest(heights: pd.Series) -> float:
+    """Returns the largest of the arms' `heights` that is not far off the others."""
+    return heights[heights <= OUTLIER * heights.median()].max()
+
+
+def _is_cut(axes: Axes) -> bool:
+    """Whether a line or band of a panel goes on above its frame."""
+    return bool(axes.dataLim.ymax > axes.get_ylim()[1])
 
 
 def _draw_trajectory(axes: Axes, table: pd.DataFrame, look: dict[str, Style]) -> None:
