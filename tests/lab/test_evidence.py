@@ -1,10 +1,11 @@
 """The page of evidence and the READMEs say what the reports on file say."""
 
+import functools
 from pathlib import Path
 
 import pytest
 
-from emo_hf.lab import evidence
+from emo_hf.lab import evidence, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +32,27 @@ def test_every_report_is_in_a_readme():
         path.parent / match[2] for path in evidence.readmes() for match in evidence.RESULTS.finditer(path.read_text())
     }
     assert set(evidence.reports()) <= told
+
+
+@functools.cache
+def shipped():
+    recipes = [load.recipe(str(path)) for path in load.shipped(ROOT / "recipes")]
+    return {recipe.name: recipe for recipe in recipes}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "recipes").rglob("results/**/recipe.yaml")),
+    ids=lambda path: f"{path.parts[-4]}-{path.parts[-2]}",
+)
+def test_results_are_of_the_recipe_as_it_stands(path):
+    recorded = load.recipe(str(path))
+    assert recorded == shipped()[recorded.name]
+
+
+def test_every_recipe_with_a_rule_has_results():
+    told = {report["recipe"] for report in evidence.reports().values()}
+    assert told == {name for name, recipe in shipped().items() if getattr(recipe, "rule", None)}
 
 
 def test_what_fails_comes_first():
