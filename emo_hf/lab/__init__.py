@@ -8,6 +8,7 @@ What is asked:
     task        what is learned, and how large model and training are
     rules       what decides a claim
     spec        what a recipe may say; a Recipe gives one Cell per arm and seed
+    consistency what is wrong with a recipe whose parts are right each for itself
     load        a YAML file -> Recipe, checked in full before anything starts
     sweep       a recipe for the agents of W&B
 

@@ -5,15 +5,15 @@ folder. A `Cell` is what one process trains: one arm, one seed, one size, with a
 `emo_hf.lab.load` reads both from files.
 """
 
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from emo_hf.errors import RecipeError, did_you_mean
+from emo_hf.lab import consistency
 from emo_hf.lab.arms import Arm, Change, Tuning
-from emo_hf.lab.rules import Basin, Contrast, Line, Metric
+from emo_hf.lab.rules import Basin, Line, Metric
 from emo_hf.lab.strict import MOST, Count, Finite, Name, Positive, Seed, Strict, Text
 from emo_hf.lab.task import Scale, Task
 
@@ -115,99 +115,9 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        problems = [*self._bad_sizes(), *self._bad_names(), *self._bad_conditions()]
-        problems += [*self._bad_replays(), *self._bad_metrics()]
-        if len(set(self.seeds)) != len(self.seeds):
-            problems.append(f"seeds: got {self.seeds}, expected every seed once")
-        if self.rule and not (self.claim and self.source):
-            problems.append("rule: decides a claim: give claim and source")
-        if not self.processes:
-            problems += alone(self.arms)
-        if self.task.type == "causal-lm":
-            halved = [name for name, arm in self.arms.items() if arm.handover and arm.handover.data == "halves"]
-            problems += [
-                f"arms.{name}.handover.data: halves are of classes, and running text has none" for name in halved
-            ]
-        if problems:
+        if problems := consistency.problems(self):
             raise ValueError("\n".join(problems))
         return self
-
-    def _bad_sizes(self) -> Iterator[str]:
-        if self.default_size not in self.sizes:
-            yield f"default_size: {self.default_size!r} is not among sizes: {', '.join(self.sizes)}"
-        for size, content in self.sizes.items():
-            for arm in content.arms.keys() - self.arms.keys():
-                yield f"sizes.{size}.arms.{arm}: no such arm.{did_you_mean(arm, self.arms)}"
-            if content.batch_size % (self.processes or 1):
-                yield f"sizes.{size}.batch_size: not a multiple of the {self.processes} processes"
-            if bool(content.model.vision) != (self.task.type == "image-classification"):
-                yield f"sizes.{size}.model: a vision model and image-classification go together"
-
-    def _bad_names(self) -> Iterator[str]:
-        """Names of arms and sweeps that are none."""
-        named = [("baseline", self.baseline)] if self.baseline else []
-        for where, line in self._lines():
-            if isinstance(line, Basin):
-                for sweep in {line.sweep, line.against} - self.families.keys():
-                    yield f"{where}: no such sweep: {sweep}.{did_you_mean(sweep, self.families)}"
-            else:
-                named += [(where, arm) for arm in line.arms()]
-                if isinstance(line, Contrast) and line.beyond and not line.against:
-                    yield f"{where}: beyond takes a difference from a difference: give against"
-        for values in (self.published.values if self.published else {}).values():
-            named += [("published", arm) for arm in values]
-        named += [(f"arms.{name}.replay.of", arm.replay.of) for name, arm in self.arms.items() if arm.replay]
-        for where, arm in named:
-            if arm not in self.arms:
-                yield f"{where}: no such arm: {arm}.{did_you_mean(arm, self.arms)}"
-
-    def _bad_conditions(self) -> Iterator[str]:
-        """Batches to corrupt that come after the training; the size smoke decides nothing, and may be too short."""
-        lengths = {size: content.steps for size, content in self.sizes.items() if content.steps and size != "smoke"}
-        for name, arm in self.arms.items():
-            every = arm.condition.corrupted_every if arm.condition else None
-            for size, steps in lengths.items():
-                if every and steps <= every:
-                    where = f"arms.{name}.condition.corrupted_every"
-                    yield f"{where}: got {every}, expected less than the {steps} steps of sizes.{size}"
-
-    def _bad_replays(self) -> Iterator[str]:
-        """Arms that replay one that has no step sizes of its own to give."""
-        for name, arm in self.arms.items():
-            source = self.arms.get(arm.replay.of) if arm.replay else None
-            if source and source.replay:
-                yield f"arms.{name}.replay.of: {arm.replay.of} is itself a replay: give an arm with sizes of its own"
-            elif source and not (source.has_pulse or source.driven_by):
-                yield f"arms.{name}.replay.of: {arm.replay.of} has no pulse: give an emo optimizer from 3.7 on"
-
-    def _bad_metrics(self) -> Iterator[str]:
-        """Metrics that no arm of the recipe, or not every arm of a line, can have."""
-        lacking = self._without(self.judged, self.arms)
-        hopeless = len(lacking) == len(self.arms)
-        if hopeless:
-            yield f"metric: no arm has {self.judged}: it takes {NEEDS[self.judged][0]}"
-        for where, line in self._lines():
-            if hopeless and line.metric is None:
-                continue
-            metric = line.metric or self.judged
-            if isinstance(line, Basin):
-                arms = [arm for sweep in (line.sweep, line.against) for arm in self.families.get(sweep, [])]
-            else:
-                arms = [arm for arm in line.arms() if arm in self.arms]
-            if lacking := self._without(metric, arms):
-                yield f"{where}: no {metric} of {', '.join(lacking)}: it takes {NEEDS[metric][0]}"
-
-    def _lines(self) -> Iterator[tuple[str, Line]]:
-        """All lines and where they are."""
-        for where, lines in (("rule", self.rule), ("also", self.also)):
-            yield from ((f"{where}.{number}", line) for number, line in enumerate(lines))
-
-    def _without(self, metric: str, arms: Iterable[str]) -> list[str]:
-        """Those of `arms` that cannot have `metric`, each once."""
-        if metric not in NEEDS:
-            return []
-        _, has = NEEDS[metric]
-        return [arm for arm in dict.fromkeys(arms) if not has(self, self.arms[arm])]
 
     def cells(
         self,
@@ -311,33 +221,9 @@ class FunctionRecipe(Strict):
     def _consistent(self) -> "FunctionRecipe":
         if self.default_size not in self.sizes:
             raise ValueError(f"default_size: {self.default_size!r} is not among sizes: {', '.join(self.sizes)}")
-        if problems := alone(self.arms):
+        if problems := consistency.alone(self.arms):
             raise ValueError("\n".join(problems))
         return self
-
-
-HEARING = "an emo optimizer, or driven_by", lambda recipe, arm: arm.has_emotion
-MOMENTS = "an emo optimizer with options: {moments: log}", lambda recipe, arm: arm.logs_moments
-# what a metric takes that not every task and arm has, in words and as a question
-NEEDS: dict[str, tuple[str, Callable[[Recipe, Arm], bool]]] = {
-    "accuracy": ("a task of classes", lambda recipe, arm: recipe.task.metric == "accuracy"),
-    "perplexity": ("the task causal-lm", lambda recipe, arm: recipe.task.metric == "perplexity"),
-    "gap": ("equal_train_loss", lambda recipe, arm: recipe.equal_train_loss is not None),
-    "stop_regret": HEARING,
-    "stop_share": HEARING,
-    "skewness_correlation": MOMENTS,
-    "kurtosis_correlation": MOMENTS,
-    "earlier_accuracy": (
-        "a handover with data: halves",
-        lambda recipe, arm: arm.handover is not None and arm.handover.data == "halves",
-    ),
-}
-
-
-def alone(arms: dict[str, Arm]) -> list[str]:
-    """Returns what is wrong with `arms` where each run is one process."""
-    found = [name for name, arm in arms.items() if arm.local_sgd_steps]
-    return [f"arms.{name}.local_sgd_steps: one process has nothing to average: give processes" for name in found]
 
 
 def chosen_size(recipe: Recipe | FunctionRecipe, size: str | None) -> str:
