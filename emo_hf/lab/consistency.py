@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from emo_hf.errors import did_you_mean
 from emo_hf.lab.arms import Arm
+from emo_hf.lab.optimizers import ALIASES
 from emo_hf.lab.rules import Basin, Contrast, Line
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ NEEDS: dict[str, tuple[str, Callable[["Recipe", Arm], bool]]] = {
     ),
 }
 
+IDLE_ON_FUNCTIONS = ("feed", "heard", "driven_by", "replay", "weights", "condition", "handover")
+
 
 def problems(recipe: "Recipe") -> list[str]:
     """Returns all of them."""
@@ -50,6 +53,17 @@ def alone(arms: dict[str, Arm]) -> list[str]:
     """Returns what is wrong with `arms` where each run is one process."""
     found = [name for name, arm in arms.items() if arm.local_sgd_steps]
     return [f"arms.{name}.local_sgd_steps: one process has nothing to average: give processes" for name in found]
+
+
+def of_function(arms: dict[str, Arm]) -> list[str]:
+    """Returns what is wrong with `arms` that go down a function: they have neither batches nor an `EmoTrainer`."""
+    found = alone(arms)
+    for name, arm in arms.items():
+        idle = [field for field in IDLE_ON_FUNCTIONS if getattr(arm, field) != Arm.model_fields[field].default]
+        found += [f"arms.{name}.{field}: has no effect on a function: leave it out" for field in idle]
+        if arm.optim in ALIASES:
+            found.append(f"arms.{name}.optim: {arm.optim} is of another package: give one of emo_hf or transformers")
+    return found
 
 
 def _sizes(recipe: "Recipe") -> Iterator[str]:

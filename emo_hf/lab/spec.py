@@ -221,7 +221,7 @@ class FunctionRecipe(Strict):
     def _consistent(self) -> "FunctionRecipe":
         if self.default_size not in self.sizes:
             raise ValueError(f"default_size: {self.default_size!r} is not among sizes: {', '.join(self.sizes)}")
-        if problems := consistency.alone(self.arms):
+        if problems := consistency.of_function(self.arms):
             raise ValueError("\n".join(problems))
         return self
 

@@ -179,6 +179,16 @@ def test_a_run_replaces_the_one_before_and_repeats_it(write, tmp_path):
             [],
             "arms.sgd: ran away to infinity within 60 steps at lr 1e+200",
         ),
+        (
+            {"arms": {"lion": {"optim": "lion", "lr": 1, "tuning": "untuned"}}},
+            [],
+            "arms.lion.optim: lion is of another",
+        ),
+        (
+            {"arms": {"sens": {"optim": "emosens", "lr": 1, "feed": False, "tuning": "untuned"}}},
+            [],
+            "arms.sens.feed: has no effect on a function",
+        ),
     ],
 )
 def test_what_cannot_be_run_says_so_and_writes_nothing(write, changes, options, message, tmp_path, capsys):
