@@ -1,7 +1,7 @@
 """What may not leave the machine: keys, and passwords within addresses. A recipe that holds one is refused, a card and
 the reason of a failure show it as dots.
 
-The hash of a revision looks like a key. In a recipe it is none as the value of ``revision``, and behind @ or /.
+A hash looks like a key. In a recipe it is none as the value of ``revision``, nor behind @, /, : or "commit".
 """
 
 import re
@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 # of Hugging Face, W&B, GitHub and others; and a long mixture of letters and digits, which may be one
-_ISSUED = r"\b(?:hf_|api_org_|sk-(?=[\w-]*\d)|wandb_v1_|gh[opsu]_|github_pat_|glpat-)[\w-]{12,}"
+_ISSUED = (
+    r"\b(?:(?:hf_|api_org_)(?:[A-Za-z0-9]{12,}|(?=[\w-]*[A-Z0-9])[\w-]{12,})|sk-(?=[\w-]*\d)[\w-]{12,}"
+    r"|(?:wandb_v1_|gh[oprsu]_|github_pat_|glpat-|xox[abp]-)[\w-]{12,}|AKIA[0-9A-Z]{16})"
+)
 _KEYS = re.compile(rf"{_ISSUED}|\b(?=\w*\d)(?=\w*[A-Za-z])\w{{24,}}\b")
 # in a recipe, names like GPT2ForSequenceClassification and trec_gpt2_weight_pca_3panel are none
-_KEYS_IN_RECIPES = re.compile(rf"{_ISSUED}|(?<![A-Za-z0-9])(?=(?:[A-Za-z]*\d){{3}})(?=\d*[A-Za-z])[A-Za-z0-9]{{24,}}")
-_PASSWORD = re.compile(r"(?<=://)[^\s/:@]*:[^\s/]*@")
-_HASH = r"(?:[0-9a-f]{40}|[0-9a-f]{64})"
-_REVISION = re.compile(rf"(?<=[@/]){_HASH}\b")
+_KEYS_IN_RECIPES = re.compile(rf"{_ISSUED}|(?<![A-Za-z0-9])(?=(?:[A-Za-z]*\d){{5}})(?=\d*[A-Za-z])[A-Za-z0-9]{{24,}}")
+_PASSWORD = re.compile(r"(?<=://)[^\s/:@]*:[^\s/,;]*@")
+_HASH = r"(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})"
+_REVISION = re.compile(rf"(?:(?<=[@/:])|(?<=commit )){_HASH}\b")
 _PATHS_AND_LONG_WORDS = re.compile(r"[\w+/=-]{24,}|(?<![\w.])/[\w./-]+")
 
 

@@ -86,25 +86,26 @@ class Comparison:
         return not (self.failed or self.missing)
 
     def values(self, arm: str, metric: str) -> dict[int, float]:
-        """Returns what counts, the metric of an arm by seed of the recipe.
-
-        It is the worst value where it is not finite, and nothing where a run has none.
-        """
+        """Returns the metric of an arm by seed: the worst value where it is not finite, nothing where it has none."""
         found = {run.seed: verdicts.worst(metric) for run in self.failed if run.arm == arm and run.diverged}
         for run in self.runs:
             if run["arm"] == arm and metric in run:
                 value = results.number(run[metric])
                 found[run["seed"]] = verdicts.worst(metric) if value is None else value
-        return {seed: value for seed, value in found.items() if seed in self.recipe.seeds}
+        return found
+
+    def counted(self, arm: str, metric: str) -> dict[int, float]:
+        """Returns the `values` that a verdict may rest on: who adds seeds until a line passes will make it pass."""
+        return {seed: value for seed, value in self.values(arm, metric).items() if seed in self.recipe.seeds}
 
     @property
     def extra_seeds(self) -> list[int]:
-        """Seeds of runs that are none of the recipe's: who may add seeds until a line passes will make it pass."""
+        """Seeds of runs that are none of the recipe's."""
         return sorted({run["seed"] for run in self.runs} - set(self.recipe.seeds))
 
     @property
     def verdict(self) -> verdicts.Verdict:
-        return verdicts.judge(self.recipe, self.size, self.values)
+        return verdicts.judge(self.recipe, self.size, self.counted)
 
 
 def record(place: Path, recipe: Recipe, path: str) -> None:

@@ -89,7 +89,7 @@ def text(found: Comparison, pictures: list[Path]) -> Iterator[Block]:
     if found.asides:
         yield Paragraph(
             "What is asked (claim, rule, lines beside it, baseline, sweeps or seeds) was changed"
-            f" {_times(found.asides)} after runs existed; what it was before is kept as recipe.aside-N.yaml in the"
+            f" {times(found.asides)} after runs existed; what it was before is kept as recipe.aside-N.yaml in the"
             " folder of the runs.",
             "alarm",
         )
@@ -239,5 +239,5 @@ def _stat(stat: Stat | None) -> str:
     return stat.text(".4g", ".2g")
 
 
-def _times(count: int) -> str:
+def times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"

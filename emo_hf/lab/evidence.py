@@ -16,17 +16,18 @@ from typing import Any
 from emo_hf.lab.blocks import plain
 from emo_hf.lab.card_text import count
 from emo_hf.lab.comparison import RUNS
-from emo_hf.lab.comparison_text import COLUMNS
+from emo_hf.lab.comparison_text import COLUMNS, times
 from emo_hf.lab.results import Stat, number, read_json, summaries
 
 RECIPES, PAGE = Path("recipes"), Path("docs/evidence.md")
 RESULTS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 ANSWERS = ("not reproduced", "inconclusive", "reproduced")
 INTRODUCTION = """\
-Each verdict follows from a rule that stood in the recipe before it was run: intervals of the mean over the seeds,
-paired, corrected for the lines of one rule, not for the number of claims on this page. When a line with "worse by at
-most" fails was [changed after the runs](recipes.md#the-rule). All are small models on two CPU cores; none says what
-happens at a size that was not run. [Recipes](recipes.md) explains the rules, [quirks](quirks.md) the mechanism.
+Each verdict follows from a rule that stood in the recipe before it was run, unless it says otherwise: intervals of
+the mean over the seeds, paired, corrected for the lines of one rule, not for the number of claims on this page. When
+a line with "worse by at most" fails was [changed after the runs](recipes.md#the-rule). All are small models on two
+CPU cores; none says what happens at a size that was not run. [Recipes](recipes.md) explains the rules,
+[quirks](quirks.md) the mechanism.
 `python -m emo_hf.lab.evidence` made this page from the reports on file."""
 
 Report = dict[str, Any]
@@ -89,6 +90,8 @@ def _verdict(report: Report) -> list[str]:
     judged = [(f"{title} {place}", line) for kind, title in titles for place, line in enumerate(report[kind], 1)]
     lines += [f"| {title} | {_row(line)} |" for title, line in judged]
     notes = [f"* {title}: {plain('; '.join(line['notes']))}" for title, line in judged if line["notes"]]
+    if changes := report.get("rule_changes"):
+        notes.append(f"* What is asked was changed {times(changes)} after runs existed; the README says how.")
     return [*lines, *(["", *notes] if notes else [])]
 
 

@@ -85,18 +85,17 @@ def _extend(content: dict, path: Path) -> dict:
 
 
 def _parent(name: Any, path: Path) -> Path:
-    """Returns the file that `name` means, links followed: in the folder of the recipe `path`, or in one beside it."""
+    """Returns the file that `name` means, links followed: below the folder that holds the one of the recipe `path`."""
     folder = path.parent.resolve()
     try:
         parent = (folder / name).resolve()
-        near = parent.parent == folder or len(parent.relative_to(folder.parent).parts) == 2
-        if near and parent.suffix == ".yaml" and not Path(name).is_absolute() and parent.is_file():
+        near = parent.is_relative_to(folder.parent) and not Path(name).is_absolute()
+        if near and parent.suffix in (".yaml", ".yml") and parent.is_file():
             return parent
-    except (TypeError, ValueError, OSError, RuntimeError):  # no text, elsewhere, too long, links in a circle
+    except (TypeError, ValueError, OSError, RuntimeError):  # no text, too long, links in a circle
         pass
     raise RecipeError(
-        f"{path}: extends: expected a .yaml file, seen from this one's folder, in it or in a folder beside it,"
-        f" got {name!r}."
+        f"{path}: extends: expected a YAML file, seen from this one's folder, below {folder.parent}, got {name!r}."
     )
 
 

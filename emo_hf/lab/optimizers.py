@@ -24,9 +24,11 @@ def hidden_matrices_apart(model: nn.Module, weight_decay: float) -> list[dict[st
     decay, as with Trainer.
 
     Args:
-        model: one of transformers; what is outside its ``base_model`` is the head.
+        model: one of transformers, or PEFT over one; what is outside its ``base_model`` is the head. The first
+            convolution of an image model counts as hidden.
     """
-    inner = set(model.base_model.parameters())
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT wraps head and all
+    inner = set(whole.base_model.parameters())
     inner -= {weight for part in model.modules() if isinstance(part, nn.Embedding) for weight in part.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for weight in model.parameters():
@@ -49,6 +51,7 @@ class Alias:
     hears_loss: bool = False  # its ``step`` takes ``loss=``
     rates: tuple[str, ...] = ("lr",)  # its arguments that are the learning rate
     groups: Callable[[nn.Module, float], list[dict[str, Any]]] | None = None  # where Trainer's two will not do
+    idle: tuple[str, ...] = ()  # its options that `groups` decides
 
 
 ALIASES: dict[str, Alias] = {
@@ -64,6 +67,7 @@ ALIASES: dict[str, Alias] = {
         {"use_adjusted_lr": True},
         rates=("lr", "adamw_lr"),
         groups=hidden_matrices_apart,
+        idle=("adamw_wd",),
     ),
     "prodigy": Alias("prodigyopt", "Prodigy", "arXiv:2306.06101"),
     # with their own defaults these two are SGD and Adam
@@ -103,6 +107,7 @@ def check(name: str, options: Mapping[str, Any]) -> None:
         return
     # the first are the parameters to train; what stands for any further keyword has no name of its own
     names = [key for key, parameter in list(known.items())[1:] if parameter.kind is not parameter.VAR_KEYWORD]
+    names = [key for key in names if key not in ALIASES[name].idle]
     if unknown := options.keys() - set(names):
         raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}, only {', '.join(names)}")
 

@@ -154,21 +154,20 @@ class Recipe(Strict):
         for name in chosen_arms(self, arms):
             arm = self._arm(name, self.sizes[size])
             for seed in seeds:
-                replayed = self._replayed_seed(name, seed) if arm.replay else None
+                replayed = self._replayed_seed(name, seed, seeds) if arm.replay else None
                 cells.append(Cell(**common, name=name, seed=seed, arm=arm, replayed_seed=replayed))
         return cells
 
-    def _replayed_seed(self, name: str, seed: int) -> int:
-        """The seed whose run an arm replays, the same whatever part of the recipe is run."""
+    def _replayed_seed(self, name: str, seed: int, seeds: list[int]) -> int:
+        """The seed whose run an arm replays: for a seed of the recipe the same whatever part of it is run."""
         if not self.arms[name].replay.other_seed:
             return seed
-        following = dict(zip(self.seeds, [*self.seeds[1:], self.seeds[0]], strict=True))
-        if (other := following.get(seed, seed)) == seed:
+        ring = self.seeds if seed in self.seeds else [other for other in seeds if other not in self.seeds]
+        if len(ring) == 1:
             raise RecipeError(
-                f"{name} replays another seed, and the recipe has none beside seed {seed}, only"
-                f" {', '.join(map(str, self.seeds))}: leave the arm out with --arms, or run the recipe's own seeds."
+                f"{name} replays another seed than {seed}: give a second one, or leave it out with --arms."
             )
-        return other
+        return ring[(ring.index(seed) + 1) % len(ring)]
 
     def _arm(self, name: str, size: Size) -> Arm:
         """An arm at one size. A grid was run on a model that the recipe builds: with one of the hub it counts as
@@ -184,9 +183,10 @@ class Recipe(Strict):
         """Whether a run has the settings that the recipe has now. Where its data lay does not matter."""
         if cell.name not in self.arms or cell.size not in self.sizes:
             return False
+        seeds = [cell.seed] if cell.replayed_seed is None else [cell.seed, cell.replayed_seed]
         try:
-            (own,) = self.cells(cell.size, [cell.name], [cell.seed], Path(cell.data_dir) if cell.data_dir else None)
-        except RecipeError:  # it reads another kind of data now, or replays a seed that is none of the recipe's
+            own = self.cells(cell.size, [cell.name], seeds, Path(cell.data_dir) if cell.data_dir else None)[0]
+        except RecipeError:  # it reads another kind of data now, or replays its own seed
             return False
         return cell.model_copy(update={"data_dir": None}) == own.model_copy(update={"data_dir": None})
 

@@ -43,9 +43,8 @@ class ArmTrainer(EmoTrainer):
         if alias := optimizers.ALIASES.get(arm.optim):
             keywords = optimizers.keywords(arm.optim, arm.lr, arm.options)
             if alias.groups:
-                keywords["params"] = alias.groups(
-                    kwargs["model"], arm.weight_decay
-                )  # which Trainer prefers to its own
+                # Trainer prefers these to its own
+                keywords["params"] = alias.groups(kwargs["model"], arm.weight_decay)
             kwargs["optimizer_cls_and_kwargs"] = optimizers.load(arm.optim), keywords
         super().__init__(local_sgd_steps=arm.local_sgd_steps, **kwargs)
 

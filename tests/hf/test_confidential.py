@@ -15,7 +15,10 @@ HASH = "0a1b2c3d4e" * 4
         f"see {TOKEN}.",
         "hf_" + "abcdefgh" * 4,
         "sk-proj-" + "a1b2" * 5,
+        "hf_Sesame_and_some_more",
         "ghp_" + "a1b2" * 9,
+        "AKIA" + "A1B2" * 4,
+        "xoxb-" + "a1b2" * 9,
         "github_pat_" + "a1b2" * 9,
         HASH,
         f"key {HASH}",
@@ -42,6 +45,11 @@ def test_keys_and_passwords(text):
         "http://localhost:80/a@b",
         "a task-specific-learning-rate of sk-learn-compatible models",
         "emo_hf_and_the_transformers",
+        "hf_hub_download_of_models",
+        "Wav2Vec2ForSequenceClassification2",
+        f"https://proceedings.neurips.cc/paper/2020/hash/{HASH[:32]}-Abstract.html",
+        f"commit {HASH}, sha256:{HASH[:24] + HASH}",
+        "http://foo.bar:8080,me@x.de",
     ],
 )
 def test_what_is_none(text):

@@ -62,12 +62,19 @@ def test_what_fails_comes_first():
     line["notes"] = ["too few runs", "one is missing"]
     found = {
         Path("recipes/a/results"): {**report, "verdict": "reproduced", "lines": [line]},
-        Path("recipes/b/results"): {**report, "verdict": "not reproduced", "lines": [line], "caveat": "Not all."},
+        Path("recipes/b/results"): {
+            **report,
+            "verdict": "not reproduced",
+            "lines": [line],
+            "caveat": "Not all.",
+            "rule_changes": 2,
+        },
     }
     text = evidence.page(found)
     assert "Of 2 comparisons, 1 did not reproduce their claim (r)" in text
     assert "(../recipes/b/README.md)" in text
     assert text.count("*Source*: s.") == 2
+    assert text.count("* What is asked was changed 2 times after runs existed") == 1
     assert text.count("*Source*: s. *Caveat*: Not all.\n") == 1
     assert "\n\n* rule 1: too few runs; one is missing\n" in text
     assert "x\nemo-hf report runs/r/small\n" in text

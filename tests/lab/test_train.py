@@ -173,6 +173,19 @@ def test_muon_gets_the_matrices_between_embeddings_and_head():
     assert found[False, 0.0] == {name for weight, name in names.items() if weight.ndim == 1}
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own call
+def test_muon_finds_the_head_of_an_adapted_model():
+    peft = pytest.importorskip("peft")
+    config = GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=5, n_positions=4, num_labels=2)
+    adapters = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["c_attn"], fan_in_fan_out=True)
+    model = peft.get_peft_model(GPT2ForSequenceClassification(config), adapters)
+    names = {weight: name for name, weight in model.named_parameters()}
+    (hidden, rest) = optimizers.ALIASES["muon"].groups(model, 0.0)
+    assert (hidden["use_muon"], rest["use_muon"]) == (True, False)
+    assert all("lora_" in names[weight] for weight in hidden["params"])
+    assert ["score" in names[weight] for weight in rest["params"]] == [True]
+
+
 def test_every_rate_of_an_optimizer_is_the_arms():
     assert optimizers.keywords("muon", 1e-3, {"momentum": 0.9}) == {
         "lr": 1e-3,
@@ -180,6 +193,12 @@ def test_every_rate_of_an_optimizer_is_the_arms():
         "use_adjusted_lr": True,
         "momentum": 0.9,
     }
+
+
+def test_a_decay_that_the_groups_decide_is_no_option():
+    pytest.importorskip("pytorch_optimizer")
+    with pytest.raises(ValueError, match="muon has no option adamw_wd"):
+        optimizers.check("muon", {"adamw_wd": 0.5})
 
 
 def test_momo_hears_the_loss():
