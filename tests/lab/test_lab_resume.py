@@ -1,5 +1,6 @@
 """Runs that broke off and go on from a checkpoint. What trains, trains for real, on the shipped sentences."""
 
+import contextlib
 import json
 import os
 import signal
@@ -34,7 +35,8 @@ def kill(board) -> None:
     """Kills the run after its second checkpoint."""
     for under_way in board.running.values():
         if (under_way.folder / "checkpoint-20" / "trainer_state.json").exists():
-            os.kill(under_way.child.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may be gone since the last look
+                os.kill(under_way.child.pid, signal.SIGKILL)
 
 
 def summary(outcome) -> dict:
