@@ -106,8 +106,8 @@ def check(name: str, options: Mapping[str, Any]) -> None:
     except RecipeError:
         return
     # the first are the parameters to train; what stands for any further keyword has no name of its own
-    names = [key for key, parameter in list(known.items())[1:] if parameter.kind is not parameter.VAR_KEYWORD]
-    names = [key for key in names if key not in ALIASES[name].idle]
+    parameters, idle = list(known.items())[1:], ALIASES[name].idle
+    names = [key for key, each in parameters if each.kind is not each.VAR_KEYWORD and key not in idle]
     if unknown := options.keys() - set(names):
         raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}, only {', '.join(names)}")
 

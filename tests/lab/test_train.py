@@ -12,6 +12,8 @@ from emo_hf.dashboards import read_signals
 from emo_hf.errors import MissingLossError, RecipeError
 from emo_hf.lab import load, measures, optimizers, replay
 from emo_hf.lab.rules import METRICS
+from emo_hf.lab.task import Lora
+from emo_hf.lab.tasks import adapters
 from emo_hf.lab.train import train
 
 ARMS = {
@@ -158,14 +160,18 @@ def test_every_alias_trains(run, name):
     assert done["eval_loss"] != before
 
 
-def test_muon_gets_the_matrices_between_embeddings_and_head():
+@pytest.fixture
+def classifier():
     config = GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=5, n_positions=4, num_labels=2)
-    model = GPT2ForSequenceClassification(config)
-    model.transformer.h[0].mlp.c_proj.weight.requires_grad = False
-    names = {weight: name for name, weight in model.named_parameters()}
+    return GPT2ForSequenceClassification(config)
+
+
+def test_muon_gets_the_matrices_between_embeddings_and_head(classifier):
+    classifier.transformer.h[0].mlp.c_proj.weight.requires_grad = False
+    names = {weight: name for name, weight in classifier.named_parameters()}
     found = {
         (group["use_muon"], group["weight_decay"]): {names[weight] for weight in group["params"]}
-        for group in optimizers.ALIASES["muon"].groups(model, 0.1)
+        for group in optimizers.ALIASES["muon"].groups(classifier, 0.1)
     }
     hidden = {f"transformer.h.0.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc")}
     assert found[True, 0.1] == hidden
@@ -173,12 +179,9 @@ def test_muon_gets_the_matrices_between_embeddings_and_head():
     assert found[False, 0.0] == {name for weight, name in names.items() if weight.ndim == 1}
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's own call
-def test_muon_finds_the_head_of_an_adapted_model():
-    peft = pytest.importorskip("peft")
-    config = GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=5, n_positions=4, num_labels=2)
-    adapters = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["c_attn"], fan_in_fan_out=True)
-    model = peft.get_peft_model(GPT2ForSequenceClassification(config), adapters)
+def test_muon_finds_the_head_of_an_adapted_model(classifier):
+    pytest.importorskip("peft")
+    model = adapters.adapt(classifier, Lora(rank=1, alpha=1, targets=["c_attn"]), "SEQ_CLS")
     names = {weight: name for name, weight in model.named_parameters()}
     (hidden, rest) = optimizers.ALIASES["muon"].groups(model, 0.0)
     assert (hidden["use_muon"], rest["use_muon"]) == (True, False)
