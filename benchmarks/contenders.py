@@ -7,12 +7,12 @@ import torch
 import transformers
 from torch.optim import Optimizer
 
-from emo_hf import catalog
+from emo_hf import registry
 
 REFERENCE = "AdamW fused"
 WEIGHT_DECAY = 0.01
 
-OURS = {  # column of the table -> catalog row
+OURS = {  # column of the table -> spec
     "EmoSens 3.9": "emosens-3.9",
     "EmoNavi 3.6": "emonavi-3.6",
     "EmoCats 3.9": "emocats-3.9",
@@ -29,10 +29,10 @@ Make = Callable[[Sequence[torch.nn.Parameter]], Optimizer]
 
 
 def ours(key: str, implementation: str = "auto", **options) -> Make:
-    row = catalog.find(key)
+    row = registry.find(key)
     if "weight_decay" in row.options:
         options["weight_decay"] = WEIGHT_DECAY
-    return lambda params: catalog.build(key, params, implementation=implementation, **options)
+    return lambda params: registry.build(key, params, implementation=implementation, **options)
 
 
 def adamw(**options) -> Make:

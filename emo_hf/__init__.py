@@ -6,7 +6,18 @@ TrainingArguments(lr_scheduler_type="emopulse")                   the emotion dr
 EmoSens(model.parameters())             in a loop of your own: ``optimizer.step(loss=loss)``
 """
 
-from emo_hf.catalog import (
+from emo_hf.errors import EmoError
+from emo_hf.hf import (
+    EmoArgumentsMixin,
+    EmotionCallback,
+    EmoTrainer,
+    EmoTrainerMixin,
+    EmoTrainingArguments,
+    attach,
+    register,
+)
+from emo_hf.optimizer import EmoOptimizer
+from emo_hf.registry import (
     EmoAiry,
     EmoCats,
     EmoClan,
@@ -19,17 +30,6 @@ from emo_hf.catalog import (
     EmoVoid,
     EmoZeal,
 )
-from emo_hf.errors import EmoError
-from emo_hf.hf import (
-    EmoArgumentsMixin,
-    EmotionCallback,
-    EmoTrainer,
-    EmoTrainerMixin,
-    EmoTrainingArguments,
-    attach,
-    register,
-)
-from emo_hf.optimizer import EmoOptimizer
 from emo_hf.scheduler import EmoPulse
 from emo_hf.signals import Signals
 

@@ -4,7 +4,7 @@
     ├── MissingLossError (RuntimeError)         step() without the loss of this step
     ├── NonFiniteLossError (FloatingPointError) the loss is NaN or infinite
     ├── CheckpointError (RuntimeError)          optimizer state of another row, or unreadable
-    ├── UnknownOptimizerError (ValueError)      no such name or version in the catalog
+    ├── UnknownOptimizerError (ValueError)      no such name or version in the registry
     ├── OptionError (ValueError)                unknown, dead or out-of-range optimizer option
     ├── RegistrationError (ImportError)         transformers moved what the ``optim`` string relies on
     ├── RecipeError (ValueError)                a recipe, its data or its output folder cannot be used
@@ -35,7 +35,7 @@ class CheckpointError(EmoError, RuntimeError):
 
 
 class UnknownOptimizerError(EmoError, ValueError):
-    """A name or a version that the catalog does not hold."""
+    """A name or a version that the registry does not hold."""
 
 
 class OptionError(EmoError, ValueError):

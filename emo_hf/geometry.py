@@ -1,9 +1,9 @@
 """The whole-model norm step of Tion and Void: the L1 norm ``n = sum |p|`` of all weights, compared with the last one.
 
 It runs once per step, after the mechanism and before any update, and only decides: the update, which reads and writes
-every weight anyway, carries `State.scale` out. Upstream reads the first parameter group only, frozen weights included,
-so the result there depends on how parameters are grouped; here it is every weight with a gradient in all groups, which
-is the same with one group and nothing frozen. Norms add up in float64.
+every weight anyway, carries `GeometryState.scale` out. Upstream reads the first parameter group only, frozen weights
+included, so its result depends on how parameters are grouped; here it is every weight with a gradient in all groups,
+which is the same with one group and nothing frozen. Norms add up in float64.
 
 Source: muooon/EmoSens@397c573, "Approx W-Ref Geometry".
 """
@@ -20,7 +20,7 @@ RESCALED_STEPS = 55  # Void holds the norm for this many steps after the start, 
 
 
 @dataclass(slots=True)
-class State:
+class GeometryState:
     """What a geometry remembers.
 
     The reference norm (nan before the first step), freshness in [0, 1], the steps that looked at the norm (Void's are
@@ -47,9 +47,9 @@ class Geometry:
     norm: no later one depends on it.
     """
 
-    before: Callable[[State, float, float, float], None]
-    after: Callable[[State], None]
-    looks: Callable[[State, bool], bool]
+    before: Callable[[GeometryState, float, float, float], None]
+    after: Callable[[GeometryState], None]
+    looks: Callable[[GeometryState, bool], bool]
 
 
 def to_float(parts: Sequence[Tensor]) -> float:
@@ -77,7 +77,7 @@ def _pieces(param: Tensor) -> Sequence[Tensor]:
     return param.view(-1).split(PIECE) if split and param.numel() > PIECE else (param,)
 
 
-def refresh(state: State, norm: float, size: float, beta1: float) -> None:
+def refresh(state: GeometryState, norm: float, size: float, beta1: float) -> None:
     """Tion: the more the norm moved, the more of the gradient the momentum takes in."""
     if math.isnan(state.norm):
         state.freshness, state.norm = 1.0, norm
@@ -87,7 +87,7 @@ def refresh(state: State, norm: float, size: float, beta1: float) -> None:
     state.norm = norm * moved  # as released: the next reference is not the norm, so freshness cycles (0.1, 1, 1)
 
 
-def hold(state: State, norm: float, size: float, beta1: float) -> None:
+def hold(state: GeometryState, norm: float, size: float, beta1: float) -> None:
     """Void: has all weights rescaled to the norm of the step before."""
     count, state.scale = state.count, 1.0
     state.count += 1
@@ -98,21 +98,21 @@ def hold(state: State, norm: float, size: float, beta1: float) -> None:
     state.norm, state.size = norm, size
 
 
-def restart(state: State) -> None:
+def restart(state: GeometryState) -> None:
     """Void: a rising stop signal has the norm held once more."""
     state.count = float(RESCALED_STEPS)
 
 
-def is_holding(state: State, rising: bool) -> bool:
+def is_holding(state: GeometryState, rising: bool) -> bool:
     """Void looks at the norm while it holds it, and at a rising signal, for the reference of the step after."""
     return rising or state.count <= RESCALED_STEPS
 
 
-def ignore(state: State) -> None:
+def ignore(state: GeometryState) -> None:
     """Tion does not react to the stop signal."""
 
 
-def always(state: State, rising: bool) -> bool:
+def always(state: GeometryState, rising: bool) -> bool:
     """Tion compares every norm with the one before."""
     return True
 

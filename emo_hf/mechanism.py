@@ -1,6 +1,6 @@
 """One generation's way from the loss to the step size: a scalar law, a damper or a pulse, and a stop law.
 
-`Mechanism` is a frozen row of choices; `State` is what it carries through time, a handful of floats. Once per
+`Mechanism` is a frozen row of choices; `MechanismState` is what it carries through time, a handful of floats. Once per
 optimizer step, before any parameter is touched, `Mechanism.advance` moves the state by the loss; `Mechanism.rate` then
 gives the two numbers that every update needs, for the learning rate and the scope of each parameter group. Upstream
 advanced some of these numbers once per parameter tensor up to 3.7.0; here it is once per step everywhere.
@@ -20,7 +20,7 @@ EMPTY = 2.0  # in a packed history: no scalar yet, which are in [-1, 1]
 
 
 @dataclass(slots=True)
-class State:
+class MechanismState:
     """All that a mechanism remembers. `pack` makes it a tuple of floats for checkpoints."""
 
     averages: Averages = field(default_factory=Averages)
@@ -43,7 +43,7 @@ class State:
         return (*head, self.scalar, self.ready, self.resting, self.steps, self.skipped, *self.history, *empty)
 
     @classmethod
-    def unpack(cls, values: tuple[float, ...]) -> "State":
+    def unpack(cls, values: tuple[float, ...]) -> "MechanismState":
         """Inverse of `pack`."""
         history = tuple(scalar for scalar in values[14:] if scalar != EMPTY)
         return cls(Averages(*values[:3]), SignalToNoise(*values[3:9]), *values[9:14], history=history)
@@ -59,7 +59,7 @@ class Rate(NamedTuple):
     at_floor: float | None = None
 
 
-def settled(state: State, mechanism: "Mechanism") -> bool:
+def settled(state: MechanismState, mechanism: "Mechanism") -> bool:
     """Stop law of 1.0 to 3.7: the last 32 scalars are small and even. Stays up for good."""
     history = state.history
     if state.ready or len(history) < WINDOW:
@@ -69,23 +69,23 @@ def settled(state: State, mechanism: "Mechanism") -> bool:
     return sum(abs(x) for x in history) / len(history) < 0.05 and variance < 0.005
 
 
-def still(state: State, mechanism: "Mechanism") -> bool:
+def still(state: MechanismState, mechanism: "Mechanism") -> bool:
     """Stop law of 3.8: no emotion and no difference between signal and doubt, to within stopcoef * least."""
     bound = mechanism.stopcoef * mechanism.pulse.least
     return abs(state.scalar) <= bound and abs(state.pulse.doubt - state.pulse.signal) <= bound
 
 
-def within_margins(state: State, mechanism: "Mechanism") -> bool:
+def within_margins(state: MechanismState, mechanism: "Mechanism") -> bool:
     """Stop law of 3.9: both `Mechanism.margins` are at least 0. Clears itself."""
     return state.pulse.distance - state.pulse.noise >= 0.3 and medium_loss(state) <= mechanism.stopcoef
 
 
-def never(state: State, mechanism: "Mechanism") -> bool:
+def never(state: MechanismState, mechanism: "Mechanism") -> bool:
     """Stop law of a held pulse, whose emotion says nothing about progress."""
     return False
 
 
-def medium_loss(state: State) -> float:
+def medium_loss(state: MechanismState) -> float:
     """The medium average as 3.9's stop law sees it, in units of the loss."""
     return max(state.averages.medium, SMALLEST_LOSS)
 
@@ -107,7 +107,7 @@ class Mechanism:
 
     version: str
     scalar: Callable[[Averages], float]
-    stop: Callable[[State, "Mechanism"], bool] = settled
+    stop: Callable[[MechanismState, "Mechanism"], bool] = settled
     damper: Callable[[float], float] | None = None
     pulse: Pulse | FirstPulse | None = None
     calm_scalar: Callable[[Averages], float] | None = None
@@ -137,11 +137,11 @@ class Mechanism:
         """True where the pulse has a base to hold it at: 3.7 and later."""
         return isinstance(self.pulse, Pulse)
 
-    def start(self) -> State:
-        """State before the first loss."""
-        return State(pulse=self.pulse.start()) if self.pulse else State()
+    def start(self) -> MechanismState:
+        """MechanismState before the first loss."""
+        return MechanismState(pulse=self.pulse.start()) if self.pulse else MechanismState()
 
-    def advance(self, state: State, loss: float) -> None:
+    def advance(self, state: MechanismState, loss: float) -> None:
         """Moves `state` in place by the finite `loss` of this step."""
         state.steps += 1
         state.averages.observe(loss)
@@ -154,11 +154,11 @@ class Mechanism:
             state.history = (*state.history, calm)[-WINDOW:]
         state.ready = float(self.stop(state, self))
 
-    def factor(self, state: State) -> float | None:
+    def factor(self, state: MechanismState) -> float | None:
         """Multiplier of the damped generations, > 0; None where there is none."""
         return self.damper(state.scalar) if self.damper else None
 
-    def rate(self, state: State, lr: float, scope: float) -> Rate:
+    def rate(self, state: MechanismState, lr: float, scope: float) -> Rate:
         """Step and decay sizes of a parameter group.
 
         Args:
@@ -174,13 +174,13 @@ class Mechanism:
         driven = pulse * self.damper(state.scalar) if self.damper else pulse
         return Rate(driven * schedule, pulse * schedule, pulse, float(pulse >= cap), float(pulse <= least))
 
-    def margins(self, state: State) -> tuple[float, float] | None:
+    def margins(self, state: MechanismState) -> tuple[float, float] | None:
         """3.9: (distance - noise - 0.3, stopcoef - medium loss); ready while both are >= 0. None before."""
         if self.stop is not within_margins:
             return None
         return state.pulse.distance - state.pulse.noise - 0.3, self.stopcoef - medium_loss(state)
 
-    def signals(self, state: State, loss: float, rate: Rate, shadow_mix: float | None = None) -> Signals:
+    def signals(self, state: MechanismState, loss: float, rate: Rate, shadow_mix: float | None = None) -> Signals:
         """Everything observable about the step that `advance` and `rate` have just decided."""
         pulse, averages = state.pulse, state.averages
         ratio = isinstance(self.pulse, Pulse)

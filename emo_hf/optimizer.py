@@ -22,10 +22,10 @@ from torch import Tensor
 from emo_hf import geometry, kernels, updates
 from emo_hf.errors import CheckpointError, EmoError, MissingLossError, NonFiniteLossError, OptionError
 from emo_hf.kernels import compensation
-from emo_hf.mechanism import Rate, State
+from emo_hf.mechanism import MechanismState, Rate
 from emo_hf.moments import Moments, gradient_moments
-from emo_hf.row import GROUP_OPTIONS, Row
 from emo_hf.signals import Signals
+from emo_hf.spec import GROUP_OPTIONS, OptimizerSpec
 from emo_hf.updates import Hyper
 
 
@@ -35,7 +35,7 @@ class Scalar(Protocol):
     def item(self) -> float: ...
 
 
-def finite(observed: float | Scalar, receiver: str) -> float:
+def require_finite(observed: float | Scalar, receiver: str) -> float:
     """Returns the observed loss as a float.
 
     Raises:
@@ -51,35 +51,35 @@ def finite(observed: float | Scalar, receiver: str) -> float:
 
 
 class EmoOptimizer(torch.optim.Optimizer):
-    """Any row of the catalog as a `torch.optim.Optimizer`.
+    """Any spec of the registry as a `torch.optim.Optimizer`.
 
     Args:
         params: parameters or parameter groups. A group may have its own `lr`, `betas`, `eps`, `weight_decay`.
-        row: what to compute (`emo_hf.catalog`).
+        spec: what to compute (`emo_hf.registry`).
         writer: any object with ``add_scalar(tag, value, step)``; gets every signal of every step.
-        **options: see ``row.options``.
+        **options: see ``spec.options``.
 
     Raises:
-        OptionError: an option is unknown, has no effect in this row, or is out of range.
+        OptionError: an option is unknown, has no effect in this spec, or is out of range.
     """
 
-    def __init__(self, params: Iterable, row: Row, *, writer: Any = None, **options: Any) -> None:
-        self.row = row
-        self.options = row.resolve(options)
+    def __init__(self, params: Iterable, spec: OptimizerSpec, *, writer: Any = None, **options: Any) -> None:
+        self.spec = spec
+        self.options = spec.resolve(options)
         self.writer = writer
-        self.mechanism = row.mechanism.configure(
+        self.mechanism = spec.mechanism.configure(
             branch=self.options.get("branch"),
             stopcoef=self.options.get("stopcoef"),
             fftmode=self._on("fftmode"),
             hold_pulse=self._on("hold_pulse"),
         )
         self._state = self.mechanism.start()
-        self._geometry = geometry.State()
+        self._geometry = geometry.GeometryState()
         self._shapes: set[torch.Size] = set()  # of the parameters as they were given
         self._warned = False  # of weights in 16 bits
         self._forget_step()
-        if row.shadow.warning and self._uses_shadow:
-            warnings.warn(f"{row.key} with use_shadow=True: {row.shadow.warning}", stacklevel=3)
+        if spec.shadow.warning and self._uses_shadow:
+            warnings.warn(f"{spec.key} with use_shadow=True: {spec.shadow.warning}", stacklevel=3)
         super().__init__(params, {k: v for k, v in self.options.items() if k in GROUP_OPTIONS})
 
     # -- the loss --------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         observed, self._observed = self._observed, None
         self._stepped.clear()
         try:
-            self._loss = finite(observed, f"{type(self).__name__}.step()")
+            self._loss = require_finite(observed, f"{type(self).__name__}.step()")
         except NonFiniteLossError:
             if self.options["on_nonfinite_loss"] == "raise":
                 raise
@@ -169,7 +169,7 @@ class EmoOptimizer(torch.optim.Optimizer):
     # -- the parameters --------------------------------------------------------------------------------------------
 
     def _apply(self) -> None:
-        shadow = self.row.shadow.apply if self._uses_shadow else None
+        shadow = self.spec.shadow.apply if self._uses_shadow else None
         if self.options["moments"] != "off":
             self._moments = gradient_moments([p.grad for p in self._with_gradient()])
         for i, group in enumerate(self.param_groups):
@@ -185,7 +185,7 @@ class EmoOptimizer(torch.optim.Optimizer):
                 for param, state in zip(params, states, strict=True):
                     shadow(param, state, self._state.scalar)
             lists = params, [param.grad for param in params], states
-            kernels.apply(self.options["implementation"], self.row.update, lists, hyper, self._geometry.scale)
+            kernels.apply(self.options["implementation"], self.spec.update, lists, hyper, self._geometry.scale)
         self._geometry.scale = 1.0
 
     def _hyper(self, group: dict, rate: Rate) -> Hyper:
@@ -205,7 +205,7 @@ class EmoOptimizer(torch.optim.Optimizer):
 
     def _states_of(self, params: list[Tensor]) -> list[dict[str, Tensor]]:
         states = [self.state[param] for param in params]
-        stateless = self.row.update.init is updates.nothing and not self._uses_shadow
+        stateless = self.spec.update.init is updates.nothing and not self._uses_shadow
         if not all(states) and not (stateless and not any(map(compensation.applies_to, params))):
             for param, state in zip(params, states, strict=True):
                 if not state:
@@ -213,9 +213,9 @@ class EmoOptimizer(torch.optim.Optimizer):
         return states
 
     def _new_state(self, param: Tensor) -> dict[str, Tensor]:
-        state = self.row.update.init(param)
+        state = self.spec.update.init(param)
         if self._uses_shadow:
-            state.update(self.row.shadow.start(param))
+            state.update(self.spec.shadow.start(param))
         if compensation.applies_to(param):
             state.update(self._compensate(param))
         return state
@@ -226,7 +226,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"{self.row.key} got weights in {param.dtype} without compensation: steps far below the spacing of a"
+                f"{self.spec.key} got weights in {param.dtype} without compensation: steps far below the spacing of a"
                 " weight are lost (at a step size of 1e-5 most weights never move). Pass compensation='kahan' (2 more"
                 " bytes per weight), or train float32 weights under autocast (bf16=True in TrainingArguments).",
                 stacklevel=2,
@@ -240,7 +240,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
 
     def _move_geometry(self, rising: bool) -> None:
-        law = self.row.geometry
+        law = self.spec.geometry
         if law is None or not law.looks(self._geometry, rising):
             return
         params = self._with_gradient()
@@ -264,12 +264,12 @@ class EmoOptimizer(torch.optim.Optimizer):
                 )
 
     def _refuse_flat_partitions(self) -> None:
-        if self.row.elementwise and self.options["moments"] == "off":
+        if self.spec.elementwise and self.options["moments"] == "off":
             return
         for param in (p for group in self.param_groups for p in group["params"]):
             if getattr(param, "_fsdp_flattened", False) or param.shape not in self._shapes:
                 raise EmoError(
-                    f"{self.row.key} needs every parameter whole and in its own shape, or its statistics over tensors"
+                    f"{self.spec.key} needs every parameter whole and in its own shape, or its statistics over tensors"
                     f" or over the whole model would be silently wrong; it got a flat partition of shape"
                     f" {tuple(param.shape)}, as DeepSpeed ZeRO and FSDP1 make them. Use DDP or FSDP2, or an"
                     " element-wise optimizer, such as emosens, emoairy or emocats, with moments='off'."
@@ -280,7 +280,7 @@ class EmoOptimizer(torch.optim.Optimizer):
 
     @property
     def _uses_shadow(self) -> bool:
-        return self.row.shadow.always or self._on("use_shadow")
+        return self.spec.shadow.always or self._on("use_shadow")
 
     # -- what can be seen ------------------------------------------------------------------------------------------
 
@@ -297,7 +297,7 @@ class EmoOptimizer(torch.optim.Optimizer):
     @property
     def key(self) -> str:
         """What it is, e.g. "emosens-3.9"."""
-        return self.row.key
+        return self.spec.key
 
     @property
     def steps(self) -> int:
@@ -313,7 +313,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         """Returns what the last step saw and decided, or None before the first step."""
         if self._rate is None:
             return None
-        mix = max(self.row.shadow.mix(self._state.scalar), 0.0) if self._uses_shadow else None
+        mix = max(self.spec.shadow.mix(self._state.scalar), 0.0) if self._uses_shadow else None
         signals = self.mechanism.signals(self._state, self._loss, self._rate, shadow_mix=mix)
         return replace(signals, **self._moments.signals()) if self._moments else signals
 
@@ -321,14 +321,16 @@ class EmoOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict) -> None:
         """Adds a group; it shares the emotion of the others. Its `lr` becomes its scope."""
-        own = {k: v for k, v in param_group.items() if k in GROUP_OPTIONS and k in {*self.row.options, *self.row.dead}}
+        own = {
+            k: v for k, v in param_group.items() if k in GROUP_OPTIONS and k in {*self.spec.options, *self.spec.dead}
+        }
         if not own.get("weight_decay"):
             own.pop("weight_decay", None)  # Trainer gives every group one: 0 is no request where it is dead
-        self.row.resolve(own)
+        self.spec.resolve(own)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         group.setdefault("scope", float(group["lr"]))
-        group["optimizer"] = self.row.key
+        group["optimizer"] = self.spec.key
         self._shapes.update(p.shape for p in group["params"])
         self._publish_to(group)
 
@@ -338,21 +340,21 @@ class EmoOptimizer(torch.optim.Optimizer):
 
     def _publish_to(self, group: dict) -> None:
         group["emo"] = self._state.pack()
-        if self.row.geometry:
+        if self.spec.geometry:
             group["geometry"] = self._geometry.pack()
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Loads a state of the same row; `state_dict` is not changed.
+        """Loads a state of the same spec; `state_dict` is not changed.
 
         Raises:
-            CheckpointError: the state belongs to another row, another version or another optimizer.
+            CheckpointError: the state belongs to another spec, another version or another optimizer.
         """
         for group in state_dict.get("param_groups") or [{}]:
             saved = group.get("optimizer", "another optimizer")
-            if saved != self.row.key or "emo" not in group:
+            if saved != self.spec.key or "emo" not in group:
                 raise CheckpointError(
-                    f"The saved optimizer state is of {saved}, this optimizer is {self.row.key}. Continue with"
-                    f" {saved}, or start {self.row.key} anew from the saved weights without the optimizer state."
+                    f"The saved optimizer state is of {saved}, this optimizer is {self.spec.key}. Continue with"
+                    f" {saved}, or start {self.spec.key} anew from the saved weights without the optimizer state."
                 )
         super().load_state_dict(state_dict)
         for param, state in self.state.items():  # an option that was switched on since has its state start now
@@ -363,23 +365,23 @@ class EmoOptimizer(torch.optim.Optimizer):
     def _read_groups(self) -> None:
         if not self.param_groups:
             return
-        self._state = State.unpack(tuple(self.param_groups[0]["emo"]))
-        if self.row.geometry:
-            self._geometry = geometry.State(*self.param_groups[0]["geometry"])
+        self._state = MechanismState.unpack(tuple(self.param_groups[0]["emo"]))
+        if self.spec.geometry:
+            self._geometry = geometry.GeometryState(*self.param_groups[0]["geometry"])
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             **super().__getstate__(),
-            **{name: getattr(self, name) for name in ("row", "options", "mechanism", "_shapes", "_warned")},
+            **{name: getattr(self, name) for name in ("spec", "options", "mechanism", "_shapes", "_warned")},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if "row" in state:  # unpickled or copied; load_state_dict passes the torch part only
+        if "spec" in state:  # unpickled or copied; load_state_dict passes the torch part only
             self.writer = None
-            self._geometry = geometry.State()
+            self._geometry = geometry.GeometryState()
             self._forget_step()
             self._read_groups()
 
     def __repr__(self) -> str:
-        return super().__repr__().replace(type(self).__name__, f"{type(self).__name__} {self.row.version}", 1)
+        return super().__repr__().replace(type(self).__name__, f"{type(self).__name__} {self.spec.version}", 1)

@@ -1,4 +1,4 @@
-"""What versions do that their users would not expect: one sentence or two each, quoted by the catalog's rows."""
+"""What versions do that their users would not expect: one sentence or two each, quoted by the registry's specs."""
 
 ABSOLUTE = (
     "The scalar depends on the loss's absolute scale: a fall of 0.4 between the averages leaves less than"

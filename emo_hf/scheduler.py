@@ -22,8 +22,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from emo_hf import mechanism
 from emo_hf.emotion import BRANCHES, Branch
 from emo_hf.errors import CheckpointError, MissingLossError, OptionError
-from emo_hf.mechanism import Rate, State
-from emo_hf.optimizer import EmoOptimizer, Scalar, finite
+from emo_hf.mechanism import MechanismState, Rate
+from emo_hf.optimizer import EmoOptimizer, Scalar, require_finite
 from emo_hf.signals import Signals
 
 NAME, VERSION = "emopulse", mechanism.V3_9.version
@@ -64,7 +64,7 @@ class EmoPulse(LRScheduler):
     ) -> None:
         if isinstance(innermost(optimizer), EmoOptimizer):
             raise OptionError(
-                f"EmoPulse got {innermost(optimizer).row.key}, which sets its own step size by the loss: use"
+                f"EmoPulse got {innermost(optimizer).spec.key}, which sets its own step size by the loss: use"
                 " lr_scheduler_type='constant', or give EmoPulse another optimizer."
             )
         if branch not in BRANCHES or warmup_steps < 0 or not stopcoef >= 0:
@@ -160,7 +160,7 @@ class EmoPulse(LRScheduler):
 
     def _advance(self) -> None:
         observed, self._observed = self._observed, None
-        self._loss = finite(observed, "EmoPulse")
+        self._loss = require_finite(observed, "EmoPulse")
         self._mechanism.advance(self._state, self._loss)
         self._last_lr = self.get_lr()
         self._served = 0
@@ -186,7 +186,7 @@ class EmoPulse(LRScheduler):
                 f"The saved scheduler state has {len(state_dict['base_lrs'])} parameter groups, this optimizer has"
                 f" {len(self.base_lrs)}. Build the optimizer as it was when it was saved."
             )
-        self._state = State.unpack(tuple(state_dict["emo"]))
+        self._state = MechanismState.unpack(tuple(state_dict["emo"]))
         self._forget_step()
         self.__dict__.update({name: state_dict[name] for name in KEPT})
 

@@ -12,7 +12,7 @@ never `grad`. None corrects the bias of its averages. `init` functions create th
     clan_          all of adam_, factored_ and lion_      one of the three, by |scalar|
     zeal_, neco_   factored_ / exp_avg                    a cautious sign or a softsign by |scalar|
 
-The golden traces pin the order of operations. Source: muooon/EmoNavi, muooon/EmoSens at the catalog's commits.
+The golden traces pin the order of operations. Source: muooon/EmoNavi, muooon/EmoSens at the registry's commits.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-State = dict[str, Tensor]
+TensorState = dict[str, Tensor]
 
 
 class Hyper(NamedTuple):
@@ -39,7 +39,7 @@ class Hyper(NamedTuple):
     freshness: float = 1.0  # trust in the new gradient (EmoTion), [1 - beta1, 1]
 
 
-Rule = Callable[[Tensor, Tensor, State, Hyper], None]
+Rule = Callable[[Tensor, Tensor, TensorState, Hyper], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +53,29 @@ class Update:
     """
 
     apply: Rule
-    init: Callable[[Tensor], State]
+    init: Callable[[Tensor], TensorState]
     elementwise: bool = True
 
 
 # -- state ---------------------------------------------------------------------------------------------------------
 
 
-def nothing(param: Tensor) -> State:
+def nothing(param: Tensor) -> TensorState:
     """No state."""
     return {}
 
 
-def momentum(param: Tensor) -> State:
+def momentum(param: Tensor) -> TensorState:
     """First moment, shaped like `param`."""
     return {"exp_avg": torch.zeros_like(param)}
 
 
-def moments(param: Tensor) -> State:
+def moments(param: Tensor) -> TensorState:
     """First and second moment, shaped like `param`."""
     return {"exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}
 
 
-def factors(param: Tensor) -> State:
+def factors(param: Tensor) -> TensorState:
     """Row factor (n, 1, ..., 1) and column factor (1, ...) of a tensor (n, ...); the moments of a vector."""
     if param.dim() < 2:
         return moments(param)
@@ -85,12 +85,12 @@ def factors(param: Tensor) -> State:
     }
 
 
-def factors_or_square(param: Tensor) -> State:
+def factors_or_square(param: Tensor) -> TensorState:
     """As `factors`; only the second moment of a vector (Fact 3.1)."""
     return factors(param) if param.dim() >= 2 else {"exp_avg_sq": torch.zeros_like(param)}
 
 
-def three_minds(param: Tensor) -> State:
+def three_minds(param: Tensor) -> TensorState:
     """Clan: the states of adam, factored and lion side by side."""
     state = {**moments(param), "exp_avg_lynx": torch.zeros_like(param)}
     own = factors(param)
@@ -110,7 +110,7 @@ def _mean_of_columns(x: Tensor) -> Tensor:
     return x if one_row else x.mean(dim=0, keepdim=True)
 
 
-def _adam_direction(grad: Tensor, state: State, h: Hyper) -> Tensor:
+def _adam_direction(grad: Tensor, state: TensorState, h: Hyper) -> Tensor:
     m, v = state["exp_avg"], state["exp_avg_sq"]
     # m = b1 m + (1-b1) g
     m.mul_(h.beta1).add_(grad, alpha=1 - h.beta1)
@@ -120,7 +120,7 @@ def _adam_direction(grad: Tensor, state: State, h: Hyper) -> Tensor:
     return m / v.sqrt().add_(h.eps)
 
 
-def _factored_direction(grad: Tensor, state: State, h: Hyper) -> Tensor:
+def _factored_direction(grad: Tensor, state: TensorState, h: Hyper) -> Tensor:
     r, c, square = state["exp_avg_sq_row"], state["exp_avg_sq_col"], grad * grad
     # r = b1 r + (1-b1) sqrt(mean(g g, all dims but 0) + eps)
     r.mul_(h.beta1).add_(_mean_of_rows(square).add(h.eps).sqrt_(), alpha=1 - h.beta1)
@@ -130,7 +130,7 @@ def _factored_direction(grad: Tensor, state: State, h: Hyper) -> Tensor:
     return grad / (r * c).sqrt_().add_(h.eps)
 
 
-def _factored_or_adam_direction(grad: Tensor, state: State, h: Hyper) -> Tensor:
+def _factored_or_adam_direction(grad: Tensor, state: TensorState, h: Hyper) -> Tensor:
     return _factored_direction(grad, state, h) if grad.dim() >= 2 else _adam_direction(grad, state, h)
 
 
@@ -158,17 +158,17 @@ def _descend_(param: Tensor, direction: Tensor, h: Hyper) -> None:
 # -- rules ---------------------------------------------------------------------------------------------------------
 
 
-def adam_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def adam_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Navi; Sens 3.7 and later."""
     _descend_(param, _adam_direction(grad, state, h), h)
 
 
-def filtered_adam_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def filtered_adam_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Sens 2.0: `adam_` where the emotional filter is open."""
     _descend_(param, _adam_direction(grad, state, h) * _open(grad.abs(), h), h)
 
 
-def momentum_sign_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def momentum_sign_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Sens 3.7.0; Tion, which takes in `freshness` times as much of the gradient."""
     m, k = state["exp_avg"], (1 - h.beta1) * h.freshness
     # m = (1-k) m + k g,  k = (1-b1) freshness
@@ -176,12 +176,12 @@ def momentum_sign_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
     _descend_(param, m.sign(), h)
 
 
-def factored_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def factored_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Fact 1.0 to 3.0. Vectors take the adam direction."""
     _descend_(param, _factored_or_adam_direction(grad, state, h), h)
 
 
-def factored_or_square_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def factored_or_square_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Fact 3.1. The square of a vector decays by b1 but grows by 1-b2, as released."""
     if grad.dim() >= 2:
         direction = _factored_direction(grad, state, h)
@@ -192,18 +192,18 @@ def factored_or_square_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> 
     _descend_(param, direction, h)
 
 
-def filtered_factored_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def filtered_factored_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Airy 2.0. Vectors are filtered; the filter of matrices is always open."""
     direction = _factored_or_adam_direction(grad, state, h)
     _descend_(param, direction if grad.dim() >= 2 else direction * _open(grad * grad, h), h)
 
 
-def sign_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def sign_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Fact 3.6, Airy 3.7.0 and later, Void. Upstream's factored denominator is positive and drops out of the sign."""
     _descend_(param, grad.sign(), h)
 
 
-def lion_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def lion_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Lynx; Cats 3.7.0 and later."""
     m = state["exp_avg"]
     # p = (1 - decay) p;  p -= step sign(b1 m + (1-b1) g)
@@ -213,7 +213,7 @@ def lion_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
     m.mul_(h.beta2).add_(grad, alpha=1 - h.beta2)
 
 
-def filtered_lion_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def filtered_lion_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Cats 2.0: `lion_` where the emotional filter is open."""
     m = state["exp_avg"]
     # p = (1 - decay) p;  p -= step sign(b1 m + (1-b1) g) filter
@@ -223,7 +223,7 @@ def filtered_lion_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
     m.mul_(h.beta2).add_(grad, alpha=1 - h.beta2)
 
 
-def neco_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def neco_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Neco 3.0: softsign for 0.2 < |scalar| <= 0.5, else the cautious sign of the lion blend."""
     m = state["exp_avg"]
     # B = (1-b1) g + b1 m
@@ -234,7 +234,7 @@ def neco_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
     m.mul_(h.beta2).add_(grad, alpha=1 - h.beta2)
 
 
-def zeal_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def zeal_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Zeal 3.0: before the factored step, matrices take one of Neco's. Upstream's blend holds no momentum."""
     if grad.dim() >= 2 and abs(h.scalar) > 0.1:
         # B = (1-b1) g
@@ -244,7 +244,7 @@ def zeal_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
     factored_(param, grad, state, h)
 
 
-def clan_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def clan_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Clan 3.0: lion above |scalar| = 0.6, factored above 0.3, else adam; each with its own state."""
     if abs(h.scalar) > 0.6:
         beta1, beta2 = h.lynx_betas

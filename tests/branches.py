@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 MODULES = ("emotion", "pulse", "mechanism", "updates", "shadow", "geometry")  # counted
-ABOVE = ("row", "optimizer", "catalog")  # run again on top of the counted ones
+ABOVE = ("spec", "optimizer", "registry")  # run again on top of the counted ones
 Branch = tuple[str, str]  # function, expression
 
 
@@ -88,7 +88,7 @@ class _Instrument(ast.NodeTransformer):
 
 
 def instrumented(monkeypatch: Any) -> tuple[ModuleType, Hits]:
-    """Returns a catalog of its own, built on counting copies of the core's modules, and its counter."""
+    """Returns a registry of its own, built on counting copies of the core's modules, and its counter."""
     hits = Hits()
     for name in (*MODULES, *ABOVE):
         original = importlib.import_module(f"emo_hf.{name}")

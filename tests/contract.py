@@ -1,4 +1,4 @@
-"""A small problem for any row of the catalog: parameters, gradients and losses that are the same in every run."""
+"""A small problem for any spec of the registry: parameters, gradients and losses that are the same in every run."""
 
 import copy
 from collections.abc import Iterable
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from emo_hf import catalog
+from emo_hf import registry
 
 SHAPES = ((6, 4), (5,), (3, 2, 2), (4, 3), ())
 LOSSES = (2.0, 1.9, 1.5, 3.5, 1.2, 0.4, 0.39, 20.0, 0.1, 0.1, 0.12, 0.3)  # calm stretches, falls and shocks
 STEPS = range(len(LOSSES))
-every_row = pytest.mark.parametrize("row", catalog.rows(), ids=lambda row: row.key)
+every_row = pytest.mark.parametrize("spec", registry.specs(), ids=lambda spec: spec.key)
 without_16_bit_warning = pytest.mark.filterwarnings("ignore:.*without compensation:UserWarning")
 without_3_1_warning = pytest.mark.filterwarnings("ignore:.*shrinks the weights:UserWarning")
 
@@ -32,10 +32,10 @@ def give_gradients(params: Iterable[torch.nn.Parameter], t: int) -> None:
         param.grad = torch.where(grad.abs() < 0.25, 0.0, grad).to(param.dtype)
 
 
-def build(row: Any, params: Iterable, *, shadow: bool = False, **options: Any) -> torch.optim.Optimizer:
-    """Builds the optimizer of `row`; `shadow` switches the shadow on where there is a switch."""
-    switch = {"use_shadow": True} if shadow and "use_shadow" in row.options else {}
-    return catalog.build(row.key, params, **switch, **options)
+def build(spec: Any, params: Iterable, *, shadow: bool = False, **options: Any) -> torch.optim.Optimizer:
+    """Builds the optimizer of `spec`; `shadow` switches the shadow on where there is a switch."""
+    switch = {"use_shadow": True} if shadow and "use_shadow" in spec.options else {}
+    return registry.build(spec.key, params, **switch, **options)
 
 
 def run(optimizer: torch.optim.Optimizer, params: list[torch.nn.Parameter], steps: Iterable[int]) -> None:
@@ -50,21 +50,21 @@ def values(params: Iterable[torch.nn.Parameter]) -> list[torch.Tensor]:
     return [param.detach().clone() for param in params]
 
 
-def trained(row: Any, params: list[torch.nn.Parameter] | None = None, **options: Any) -> list[torch.Tensor]:
+def trained(spec: Any, params: list[torch.nn.Parameter] | None = None, **options: Any) -> list[torch.Tensor]:
     """Returns the parameters (by default those of `make_params`) after all steps."""
     params = make_params() if params is None else params
-    run(build(row, params, **options), params, STEPS)
+    run(build(spec, params, **options), params, STEPS)
     return values(params)
 
 
 class Writer:
-    """A TensorBoard-like writer: `rows` holds the values by step and tag."""
+    """A TensorBoard-like writer: `scalars` holds the values by step and tag."""
 
     def __init__(self) -> None:
-        self.rows: dict[int, dict[str, float]] = {}
+        self.scalars: dict[int, dict[str, float]] = {}
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
-        self.rows.setdefault(step, {})[tag] = value
+        self.scalars.setdefault(step, {})[tag] = value
 
 
 def snapshot(optimizer: torch.optim.Optimizer, params: Iterable[torch.nn.Parameter]) -> Any:

@@ -13,8 +13,10 @@ import emo_hf
 from emo_hf import errors
 
 PACKAGE = Path(emo_hf.__file__).parent
-LAWS = {"kernels", "emotion", "pulse", "mechanism", "updates", "shadow", "geometry", "moments", "quirks", "row"}
-CORE = {*LAWS, "optimizer", "catalog", "scheduler"}
+FORMULAS = {"kernels", "emotion", "pulse", "mechanism", "updates", "shadow", "geometry", "moments", "quirks", "spec"}
+CORE = {*FORMULAS, "optimizer", "registry", "scheduler"}
+# The rooms of the lab: each imports only from those before it.
+ROOMS = ("recipe", "sources", "tasks", "run", "analysis", "figures", "report")
 # Each part and the parts it may import; all may import EVERYWHERE.
 ALLOWED = {
     "emotion": set(),
@@ -26,17 +28,17 @@ ALLOWED = {
     "geometry": set(),
     "moments": {"geometry"},
     "quirks": set(),
-    "row": {"mechanism", "kernels", "updates", "shadow", "geometry", "emotion"},
-    "optimizer": {"row", "kernels", "mechanism", "updates", "geometry", "moments", "emotion"},
+    "spec": {"mechanism", "kernels", "updates", "shadow", "geometry", "emotion"},
+    "optimizer": {"spec", "kernels", "mechanism", "updates", "geometry", "moments", "emotion"},
     "scheduler": {"optimizer", "mechanism", "emotion"},
-    "catalog": {"optimizer", *LAWS},
+    "registry": {"optimizer", *FORMULAS},
     "dashboards": set(),
-    "hf": {"catalog", "optimizer", "row", "scheduler", "mechanism", "emotion", "dashboards"},
+    "hf": {"registry", "optimizer", "spec", "scheduler", "mechanism", "emotion", "dashboards"},
     "launch": {"__init__"},
     "lab": {"hf", "dashboards", "__init__", *CORE},
-    "cli": {"lab", "hf", "catalog", "dashboards", "__init__"},
+    "cli": {"lab", "hf", "registry", "dashboards", "__init__"},
     "__main__": {"cli"},
-    "__init__": {"hf", "catalog", "optimizer", "scheduler"},
+    "__init__": {"hf", "registry", "optimizer", "scheduler"},
     "signals": set(),
     "errors": set(),
 }
@@ -102,11 +104,28 @@ def test_who_touches_what_from_outside(path):
         assert "matplotlib" not in top
 
 
-def test_the_table_of_the_lab_names_every_module():
-    lab = PACKAGE / "lab"
-    modules = {path.stem for path in lab.glob("*.py")} | {path.parent.name for path in lab.glob("*/__init__.py")}
-    lines = re.findall(r"^    ((?:\w+, )*\w+) ", ast.get_docstring(ast.parse((lab / "__init__.py").read_text())), re.M)
-    assert sorted(name for line in lines for name in line.split(", ")) == sorted(modules - {"__init__"})
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE / "lab").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) == "lab"], ids=lambda path: str(path.name))
+def test_the_rooms_of_the_lab_import_one_way(path):
+    before = {*ROOMS[: ROOMS.index(room_of(path)) + 1]} if room_of(path) != "__init__" else set()
+    assert {name.split(".")[2] for name in imports(path) if name.startswith("emo_hf.lab.")} <= before
+
+
+@pytest.mark.parametrize("room", ["recipe", "run", "analysis", "report"])
+def test_the_table_of_a_room_names_every_module(room):
+    folder = PACKAGE / "lab" / room
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()), clean=False)
+    named = [name for line in re.findall(r"^    ((?:\w+, )*\w+) ", text, re.M) for name in line.split(", ")]
+    assert sorted(named) == sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def test_the_table_of_the_lab_names_every_room_in_order():
+    text = ast.get_docstring(ast.parse((PACKAGE / "lab" / "__init__.py").read_text()), clean=False)
+    assert tuple(re.findall(r"^    (\w+) ", text, re.M)) == ROOMS
+    assert {path.name for path in (PACKAGE / "lab").iterdir() if path.name != "__pycache__"} == {*ROOMS, "__init__.py"}
 
 
 def test_what_the_package_shows_is_sorted_and_there():
@@ -134,10 +153,10 @@ package = types.ModuleType("emo_hf")
 package.__path__ = [{str(PACKAGE)!r}]
 sys.modules["emo_hf"] = package
 import torch
-from emo_hf import catalog
+from emo_hf import registry
 p = torch.nn.Parameter(torch.ones(3))
 p.grad = torch.ones(3)
-catalog.build("emosens", [p]).step(loss=1.0)
+registry.build("emosens", [p]).step(loss=1.0)
 assert p.lt(1).all()
 assert not {{"transformers", "wandb", "matplotlib", "datasets"}} & sys.modules.keys()
 """

@@ -1,4 +1,4 @@
-"""What every row of the catalog promises about a step. A new row is tested because it is registered."""
+"""What every spec of the registry promises about a step. A new spec is tested because it is registered."""
 
 import math
 from dataclasses import replace
@@ -32,24 +32,24 @@ pytestmark = without_3_1_warning
 
 @every_row
 @pytest.mark.parametrize("sizes", [(2, 3), (1, 1, 1, 1, 1), (4, 0, 1)], ids=str)
-def test_groups_do_not_change_the_result(row, sizes):
+def test_groups_do_not_change_the_result(spec, sizes):
     params = make_params()
     rest = iter(params)
     groups = [{"params": [next(rest) for _ in range(size)]} for size in sizes]
-    run(build(row, groups, shadow=True), params, STEPS)
-    assert same(values(params), trained(row, shadow=True))
+    run(build(spec, groups, shadow=True), params, STEPS)
+    assert same(values(params), trained(spec, shadow=True))
 
 
 @every_row
-def test_a_group_has_its_own_learning_rate_and_decay(row):
-    row = replace(row, geometry=None)  # Tion's and Void's norm is of all groups
-    lr = row.options["lr"]
-    own = [{"lr": lr}, {"lr": lr / 2, **({} if "weight_decay" in row.dead else {"weight_decay": 0.3})}]
+def test_a_group_has_its_own_learning_rate_and_decay(spec):
+    spec = replace(spec, geometry=None)  # Tion's and Void's norm is of all groups
+    lr = spec.options["lr"]
+    own = [{"lr": lr}, {"lr": lr / 2, **({} if "weight_decay" in spec.dead else {"weight_decay": 0.3})}]
     together, apart = make_params(), make_params()
     parts = (slice(0, 2), slice(2, None))
-    run(EmoOptimizer([{"params": together[p], **o} for p, o in zip(parts, own, strict=True)], row), together, STEPS)
+    run(EmoOptimizer([{"params": together[p], **o} for p, o in zip(parts, own, strict=True)], spec), together, STEPS)
     for part, options in zip(parts, own, strict=True):
-        optimizer = EmoOptimizer(apart[part], row, **options)
+        optimizer = EmoOptimizer(apart[part], spec, **options)
         for t in STEPS:
             give_gradients(apart, t)
             optimizer.step(loss=LOSSES[t])
@@ -57,22 +57,22 @@ def test_a_group_has_its_own_learning_rate_and_decay(row):
 
 
 @every_row
-def test_half_the_learning_rate_is_half_the_step(row):
+def test_half_the_learning_rate_is_half_the_step(spec):
     steps = []
     for scale in (1.0, 0.5):
-        optimizer = build(row, make_params(), lr=scale * row.options["lr"])
+        optimizer = build(spec, make_params(), lr=scale * spec.options["lr"])
         run(optimizer, optimizer.param_groups[0]["params"], [0])
         steps.append(optimizer.effective_lr)
     # in 3.7.0 the multiplier only bounds the pulse: min(distance, 20 lr)
-    assert steps[1] == pytest.approx(steps[0] * (1.0 if row.version == "3.7.0" else 0.5), rel=1e-12)
+    assert steps[1] == pytest.approx(steps[0] * (1.0 if spec.version == "3.7.0" else 0.5), rel=1e-12)
 
 
 @every_row
-def test_parameters_without_gradient_are_untouched(row):
+def test_parameters_without_gradient_are_untouched(spec):
     params = make_params()
     frozen = params[1].requires_grad_(False)
     before = frozen.clone()
-    optimizer = build(row, params, shadow=True)
+    optimizer = build(spec, params, shadow=True)
     for t in STEPS:
         give_gradients(params, t)
         frozen.grad = None
@@ -81,7 +81,7 @@ def test_parameters_without_gradient_are_untouched(row):
     assert frozen not in optimizer.state
     others = make_params()
     del others[1]
-    rest = build(row, others, shadow=True)
+    rest = build(spec, others, shadow=True)
     for t in STEPS:
         every = make_params()
         give_gradients(every, t)
@@ -92,36 +92,36 @@ def test_parameters_without_gradient_are_untouched(row):
 
 
 @every_row
-def test_a_group_added_late_shares_the_emotion(row):
-    row = replace(row, geometry=None)
+def test_a_group_added_late_shares_the_emotion(spec):
+    spec = replace(spec, geometry=None)
     early, late = make_params()[:3], make_params()[3:]
-    optimizer = EmoOptimizer(early, row)
+    optimizer = EmoOptimizer(early, spec)
     run(optimizer, early, STEPS[:5])
-    optimizer.add_param_group({"params": late, "lr": row.options["lr"] / 4})
+    optimizer.add_param_group({"params": late, "lr": spec.options["lr"] / 4})
     first, second = optimizer.param_groups
     assert second["emo"] == first["emo"]
-    assert second["scope"] == row.options["lr"] / 4
+    assert second["scope"] == spec.options["lr"] / 4
     before = values(late)
     run(optimizer, [*early, *late], STEPS[5:])
-    assert same(values(early), [p.detach() for p in _trained_alone(row)])
+    assert same(values(early), [p.detach() for p in _trained_alone(spec)])
     assert not any(torch.equal(a, b) for a, b in zip(before, values(late), strict=True))
 
 
-def _trained_alone(row):
+def _trained_alone(spec):
     params = make_params()[:3]
-    run(EmoOptimizer(params, row), params, STEPS)
+    run(EmoOptimizer(params, spec), params, STEPS)
     return params
 
 
 @every_row
-def test_one_group_at_a_time_equals_one_step(row):
+def test_one_group_at_a_time_equals_one_step(spec):
     """As DeepSpeed ZeRO steps: one observed loss, then one `step` per group with the others out of sight."""
-    row = replace(row, geometry=None)
+    spec = replace(spec, geometry=None)
     params = make_params()
-    groups = [{"params": params[:2]}, {"params": params[2:], "lr": row.options["lr"] / 2}]
+    groups = [{"params": params[:2]}, {"params": params[2:], "lr": spec.options["lr"] / 2}]
     whole = make_params()
-    reference = EmoOptimizer([{**groups[0], "params": whole[:2]}, {**groups[1], "params": whole[2:]}], row)
-    optimizer = EmoOptimizer(groups, row)
+    reference = EmoOptimizer([{**groups[0], "params": whole[:2]}, {**groups[1], "params": whole[2:]}], spec)
+    optimizer = EmoOptimizer(groups, spec)
     for t in STEPS:
         run(reference, whole, [t])
         give_gradients(params, t)
@@ -159,30 +159,30 @@ class AsModel:
 
 
 @every_row
-def test_a_closure_equals_a_loss(row):
+def test_a_closure_equals_a_loss(spec):
     params = make_params()
-    model, optimizer = AsModel(params), build(row, params)
+    model, optimizer = AsModel(params), build(spec, params)
     for t in STEPS:
         assert optimizer.step(model.closure).item() == LOSSES[t]
-    assert same(values(params), trained(row))
+    assert same(values(params), trained(spec))
 
 
 @every_row
-def test_an_observed_loss_equals_a_given_one(row):
+def test_an_observed_loss_equals_a_given_one(spec):
     params = make_params()
-    optimizer = build(row, params)
+    optimizer = build(spec, params)
     for t in STEPS:
         give_gradients(params, t)
         optimizer.observe(1e6)  # replaced by the next
         optimizer.observe(torch.tensor(LOSSES[t], dtype=torch.float64, requires_grad=True))
         assert optimizer.step() is None
-    assert same(values(params), trained(row))
+    assert same(values(params), trained(spec))
 
 
 @every_row
-def test_a_missing_loss_raises_and_changes_nothing(row):
+def test_a_missing_loss_raises_and_changes_nothing(spec):
     params = make_params()
-    optimizer = build(row, params)
+    optimizer = build(spec, params)
     for steps in ([], STEPS[:3]):
         run(optimizer, params, steps)
         give_gradients(params, 9)
@@ -194,9 +194,9 @@ def test_a_missing_loss_raises_and_changes_nothing(row):
 
 
 @every_row
-def test_a_probe_creates_the_state_and_changes_nothing(row):
+def test_a_probe_creates_the_state_and_changes_nothing(spec):
     params = make_params()
-    optimizer = build(row, params)
+    optimizer = build(spec, params)
     before = snapshot(optimizer, params)
     for param in params:
         param.grad = torch.zeros_like(param)
@@ -211,17 +211,17 @@ def test_a_probe_creates_the_state_and_changes_nothing(row):
     assert same(after[1]["param_groups"], before[1]["param_groups"])
     assert optimizer.signals() is None
     for i, param in enumerate(params):
-        shadow = row.shadow.start(param) if row.shadow.always else {}
-        assert same(after[1]["state"].get(i, {}), row.update.init(param) | shadow)
+        shadow = spec.shadow.start(param) if spec.shadow.always else {}
+        assert same(after[1]["state"].get(i, {}), spec.update.init(param) | shadow)
     run(optimizer, params, STEPS)
-    assert same(values(params), trained(row))
+    assert same(values(params), trained(spec))
 
 
 @every_row
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_a_non_finite_loss_raises_and_changes_nothing(row, loss):
+def test_a_non_finite_loss_raises_and_changes_nothing(spec, loss):
     params = make_params()
-    optimizer = build(row, params, shadow=True)
+    optimizer = build(spec, params, shadow=True)
     run(optimizer, params, STEPS[:3])
     before, signals = snapshot(optimizer, params), optimizer.signals()
     with pytest.raises(NonFiniteLossError, match="Nothing was changed"):
@@ -231,14 +231,14 @@ def test_a_non_finite_loss_raises_and_changes_nothing(row, loss):
     assert same(snapshot(optimizer, params), before)
     assert optimizer.signals() == signals
     run(optimizer, params, STEPS[3:])
-    assert same(values(params), trained(row, shadow=True))
+    assert same(values(params), trained(spec, shadow=True))
 
 
 @every_row
-def test_a_skipped_step_is_counted_and_otherwise_as_if_it_never_was(row):
+def test_a_skipped_step_is_counted_and_otherwise_as_if_it_never_was(spec):
     params = make_params()
     writer = Writer()
-    optimizer = build(row, params, shadow=True, on_nonfinite_loss="skip", writer=writer)
+    optimizer = build(spec, params, shadow=True, on_nonfinite_loss="skip", writer=writer)
     for skipped, t in enumerate(STEPS, start=1):
         before = values(params)
         give_gradients(params, 100 + t)
@@ -247,22 +247,22 @@ def test_a_skipped_step_is_counted_and_otherwise_as_if_it_never_was(row):
         assert optimizer.skipped_steps == skipped
         run(optimizer, params, [t])
     reference = make_params()
-    never = build(row, reference, shadow=True)
+    never = build(spec, reference, shadow=True)
     run(never, reference, STEPS)
     assert same(values(params), values(reference))
     assert optimizer.signals() == never.signals()
-    assert list(writer.rows) == [t + 1 for t in STEPS]
+    assert list(writer.scalars) == [t + 1 for t in STEPS]
 
 
 # -- the learning rate -----------------------------------------------------------------------------------------------
 
 
 @every_row
-def test_schedulers_multiply_and_the_optimizer_never_writes_lr(row):
+def test_schedulers_multiply_and_the_optimizer_never_writes_lr(spec):
     params = make_params()
-    optimizer = build(row, [{"params": params[:2]}, {"params": params[2:], "lr": row.options["lr"] / 2}])
-    scopes = [row.options["lr"], row.options["lr"] / 2]
-    constant = build(row, make_params(), lr=scopes[0])
+    optimizer = build(spec, [{"params": params[:2]}, {"params": params[2:], "lr": spec.options["lr"] / 2}])
+    scopes = [spec.options["lr"], spec.options["lr"] / 2]
+    constant = build(spec, make_params(), lr=scopes[0])
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.0 if t == 0 else 1 / t)
     for t in STEPS:
         rates = [group["lr"] for group in optimizer.param_groups]
@@ -279,10 +279,10 @@ def test_schedulers_multiply_and_the_optimizer_never_writes_lr(row):
 
 
 @every_row
-def test_a_rate_of_zero_moves_nothing_but_the_emotion(row):
-    row = replace(row, geometry=None)  # Void rescales weights
+def test_a_rate_of_zero_moves_nothing_but_the_emotion(spec):
+    spec = replace(spec, geometry=None)  # Void rescales weights
     params = make_params()
-    optimizer = EmoOptimizer(params, row, **({"use_shadow": False} if "use_shadow" in row.options else {}))
+    optimizer = EmoOptimizer(params, spec, **({"use_shadow": False} if "use_shadow" in spec.options else {}))
     before = values(params)
     optimizer.param_groups[0]["lr"] = 0.0
     run(optimizer, params, [0, 1])
@@ -291,11 +291,11 @@ def test_a_rate_of_zero_moves_nothing_but_the_emotion(row):
 
 
 @every_row
-def test_a_constant_schedule_is_no_schedule(row):
+def test_a_constant_schedule_is_no_schedule(spec):
     params = make_params()
-    optimizer = build(row, params)
+    optimizer = build(spec, params)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
     for t in STEPS:
         run(optimizer, params, [t])
         scheduler.step()
-    assert same(values(params), trained(row))
+    assert same(values(params), trained(spec))

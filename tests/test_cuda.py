@@ -5,7 +5,7 @@ import torch
 from contract import LOSSES, build, every_row, make_params, without_3_1_warning
 from test_kernels import COMPILED
 
-from emo_hf import catalog
+from emo_hf import registry
 
 pytestmark = [
     without_3_1_warning,
@@ -13,12 +13,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:DeprecationWarning"),  # torch.compile's own imports
 ]
 SHAPES = ((70, 50), (3000,), (4, 3, 2), (7,))
-FUSED = [row for row in catalog.rows() if row.key in ("emosens-3.9", "emocats-3.9", "emoairy-3.9", "emosens-3.7.0")]
+FUSED = [
+    spec for spec in registry.specs() if spec.key in ("emosens-3.9", "emocats-3.9", "emoairy-3.9", "emosens-3.7.0")
+]
 
 
-def trained(row, device, **options):
+def trained(spec, device, **options):
     params = [torch.nn.Parameter(param.detach().to(device)) for param in make_params(SHAPES, torch.float32)]
-    optimizer = build(row, params, **options)
+    optimizer = build(spec, params, **options)
     generator = torch.Generator().manual_seed(0)
     for loss in LOSSES:
         for param in params:
@@ -29,23 +31,23 @@ def trained(row, device, **options):
 
 @every_row
 @pytest.mark.parametrize("implementation", ["auto", "fused", "foreach", "forloop"])
-def test_a_gpu_agrees_with_the_rule_on_the_cpu(row, implementation):
-    expected = trained(row, "cpu", implementation="forloop")
-    torch.testing.assert_close(trained(row, "cuda", implementation=implementation), expected, rtol=2e-5, atol=2e-5)
+def test_a_gpu_agrees_with_the_rule_on_the_cpu(spec, implementation):
+    expected = trained(spec, "cpu", implementation="forloop")
+    torch.testing.assert_close(trained(spec, "cuda", implementation=implementation), expected, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("key", COMPILED)
 def test_compiled_rules_agree(key):
-    row = catalog.find(key)
-    expected = trained(row, "cpu", implementation="forloop")
-    torch.testing.assert_close(trained(row, "cuda", implementation="compile"), expected, rtol=2e-5, atol=2e-5)
+    spec = registry.find(key)
+    expected = trained(spec, "cpu", implementation="forloop")
+    torch.testing.assert_close(trained(spec, "cuda", implementation="compile"), expected, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("implementation", ["auto", "fused", "foreach", "forloop"])
-@pytest.mark.parametrize("row", FUSED, ids=lambda row: row.key)
-def test_a_step_with_a_known_loss_does_not_wait_for_the_gpu(row, implementation):
+@pytest.mark.parametrize("spec", FUSED, ids=lambda spec: spec.key)
+def test_a_step_with_a_known_loss_does_not_wait_for_the_gpu(spec, implementation):
     params = [torch.nn.Parameter(param.detach().cuda()) for param in make_params(SHAPES, torch.float32)]
-    optimizer = build(row, params, implementation=implementation)
+    optimizer = build(spec, params, implementation=implementation)
     for param in params:
         param.grad = torch.ones_like(param)
     optimizer.step(loss=1.0)  # creates the state
@@ -59,7 +61,7 @@ def test_a_step_with_a_known_loss_does_not_wait_for_the_gpu(row, implementation)
 def test_adam_takes_no_memory_for_a_step():
     param = torch.nn.Parameter(torch.ones(2**20, device="cuda"))
     param.grad = torch.ones_like(param)
-    optimizer = build(catalog.find("emosens-3.9"), [param], implementation="fused")
+    optimizer = build(registry.find("emosens-3.9"), [param], implementation="fused")
     optimizer.step(loss=1.0)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

@@ -8,13 +8,13 @@ import pytest
 import torch
 import traces
 
-from emo_hf import catalog
+from emo_hf import registry
 
 
 def start(key, value=0.0, **options):
     """Returns a parameter of one number and an optimizer over it."""
     param = torch.nn.Parameter(torch.tensor([value], dtype=torch.float64))
-    return param, catalog.build(key, [param], **options)
+    return param, registry.build(key, [param], **options)
 
 
 def feed(key, losses, **options):
@@ -30,7 +30,7 @@ def feed(key, losses, **options):
 
 def pulses(losses, branch="rounding"):
     """Returns the pulses of 3.9 at a multiplier of 1, from the mechanism alone."""
-    mechanism = catalog.find("emosens-3.9").mechanism.configure(branch=branch, stopcoef=0.04)
+    mechanism = registry.find("emosens-3.9").mechanism.configure(branch=branch, stopcoef=0.04)
     state, found = mechanism.start(), []
     for loss in losses:
         mechanism.advance(state, loss)
@@ -59,7 +59,7 @@ def gradients(n, size=7):
 def test_without_the_loss_sens_and_navi_are_adam_without_bias_correction(key):
     """The released code reads a loss that nobody gave as 0.0; a constant loss is the same. The difference is 0.0."""
     param = torch.nn.Parameter(torch.ones(7, dtype=torch.float64))
-    optimizer = catalog.build(key, [param], weight_decay=0.0, **({"lr": 1e-4} if key == "emonavi-3.6" else {}))
+    optimizer = registry.build(key, [param], weight_decay=0.0, **({"lr": 1e-4} if key == "emonavi-3.6" else {}))
     p, m, v = (torch.full((7,), x, dtype=torch.float64) for x in (1.0, 0.0, 0.0))
     for grad in gradients(200):
         param.grad = grad
@@ -108,7 +108,7 @@ DIRECTIONS = {
 @pytest.mark.parametrize("key", DIRECTIONS)
 def test_given_the_pulse_sens_is_adam_cats_is_lion_and_airy_is_signsgd(key):
     param = torch.nn.Parameter(torch.ones(7, dtype=torch.float64))
-    optimizer = catalog.build(key, [param])
+    optimizer = registry.build(key, [param])
     p, m, v = (torch.full((7,), x, dtype=torch.float64) for x in (1.0, 0.0, 0.0))
     for grad, loss in zip(gradients(80), traces.losses("spiky"), strict=False):
         param.grad = grad
@@ -227,7 +227,7 @@ def test_adding_a_constant_to_the_loss_flattens_the_pulse():
 def test_the_emotional_filter_closes_only_for_tiny_gradients(key, bound):
     """Below about 1e-12; in vectors of EmoAiry, which looks at the square, below about 1e-6."""
     param = torch.nn.Parameter(torch.zeros(4, dtype=torch.float64))
-    optimizer = catalog.build(key, [param])
+    optimizer = registry.build(key, [param])
     param.grad = bound * torch.tensor([0.9, -0.9, 1.1, -1.1], dtype=torch.float64)
     optimizer.step(loss=1.0)
     assert param.ne(0).tolist() == [False, False, True, True]
@@ -238,7 +238,7 @@ def test_the_emotional_filter_closes_only_for_tiny_gradients(key, bound):
 )
 def test_the_emotional_filter_holds_what_momentum_would_move(key, moves):
     param = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
-    optimizer = catalog.build(key, [param], weight_decay=0.0)
+    optimizer = registry.build(key, [param], weight_decay=0.0)
     param.grad = torch.ones_like(param)
     optimizer.step(loss=1.0)
     before = param.detach().clone()
@@ -249,7 +249,7 @@ def test_the_emotional_filter_holds_what_momentum_would_move(key, moves):
 
 def test_the_emotional_filter_of_airys_matrices_is_always_open():
     param = torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
-    optimizer = catalog.build("emoairy-2.0", [param])
+    optimizer = registry.build("emoairy-2.0", [param])
     param.grad = torch.full_like(param, 1e-30)
     optimizer.step(loss=1.0)
     assert param.ne(0).all()
@@ -267,16 +267,16 @@ def test_the_emotional_filter_of_airys_matrices_is_always_open():
     ],
 )
 def test_state_bytes_per_parameter_byte(name, version, ratio):
-    row = catalog.find(name, version)
-    assert row.state_ratio == pytest.approx(ratio)
+    spec = registry.find(name, version)
+    assert spec.state_ratio == pytest.approx(ratio)
     param = torch.nn.Parameter(torch.ones(768, 768))
-    optimizer = catalog.build(row.key, [param])
+    optimizer = registry.build(spec.key, [param])
     param.grad = torch.ones_like(param)
     optimizer.step(loss=1.0)
-    assert sum(t.numel() for t in optimizer.state[param].values()) / param.numel() == row.state_ratio
+    assert sum(t.numel() for t in optimizer.state[param].values()) / param.numel() == spec.state_ratio
 
 
 def test_lynx_is_not_as_light_as_fact_but_sens_cats_airy_is_the_order():
-    size = {row.key: row.state_ratio for row in catalog.rows()}
+    size = {spec.key: spec.state_ratio for spec in registry.specs()}
     assert all(size[f"emolynx-{v}"] > 100 * size[f"emofact-{v}"] for v in ("1.0", "2.0", "3.0", "3.1", "3.6"))
     assert all(size[f"emosens-{v}"] > size[f"emocats-{v}"] > size[f"emoairy-{v}"] for v in ("3.7", "3.8", "3.9"))

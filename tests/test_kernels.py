@@ -7,7 +7,7 @@ import torch
 from contract import LOSSES, build, every_row, same, without_3_1_warning, without_16_bit_warning
 from torch._dynamo.utils import counters
 
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.errors import OptionError
 from emo_hf.geometry import PIECE, l1_norm
 from emo_hf.kernels import IMPLEMENTATIONS, compensation, fused
@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:DeprecationWarning"),  # torch.compile's own imports
 ]
 SHAPES = ((70, 50), (3000,), (7,), (4, 3), (5, 4, 3), (2, 3, 2, 2))
-COMPILED = ("emoairy-3.9", "emocats-3.9", "emotion-3.9", "emosens-2.0")  # a row of every rule that is compiled
+COMPILED = ("emoairy-3.9", "emocats-3.9", "emotion-3.9", "emosens-2.0")  # a spec of every rule that is compiled
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def pieces(monkeypatch):
     monkeypatch.setattr(fused, "PIECE", 1000)
 
 
-def trained(row, implementation, dtype=torch.float32, strided=False, size=1.0, **options):
+def trained(spec, implementation, dtype=torch.float32, strided=False, size=1.0, **options):
     generator = torch.Generator().manual_seed(0)
 
     def draw(shape):
@@ -36,7 +36,7 @@ def trained(row, implementation, dtype=torch.float32, strided=False, size=1.0, *
         return tensor.mT.contiguous().mT if strided and len(shape) > 1 else tensor
 
     params = [torch.nn.Parameter(size * draw(shape)) for shape in SHAPES]
-    optimizer = build(row, params, implementation=implementation, **options)
+    optimizer = build(spec, params, implementation=implementation, **options)
     for loss in LOSSES:
         for param in params:
             param.grad = draw(param.shape)
@@ -52,17 +52,17 @@ def distance(params, others):
 @every_row
 @pytest.mark.parametrize("shadow", [False, True])
 @pytest.mark.parametrize("implementation", ["foreach", "fused"])
-def test_implementations_agree_in_float32(row, implementation, shadow, pieces):
-    expected = trained(row, "forloop", shadow=shadow)
-    assert distance(trained(row, implementation, shadow=shadow), expected) < 2e-5
+def test_implementations_agree_in_float32(spec, implementation, shadow, pieces):
+    expected = trained(spec, "forloop", shadow=shadow)
+    assert distance(trained(spec, implementation, shadow=shadow), expected) < 2e-5
 
 
 @every_row
-def test_no_implementation_loses_more_in_bfloat16_than_the_rule(row, pieces):
-    exact = trained(row, "forloop", size=0.01)  # weights this small move far: by many units in their last place
+def test_no_implementation_loses_more_in_bfloat16_than_the_rule(spec, pieces):
+    exact = trained(spec, "forloop", size=0.01)  # weights this small move far: by many units in their last place
 
     def error(implementation):
-        params = trained(row, implementation, torch.bfloat16, size=0.01)
+        params = trained(spec, implementation, torch.bfloat16, size=0.01)
         return sum((a.double() - b.double()).square().sum() for a, b in zip(params, exact, strict=True)).sqrt()
 
     assert max(error("foreach"), error("fused")) < 1.5 * error("forloop")
@@ -70,9 +70,9 @@ def test_no_implementation_loses_more_in_bfloat16_than_the_rule(row, pieces):
 
 @every_row
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_strided_tensors_take_the_rule_itself(row, implementation, pieces, monkeypatch):
+def test_strided_tensors_take_the_rule_itself(spec, implementation, pieces, monkeypatch):
     monkeypatch.setitem(globals(), "SHAPES", ((70, 50), (4, 3)))
-    assert same(trained(row, implementation, strided=True), trained(row, "forloop", strided=True))
+    assert same(trained(spec, implementation, strided=True), trained(spec, "forloop", strided=True))
 
 
 @pytest.mark.parametrize("implementation", ["auto", "foreach", "fused"])
@@ -81,7 +81,7 @@ def test_mixed_dtypes_and_frozen_parameters(implementation, pieces):
         torch.manual_seed(0)
         dtypes = (torch.float32, torch.bfloat16, torch.float64, torch.float32)
         params = [torch.nn.Parameter(torch.randn(70, 3).to(dtype)) for dtype in dtypes]
-        optimizer = catalog.build("emocats", params, implementation=way)
+        optimizer = registry.build("emocats", params, implementation=way)
         for step in range(5):
             for param in params[:-1]:
                 param.grad = torch.randn(70, 3).to(param.dtype)
@@ -101,7 +101,7 @@ def test_decay_without_a_step(name, implementation, pieces):
     def run(way):
         param = torch.nn.Parameter(torch.ones(100))
         param.grad = torch.ones(100)
-        optimizer = catalog.build(name, [param], implementation=way, weight_decay=0.1)
+        optimizer = registry.build(name, [param], implementation=way, weight_decay=0.1)
         monkey = optimizer.mechanism.rate
         object.__setattr__(optimizer, "mechanism", _Still(optimizer.mechanism, monkey))
         optimizer.step(loss=1.0)
@@ -126,10 +126,10 @@ class _Still:
 
 @pytest.mark.parametrize("key", COMPILED)
 def test_compiled_rules_agree_and_compile_once(key, pieces):
-    row = catalog.find(key)
-    expected = trained(row, "forloop")
+    spec = registry.find(key)
+    expected = trained(spec, "forloop")
     counters.clear()
-    assert distance(trained(row, "compile"), expected) < 2e-5
+    assert distance(trained(spec, "compile"), expected) < 2e-5
     assert 1 <= counters["stats"]["unique_graphs"] <= 2  # 3,500 entries and 3,000 in one
 
 
@@ -144,18 +144,18 @@ def test_the_norm_of_large_tensors_is_added_up_exactly_enough(dtype):
 
 def test_unknown_implementation_is_refused():
     with pytest.raises(OptionError, match="implementation: got 'eager', expected one of auto, fused"):
-        catalog.build("emosens", [torch.nn.Parameter(torch.ones(1))], implementation="eager")
+        registry.build("emosens", [torch.nn.Parameter(torch.ones(1))], implementation="eager")
 
 
 # -- compensation ----------------------------------------------------------------------------------------------------
 
 
-def drift(row, dtype, steps=200, **options):
+def drift(spec, dtype, steps=200, **options):
     """How far weights of 0.02 to 0.12 came in many steps far below their spacing in bfloat16, and the optimizer."""
     generator = torch.Generator().manual_seed(0)
     param = torch.nn.Parameter((0.02 + 0.1 * torch.rand(40, 25, generator=generator)).bfloat16().to(dtype))
     start = param.detach().clone()
-    optimizer = build(row, [param], lr=1e-5 / 1e-4 if row.lr_is_multiplier else 1e-5, **options)
+    optimizer = build(spec, [param], lr=1e-5 / 1e-4 if spec.lr_is_multiplier else 1e-5, **options)
     for _ in range(steps):
         param.grad = (0.1 + torch.rand(40, 25, generator=generator)).bfloat16().to(dtype)
         optimizer.step(loss=1.0)
@@ -166,10 +166,10 @@ def drift(row, dtype, steps=200, **options):
     "key", ["emosens-3.9", "emocats-3.9", "emoairy-3.9", "emotion-3.9", "emofact-3.0", "emonavi-3.6"]
 )
 def test_kahan_keeps_steps_that_bfloat16_loses(key, pieces):
-    row = catalog.find(key)
-    exact, _ = drift(row, torch.float32)
-    lost, _ = drift(row, torch.bfloat16)
-    kept, optimizer = drift(row, torch.bfloat16, compensation="kahan")
+    spec = registry.find(key)
+    exact, _ = drift(spec, torch.float32)
+    lost, _ = drift(spec, torch.bfloat16)
+    kept, optimizer = drift(spec, torch.bfloat16, compensation="kahan")
     (state,) = optimizer.state.values()
     kept = kept + state[compensation.KEY].double()
     assert state[compensation.KEY].dtype == torch.bfloat16
@@ -181,7 +181,7 @@ def test_weights_in_16_bits_without_compensation_are_warned_of_once():
     params = [torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16)) for _ in range(2)]
     for param in params:
         param.grad = torch.ones_like(param)
-    optimizer = catalog.build("emoairy", params)
+    optimizer = registry.build("emoairy", params)
     with pytest.warns(UserWarning, match="torch.bfloat16 without compensation.*compensation='kahan'"):
         optimizer.step(loss=1.0)
     with warnings.catch_warnings():
@@ -190,13 +190,13 @@ def test_weights_in_16_bits_without_compensation_are_warned_of_once():
 
 
 def test_kahan_is_in_the_checkpoint_and_only_where_it_acts(tmp_path):
-    row = catalog.find("emosens-3.9")
-    _, optimizer = drift(row, torch.bfloat16, steps=3, compensation="kahan")
+    spec = registry.find("emosens-3.9")
+    _, optimizer = drift(spec, torch.bfloat16, steps=3, compensation="kahan")
     torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
     saved = torch.load(tmp_path / "optimizer.pt", weights_only=True)
-    _, other = drift(row, torch.bfloat16, steps=1, compensation="kahan")
+    _, other = drift(spec, torch.bfloat16, steps=1, compensation="kahan")
     other.load_state_dict(saved)
     assert same(other.state_dict(), optimizer.state_dict())
     assert other.state_dict()["state"][0][compensation.KEY].abs().sum() > 0
-    _, wide = drift(row, torch.float32, steps=1, compensation="kahan")
+    _, wide = drift(spec, torch.float32, steps=1, compensation="kahan")
     assert compensation.KEY not in wide.state_dict()["state"][0]

@@ -10,12 +10,12 @@ from contract import build, every_row, same, without_3_1_warning, without_16_bit
 from test_kernels import distance, drift, trained
 from test_updates_golden import follow_the_traces
 
-from emo_hf import catalog, geometry
+from emo_hf import geometry, registry
 from emo_hf.kernels import compensation, native
 
 pytestmark = [without_3_1_warning, without_16_bit_warning]
 FOUND, BUILT = native._found.__wrapped__, native._built.__wrapped__
-OWN = [row for row in catalog.rows() if row.update.apply in native.RULES]
+OWN = [spec for spec in registry.specs() if spec.update.apply in native.RULES]
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +41,23 @@ def kernel(built, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("row", catalog.rows(), ids=lambda row: row.key)
-def test_parameters_are_those_of_the_released_code(row, dtype, kernel):
-    follow_the_traces(row, dtype, "fused")
+@pytest.mark.parametrize("spec", registry.specs(), ids=lambda spec: spec.key)
+def test_parameters_are_those_of_the_released_code(spec, dtype, kernel):
+    follow_the_traces(spec, dtype, "fused")
 
 
 @every_row
 @pytest.mark.parametrize("shadow", [False, True])
-def test_agrees_with_the_rules_in_float32(row, shadow, kernel):
-    assert distance(trained(row, "auto", shadow=shadow), trained(row, "forloop", shadow=shadow)) < 2e-5
+def test_agrees_with_the_rules_in_float32(spec, shadow, kernel):
+    assert distance(trained(spec, "auto", shadow=shadow), trained(spec, "forloop", shadow=shadow)) < 2e-5
 
 
 @every_row
-def test_loses_no_more_in_bfloat16_than_the_rule(row, kernel):
-    exact = trained(row, "forloop", size=0.01)
+def test_loses_no_more_in_bfloat16_than_the_rule(spec, kernel):
+    exact = trained(spec, "forloop", size=0.01)
 
     def error(implementation):
-        params = trained(row, implementation, torch.bfloat16, size=0.01)
+        params = trained(spec, implementation, torch.bfloat16, size=0.01)
         return sum((a.double() - b.double()).square().sum() for a, b in zip(params, exact, strict=True)).sqrt()
 
     assert error("auto") < 1.5 * error("forloop")
@@ -71,27 +71,27 @@ def group(shapes, dtype=torch.float32, seed=0):
     return params
 
 
-def lists_of(row, params):
-    return params, [param.grad for param in params], [row.update.init(param) for param in params]
+def lists_of(spec, params):
+    return params, [param.grad for param in params], [spec.update.init(param) for param in params]
 
 
-H = catalog.updates.Hyper(
+H = registry.updates.Hyper(
     step=0.01, decay=0.1, lion_decay=0.2, beta1=0.9, beta2=0.99, eps=1e-8, scalar=0.5, freshness=0.7
 )
 LARGE = ((300, 301), (70_001,), (3,), (), (5, 40_000), (0,))  # more than one thread's share, and remainders
 
 
-@pytest.mark.parametrize("row", [*OWN, catalog.find("emofact-3.0")], ids=lambda row: row.key)
+@pytest.mark.parametrize("spec", [*OWN, registry.find("emofact-3.0")], ids=lambda spec: spec.key)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_large_and_small_tensors_in_one_call(row, dtype, kernel):
-    ours, theirs = lists_of(row, group(LARGE, dtype)), lists_of(row, group(LARGE, torch.float64))
+def test_large_and_small_tensors_in_one_call(spec, dtype, kernel):
+    ours, theirs = lists_of(spec, group(LARGE, dtype)), lists_of(spec, group(LARGE, torch.float64))
     for a, b in zip(ours[0], theirs[0], strict=True):
         b.data.copy_(a)
         b.grad.copy_(a.grad)
     with torch.no_grad():
-        assert native.run(row.update, ours, H, 1.01) == ([], [], [])
+        assert native.run(spec.update, ours, H, 1.01) == ([], [], [])
         for param, grad, state in zip(*theirs, strict=True):
-            row.update.apply(param.mul_(1.01), grad, state, H)
+            spec.update.apply(param.mul_(1.01), grad, state, H)
     close = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
     for a, b in zip((*ours[0], *ours[1]), (*theirs[0], *theirs[1]), strict=True):
         torch.testing.assert_close(a.double(), b, rtol=close, atol=close)
@@ -101,15 +101,15 @@ def test_large_and_small_tensors_in_one_call(row, dtype, kernel):
 
 @pytest.mark.parametrize("key", ["emosens-3.9", "emotion-3.9", "emofact-3.0"])
 def test_the_number_of_threads_changes_nothing(key, kernel):
-    row = catalog.find(key)
+    spec = registry.find(key)
 
     def after(threads):
         torch.set_num_threads(threads)
         try:
-            lists = lists_of(row, group(LARGE))
+            lists = lists_of(spec, group(LARGE))
             with torch.no_grad():
                 for _ in range(3):
-                    native.run(row.update, lists, H)
+                    native.run(spec.update, lists, H)
             return lists[0], lists[2], native.l1_norm(lists[0])
         finally:
             torch.set_num_threads(1)
@@ -118,7 +118,7 @@ def test_the_number_of_threads_changes_nothing(key, kernel):
 
 
 def test_what_it_cannot_take_goes_by_the_rule(kernel):
-    row = catalog.find("emocats-3.9")
+    spec = registry.find("emocats-3.9")
 
     def tensors():
         plain, strided, mixed, frozen, other = group([(70, 50)] * 5)
@@ -130,7 +130,7 @@ def test_what_it_cannot_take_goes_by_the_rule(kernel):
 
     ours, theirs = tensors(), tensors()
     for params, implementation in ((ours, "auto"), (theirs, "forloop")):
-        optimizer = build(row, params, implementation=implementation)
+        optimizer = build(spec, params, implementation=implementation)
         for loss in (1.0, 2.0, 0.5):
             optimizer.step(loss=loss)
     assert same([ours[i] for i in (1, 3, 4)], [theirs[i] for i in (1, 3, 4)])
@@ -140,28 +140,28 @@ def test_what_it_cannot_take_goes_by_the_rule(kernel):
 def test_autograd_notices_that_parameters_changed(kernel):
     (param,) = group([(4,)])
     product = (param * param).sum()
-    build(catalog.find("emosens-3.9"), [param], implementation="auto").step(loss=1.0)
+    build(registry.find("emosens-3.9"), [param], implementation="auto").step(loss=1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product.backward()
 
 
 @pytest.mark.parametrize("key", ["emosens-3.9", "emocats-3.9", "emoairy-3.9", "emotion-3.9"])
 def test_kahan_keeps_the_steps_that_bfloat16_loses(key, kernel, monkeypatch):
-    row = catalog.find(key)
-    exact, _ = drift(row, torch.float32)
+    spec = registry.find(key)
+    exact, _ = drift(spec, torch.float32)
     monkeypatch.setattr(compensation, "run", lambda *_: pytest.fail("not by the kernel"))
-    kept, optimizer = drift(row, torch.bfloat16, implementation="auto", compensation="kahan")
+    kept, optimizer = drift(spec, torch.bfloat16, implementation="auto", compensation="kahan")
     (state,) = optimizer.state.values()
     kept = kept + state[compensation.KEY].double()
     assert (kept - exact).norm() < 0.05 * exact.norm()
 
 
 def test_compensated_and_plain_tensors_in_one_group(kernel):
-    row = catalog.find("emocats-3.9")
-    params, grads, states = lists_of(row, group([(40, 25), (7,)], torch.bfloat16))
+    spec = registry.find("emocats-3.9")
+    params, grads, states = lists_of(spec, group([(40, 25), (7,)], torch.bfloat16))
     states[1][compensation.KEY] = torch.zeros_like(params[1])
     before = [param.detach().clone() for param in params]
-    assert native.run(row.update, (params, grads, states), H._replace(step=1e-6, lion_decay=0.0)) == ([], [], [])
+    assert native.run(spec.update, (params, grads, states), H._replace(step=1e-6, lion_decay=0.0)) == ([], [], [])
     assert same([param.detach() for param in params], before)
     torch.testing.assert_close(states[1][compensation.KEY], -1e-6 * grads[1].sign())
 
@@ -189,7 +189,7 @@ def nothing_built(tmp_path, monkeypatch):
 
 def one_step(implementation):
     params = group([(8, 8)])
-    build(catalog.find("emocats-3.9"), params, implementation=implementation).step(loss=1.0)
+    build(registry.find("emocats-3.9"), params, implementation=implementation).step(loss=1.0)
     return params
 
 

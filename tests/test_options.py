@@ -1,4 +1,4 @@
-"""Options: what each one changes, in the versions that have it, and how rows and classes are found."""
+"""Options: what each one changes, in the versions that have it, and how specs and classes are found."""
 
 import math
 import random
@@ -11,17 +11,17 @@ import traces
 from contract import LOSSES, build, every_row, give_gradients, make_params, run, same, without_3_1_warning
 
 import emo_hf
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.emotion import BRANCHED, Averages
 from emo_hf.errors import OptionError, UnknownOptimizerError
 
 FALL_AND_RISE = [1.0, 0.5, 0.5, 0.5, 3.0, 3.0, 3.0, 0.2, 0.2]
-HAVING_BRANCH = [row for row in catalog.rows() if row.mechanism.branch]
+HAVING_BRANCH = [spec for spec in registry.specs() if spec.mechanism.branch]
 
 
 def signals_of(key, losses, **options):
     params = make_params([(2, 2)])
-    optimizer = catalog.build(key, params, **options)
+    optimizer = registry.build(key, params, **options)
     params[0].grad = torch.ones_like(params[0])
     found = []
     for loss in losses:
@@ -30,20 +30,20 @@ def signals_of(key, losses, **options):
     return found
 
 
-def moved(row, **options):
+def moved(spec, **options):
     params = make_params()
-    run(build(row, params, **options), params, range(len(LOSSES)))
+    run(build(spec, params, **options), params, range(len(LOSSES)))
     return [param.detach() for param in params]
 
 
 # -- branch -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", HAVING_BRANCH, ids=lambda row: row.key)
-def test_branch_picks_who_decides_between_the_averages(row):
-    assert row.version in ("3.6", "3.7.0", "3.7", "3.8", "3.9")
+@pytest.mark.parametrize("spec", HAVING_BRANCH, ids=lambda spec: spec.key)
+def test_branch_picks_who_decides_between_the_averages(spec):
+    assert spec.version in ("3.6", "3.7.0", "3.7", "3.8", "3.9")
     for branch in ("quieter", "long", "rounding"):
-        for s in signals_of(row.key, FALL_AND_RISE, branch=branch):
+        for s in signals_of(spec.key, FALL_AND_RISE, branch=branch):
             by_long = (s.ema_long - s.ema_short) / max(s.ema_long, 1e-5)
             by_medium = (s.ema_long - s.ema_short) / max(s.ema_medium, 1e-5)
             quieter = by_long if abs(by_long) < 0.05 else min(by_long, by_medium, key=abs)
@@ -82,9 +82,9 @@ def test_the_thresholds_of_the_branches():
 
 
 def test_rows_before_3_6_have_no_branch():
-    assert {row.version for row in catalog.rows() if "branch" not in row.options} == {"1.0", "2.0", "3.0", "3.1"}
+    assert {spec.version for spec in registry.specs() if "branch" not in spec.options} == {"1.0", "2.0", "3.0", "3.1"}
     with pytest.raises(OptionError, match="unknown option 'branch'"):
-        catalog.build("emonavi-3.1", make_params(), branch="long")
+        registry.build("emonavi-3.1", make_params(), branch="long")
 
 
 # -- stopcoef, fftmode ------------------------------------------------------------------------------------------------
@@ -130,8 +130,8 @@ def test_fftmode_of_3_8_is_a_tenth_of_everything():
 
 
 def test_only_3_8_has_fftmode_and_only_3_8_and_3_9_have_stopcoef():
-    assert {row.version for row in catalog.rows() if "fftmode" in row.options} == {"3.8"}
-    assert {row.version for row in catalog.rows() if "stopcoef" in row.options} == {"3.8", "3.9"}
+    assert {spec.version for spec in registry.specs() if "fftmode" in spec.options} == {"3.8"}
+    assert {spec.version for spec in registry.specs() if "stopcoef" in spec.options} == {"3.8", "3.9"}
 
 
 # Of policy gradients: a first loss above 0 lifts the pulse to its cap, one below 0 lets that of 3.9 collapse.
@@ -167,9 +167,9 @@ def test_a_held_pulse_has_the_base_of_fftmode():
 
 
 def test_only_a_pulse_with_a_base_can_be_held():
-    assert {row.version for row in catalog.rows() if "hold_pulse" in row.options} == {"3.7", "3.8", "3.9"}
+    assert {spec.version for spec in registry.specs() if "hold_pulse" in spec.options} == {"3.7", "3.8", "3.9"}
     with pytest.raises(OptionError, match="unknown option 'hold_pulse'"):
-        catalog.build("emosens-3.7.0", make_params(), hold_pulse=True)
+        registry.build("emosens-3.7.0", make_params(), hold_pulse=True)
 
 
 # -- use_shadow -------------------------------------------------------------------------------------------------------
@@ -177,17 +177,17 @@ def test_only_a_pulse_with_a_base_can_be_held():
 
 @every_row
 @without_3_1_warning
-def test_the_shadow_is_off_by_default_since_3_0_and_in_the_second_generation(row):
-    always = row.version in ("1.0", "2.0") and row.name in ("emonavi", "emofact", "emolynx")
-    assert row.shadow.always == always == ("use_shadow" not in row.options)
-    assert always or row.options["use_shadow"] is False
+def test_the_shadow_is_off_by_default_since_3_0_and_in_the_second_generation(spec):
+    always = spec.version in ("1.0", "2.0") and spec.name in ("emonavi", "emofact", "emolynx")
+    assert spec.shadow.always == always == ("use_shadow" not in spec.options)
+    assert always or spec.options["use_shadow"] is False
     for switch in (True,) if always else (True, False):
         params = make_params()
-        optimizer = build(row, params, shadow=switch)
+        optimizer = build(spec, params, shadow=switch)
         run(optimizer, params, range(len(LOSSES)))
         assert {"shadow" in optimizer.state[param] for param in params} == {switch}
         assert (optimizer.signals().shadow_mix is not None) == switch
-    assert always or not same(moved(row), moved(row, shadow=True))
+    assert always or not same(moved(spec), moved(spec, shadow=True))
 
 
 SHADOW = {  # version, scalar: weights and shadow afterwards, from weights 1 and shadow 2
@@ -209,31 +209,31 @@ SHADOW = {  # version, scalar: weights and shadow afterwards, from weights 1 and
 
 @pytest.mark.parametrize(("version", "scalar"), SHADOW, ids=str)
 def test_the_shadow_law_of_each_version(version, scalar):
-    row = next(row for row in catalog.rows() if row.version == version)
+    spec = next(spec for spec in registry.specs() if spec.version == version)
     param = torch.nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
     state = {"shadow": torch.tensor([2.0], dtype=torch.float64)}
     with torch.no_grad():
-        row.shadow.apply(param, state, scalar)
+        spec.shadow.apply(param, state, scalar)
     assert (param.item(), state["shadow"].item()) == pytest.approx(SHADOW[version, scalar])
 
 
 @every_row
-def test_only_the_shadow_of_3_1_warns(row):
+def test_only_the_shadow_of_3_1_warns(spec):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        build(row, make_params())
+        build(spec, make_params())
         assert not caught
-        build(row, make_params(), shadow=True)
-    assert len(caught) == (row.version == "3.1")
+        build(spec, make_params(), shadow=True)
+    assert len(caught) == (spec.version == "3.1")
     if caught:
-        assert f"{row.key} with use_shadow=True" in str(caught[0].message)
+        assert f"{spec.key} with use_shadow=True" in str(caught[0].message)
         assert "shrinks the weights towards zero" in str(caught[0].message)
 
 
 @without_3_1_warning
 def test_the_shadow_of_3_1_shrinks_weights_to_a_hundredth_in_80_shocks():
     params = [torch.nn.Parameter(torch.ones(1, dtype=torch.float64))]
-    optimizer = catalog.build("emonavi-3.1", params, use_shadow=True, lr=0.0)
+    optimizer = registry.build("emonavi-3.1", params, use_shadow=True, lr=0.0)
     params[0].grad = torch.zeros_like(params[0])
     for t in range(80):
         optimizer.step(loss=1.5**t)
@@ -242,17 +242,17 @@ def test_the_shadow_of_3_1_shrinks_weights_to_a_hundredth_in_80_shocks():
 
 # -- decoupled_weight_decay -------------------------------------------------------------------------------------------
 
-DECOUPLED = [row for row in catalog.rows() if "decoupled_weight_decay" in row.options]
+DECOUPLED = [spec for spec in registry.specs() if "decoupled_weight_decay" in spec.options]
 
 
-@pytest.mark.parametrize("row", DECOUPLED, ids=lambda row: row.key)
-def test_decoupled_weight_decay_is_weight_decay_over_the_initial_lr(row):
+@pytest.mark.parametrize("spec", DECOUPLED, ids=lambda spec: spec.key)
+def test_decoupled_weight_decay_is_weight_decay_over_the_initial_lr(spec):
     """In emoclan in its lion steps alone: the losses make |scalar| > 0.6 in every step but the first."""
     losses = [1.0, *(10.0**t for t in range(1, 8))]
 
     def after(decay, decoupled):
         params = make_params()
-        optimizer = build(row, params, lr=0.1, decoupled_weight_decay=decoupled)
+        optimizer = build(spec, params, lr=0.1, decoupled_weight_decay=decoupled)
         for t, loss in enumerate(losses):
             optimizer.param_groups[0]["weight_decay"] = decay if t else 0.0
             give_gradients(params, t)
@@ -264,11 +264,11 @@ def test_decoupled_weight_decay_is_weight_decay_over_the_initial_lr(row):
         assert not torch.allclose(ours, as_given, rtol=1e-2)
 
 
-@pytest.mark.parametrize("row", DECOUPLED, ids=lambda row: row.key)
-def test_decoupled_weight_decay_at_a_learning_rate_of_0_changes_nothing(row):
+@pytest.mark.parametrize("spec", DECOUPLED, ids=lambda spec: spec.key)
+def test_decoupled_weight_decay_at_a_learning_rate_of_0_changes_nothing(spec):
     params = make_params()
     before = [param.detach().clone() for param in params]
-    optimizer = build(row, params, lr=0.0, decoupled_weight_decay=True)
+    optimizer = build(spec, params, lr=0.0, decoupled_weight_decay=True)
     give_gradients(params, 0)
     optimizer.step(loss=1.0)
     assert all(map(torch.equal, params, before))
@@ -276,56 +276,56 @@ def test_decoupled_weight_decay_at_a_learning_rate_of_0_changes_nothing(row):
 
 def test_lynx_clan_neco_and_the_first_cats_have_decoupled_weight_decay():
     keys = {"emolynx-1.0", "emolynx-2.0", "emolynx-3.0", "emoclan-3.0", "emoneco-3.0", "emocats-2.0"}
-    assert {row.key for row in DECOUPLED} == keys
+    assert {spec.key for spec in DECOUPLED} == keys
 
 
-# -- rows and classes -------------------------------------------------------------------------------------------------
+# -- specs and classes ----------------------------------------------------------------------------------------------
 
 
-def test_the_catalog_holds_35_rows_of_11_families():
-    assert len(catalog.rows()) == 35
-    assert len({row.key for row in catalog.rows()}) == 35
-    assert list(catalog.families()) == sorted({row.name for row in catalog.rows()})
-    assert len(catalog.families()) == 11
-
-
-@every_row
-def test_a_row_says_where_it_comes_from_and_what_is_odd_about_it(row):
-    assert row.source.startswith(("muooon/EmoNavi@", "muooon/EmoSens@"))
-    assert row.recommended_lr
-    assert row.quirks
-    assert all(quirk.endswith(".") for quirk in row.quirks)
-    assert row.lr_is_multiplier == row.version.startswith(("3.7", "3.8", "3.9"))
-    assert row.options["lr"] == (1.0 if row.lr_is_multiplier else 1e-3)
+def test_the_registry_holds_35_specs_of_11_families():
+    assert len(registry.specs()) == 35
+    assert len({spec.key for spec in registry.specs()}) == 35
+    assert list(registry.families()) == sorted({spec.name for spec in registry.specs()})
+    assert len(registry.families()) == 11
 
 
 @every_row
-def test_every_way_to_name_a_row_finds_it(row):
-    cls = catalog.optimizer_class(row.name)
-    assert catalog.find(row.key) is catalog.find(row.name, row.version) is row
+def test_a_row_says_where_it_comes_from_and_what_is_odd_about_it(spec):
+    assert spec.source.startswith(("muooon/EmoNavi@", "muooon/EmoSens@"))
+    assert spec.recommended_lr
+    assert spec.quirks
+    assert all(quirk.endswith(".") for quirk in spec.quirks)
+    assert spec.lr_is_multiplier == spec.version.startswith(("3.7", "3.8", "3.9"))
+    assert spec.options["lr"] == (1.0 if spec.lr_is_multiplier else 1e-3)
+
+
+@every_row
+def test_every_way_to_name_a_row_finds_it(spec):
+    cls = registry.optimizer_class(spec.name)
+    assert registry.find(spec.key) is registry.find(spec.name, spec.version) is spec
     for optimizer in (
-        cls(make_params(), version=row.version),
-        cls(make_params(), row.options["lr"], version=row.version),
-        catalog.build(row.key, make_params()),
-        catalog.build(row.name, make_params(), version=row.version),
+        cls(make_params(), version=spec.version),
+        cls(make_params(), spec.options["lr"], version=spec.version),
+        registry.build(spec.key, make_params()),
+        registry.build(spec.name, make_params(), version=spec.version),
     ):
-        assert optimizer.row is row
+        assert optimizer.spec is spec
         assert type(optimizer) is cls
-        assert optimizer.defaults["lr"] == row.options["lr"]
-        assert repr(optimizer).startswith(f"{cls.__name__} {row.version} (")
+        assert optimizer.defaults["lr"] == spec.options["lr"]
+        assert repr(optimizer).startswith(f"{cls.__name__} {spec.version} (")
     assert getattr(emo_hf, cls.__name__) is cls
-    assert cls.__name__.lower() == row.name
+    assert cls.__name__.lower() == spec.name
 
 
-@pytest.mark.parametrize("name", catalog.families())
+@pytest.mark.parametrize("name", registry.families())
 def test_a_name_without_version_is_the_newest(name):
-    newest = max((row for row in catalog.rows() if row.name == name), key=lambda row: row.version.split("."))
-    assert catalog.find(name) is newest
-    assert catalog.optimizer_class(name)(make_params()).row is newest
+    newest = max((spec for spec in registry.specs() if spec.name == name), key=lambda spec: spec.version.split("."))
+    assert registry.find(name) is newest
+    assert registry.optimizer_class(name)(make_params()).spec is newest
 
 
 def test_versions_may_be_numbers():
-    assert catalog.find("emosens", 3.7) is catalog.find("emosens-3.7")
+    assert registry.find("emosens", 3.7) is registry.find("emosens-3.7")
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_versions_may_be_numbers():
 )
 def test_an_unknown_name_or_version_is_answered_with_what_there_is(arguments, message):
     with pytest.raises(UnknownOptimizerError, match=message):
-        catalog.find(*arguments)
+        registry.find(*arguments)
 
 
 # -- moments (experimental) -------------------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ def test_moments_are_those_of_all_gradient_entries():
     params[1].grad = torch.tensor(3.0, dtype=torch.float64)
     rates = {}
     for choice in ("off", "log", "drive"):
-        optimizer = catalog.build("emonavi-1.0", params, moments=choice, lr=1e-3)
+        optimizer = registry.build("emonavi-1.0", params, moments=choice, lr=1e-3)
         optimizer.step(loss=1.0)
         rates[choice] = optimizer.effective_lr
         log = optimizer.signals().log()
@@ -370,7 +370,7 @@ def test_moments_are_those_of_all_gradient_entries():
 def test_moments_drive_the_step_within_bounds(entry, factor):
     params = make_params([(3,)])
     params[0].grad = torch.full_like(params[0], entry)
-    optimizer = catalog.build("emosens", params, moments="drive")
+    optimizer = registry.build("emosens", params, moments="drive")
     optimizer.step(loss=1.0)
     assert optimizer.effective_lr == pytest.approx(1e-4 * factor, rel=1e-4)
     assert 0.1 <= optimizer.effective_lr / optimizer.signals().pulse <= 2

@@ -9,7 +9,7 @@ import random
 import pytest
 import torch
 
-from emo_hf import EmoPulse, catalog
+from emo_hf import EmoPulse, registry
 from emo_hf.errors import CheckpointError, MissingLossError, NonFiniteLossError, OptionError
 from emo_hf.scheduler import KEY
 
@@ -81,7 +81,7 @@ def drive(optimizer, scheduler, losses, start=0):
 
 def pulses(losses, **options):
     """The step sizes of a 3.9 optimizer at lr=1.0."""
-    optimizer, found = catalog.build("emosens-3.9", [make_param()], **options), []
+    optimizer, found = registry.build("emosens-3.9", [make_param()], **options), []
     for loss in losses:
         optimizer.step(loss=loss)
         found.append(optimizer.effective_lr)
@@ -258,7 +258,7 @@ def test_step_skipped_by_a_grad_scaler_advances_nothing(fused):
 
 
 def test_emo_optimizer_is_refused():
-    optimizer = catalog.build("emosens", [make_param()])
+    optimizer = registry.build("emosens", [make_param()])
     for given in (optimizer, Wrapper(optimizer)):
         with pytest.raises(OptionError, match=r"emosens-3\.9.*constant"):
             EmoPulse(given)

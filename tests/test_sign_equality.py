@@ -7,9 +7,9 @@ is positive, so the sign is the gradient's. Where floating point says otherwise 
 import pytest
 import torch
 
-from emo_hf import catalog, updates
+from emo_hf import registry, updates
 
-STATELESS = [row for row in catalog.rows() if row.update is updates.SIGN]
+STATELESS = [row for row in registry.specs() if row.update is updates.SIGN]
 FACTORED = [row for row in STATELESS if row.name != "emovoid"]
 SHAPES = [(7, 5), (1, 6), (6, 1), (3, 4, 2), (2, 3, 1, 2), (5,), (1,), ()]
 BETA1, BETA2, EPS = 0.9, 0.995, 1e-8
@@ -49,7 +49,7 @@ def is_of_squares(row) -> bool:
 def ours(row, grads: list[torch.Tensor]):
     """Yields the direction our optimizer takes for each gradient: its move from 0, divided by the step size."""
     param = torch.nn.Parameter(torch.zeros_like(grads[0]))
-    optimizer = catalog.build(row.key, [param], **({} if "weight_decay" in row.dead else {"weight_decay": 0.0}))
+    optimizer = registry.build(row.key, [param], **({} if "weight_decay" in row.dead else {"weight_decay": 0.0}))
     for t, grad in enumerate(grads):
         with torch.no_grad():
             param.zero_()
@@ -85,7 +85,7 @@ def test_the_sign_is_that_of_the_released_factored_direction(row, dtype, decades
 
 
 def test_void_takes_the_sign_of_the_gradient():
-    row = catalog.find("emovoid")
+    row = registry.find("emovoid")
     for shape in SHAPES:
         grads = random_gradients(shape, torch.float32, decades=30)
         for grad, direction in zip(grads, ours(row, grads), strict=True):

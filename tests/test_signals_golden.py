@@ -5,7 +5,7 @@ import pytest
 import torch
 import traces
 
-from emo_hf import catalog
+from emo_hf import registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*shrinks the weights:UserWarning")  # 3.1 with shadow
 NAMES = {  # recorded name: our signal
@@ -42,35 +42,35 @@ def feed(built_by, key: str, losses: list[float], **options):
         yield optimizer
 
 
-def with_shadow(row) -> dict:
-    return {} if row.shadow.always else {"use_shadow": True}
+def with_shadow(spec) -> dict:
+    return {} if spec.shadow.always else {"use_shadow": True}
 
 
-def recorded_signals(row) -> dict:
-    return traces.load(f"signals/mechanism-{'2.0' if row.version == '3.0' else row.version}")["signals"]
+def recorded_signals(spec) -> dict:
+    return traces.load(f"signals/mechanism-{'2.0' if spec.version == '3.0' else spec.version}")["signals"]
 
 
 def test_all_generations_are_recorded():
     recorded = {name.removeprefix("mechanism-") for name in traces.names("signals")}
     assert len(recorded) == 8
-    assert recorded | {"3.0"} == {row.version for row in catalog.rows()}
+    assert recorded | {"3.0"} == {spec.version for spec in registry.specs()}
     assert traces.load("signals/mechanism-2.0")["same_as"] == ["3.0"]
 
 
-@pytest.mark.parametrize("row", catalog.rows(), ids=lambda row: row.key)
-def test_signals_are_those_of_the_released_code(row):
+@pytest.mark.parametrize("spec", registry.specs(), ids=lambda spec: spec.key)
+def test_signals_are_those_of_the_released_code(spec):
     special = {
-        "coeff": lambda row, signals: signals.factor if row.version == "3.1" else inner_coefficient(signals.scalar),
-        "shadow_ratio": lambda row, signals: row.shadow.mix(signals.scalar),
+        "coeff": lambda spec, signals: signals.factor if spec.version == "3.1" else inner_coefficient(signals.scalar),
+        "shadow_ratio": lambda spec, signals: spec.shadow.mix(signals.scalar),
     }
-    assert list(recorded_signals(row)) == traces.streams()
-    for stream, recorded in recorded_signals(row).items():
+    assert list(recorded_signals(spec)) == traces.streams()
+    for stream, recorded in recorded_signals(spec).items():
         assert set(recorded) <= set(NAMES) | set(special)
         ours = {name: [] for name in recorded}
-        for optimizer in feed(catalog, row.key, traces.losses(stream), **with_shadow(row)):
+        for optimizer in feed(registry, spec.key, traces.losses(stream), **with_shadow(spec)):
             signals = optimizer.signals()
             for name, values in ours.items():
-                value = special[name](row, signals) if name in special else getattr(signals, NAMES[name])
+                value = special[name](spec, signals) if name in special else getattr(signals, NAMES[name])
                 values.append(digits(value))
         for name, values in ours.items():
             assert values == recorded[name], (stream, name)
@@ -85,7 +85,7 @@ def test_signals_are_those_of_the_released_code(row):
     ],
 )
 def test_emodrive_has_the_published_values(key, scalar, factor):
-    assert round(catalog.find(key).mechanism.damper(scalar), 2) == pytest.approx(factor)
+    assert round(registry.find(key).mechanism.damper(scalar), 2) == pytest.approx(factor)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_emodrive_has_the_published_values(key, scalar, factor):
     [(0.125, 1.0), (-0.125, 1.0), (0.13, 1.13), (-0.13, 0.87), (0.625, 1.625), (-0.625, 0.375), (0.63, 0.37)],
 )
 def test_the_zones_of_3_1(scalar, factor):
-    assert catalog.find("emonavi-3.1").mechanism.damper(scalar) == pytest.approx(factor)
+    assert registry.find("emonavi-3.1").mechanism.damper(scalar) == pytest.approx(factor)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_zones_of_3_1(scalar, factor):
 )
 def test_the_ratchet_grows_brakes_or_holds_at_its_thresholds(scalar, outcome):
     """From a held ratio of 1: it grows where trust >= 0.5, brakes where |trust| <= 0.5, and holds below -0.5."""
-    pulse = catalog.find("emosens-3.9").mechanism.pulse
+    pulse = registry.find("emosens-3.9").mechanism.pulse
     state = pulse.start()
     pulse.advance(state, scalar)
     assert state.now != 1.0
@@ -141,15 +141,15 @@ def counted(monkeypatch):
 
 def test_every_branch_of_every_mechanism_is_entered(counted):
     counting, hits = counted
-    generations = {(row.mechanism, row.shadow.mix): row for row in counting.rows()}
-    for row in generations.values():
+    generations = {(spec.mechanism, spec.shadow.mix): spec for spec in counting.specs()}
+    for spec in generations.values():
         for stream in traces.streams():
-            for optimizer in feed(counting, row.key, traces.losses(stream), **with_shadow(row)):
+            for optimizer in feed(counting, spec.key, traces.losses(stream), **with_shadow(spec)):
                 optimizer.signals()
-    for row in counting.rows():
-        for run in traces.load(f"updates/{row.key}")["runs"]:
+    for spec in counting.specs():
+        for run in traces.load(f"updates/{spec.key}")["runs"]:
             params = traces.parameters(run)
-            optimizer = counting.build(row.key, params.values(), **traces.options(row, run))
+            optimizer = counting.build(spec.key, params.values(), **traces.options(spec, run))
             assert [*traces.replay(optimizer, params, run["losses"])] == list(traces.CHECKPOINTS)
     only_by_hand = hits.missed()
     assert len(only_by_hand) < 0.2 * len(hits.counts)

@@ -67,6 +67,6 @@ def distance(params: dict[str, torch.nn.Parameter], recorded: dict[str, list[flo
     )
 
 
-def options(row: Any, run: dict[str, Any]) -> dict[str, Any]:
-    """Returns the options of a recorded run that act in `row`."""
-    return {name: value for name, value in run["options"].items() if name not in row.dead}
+def options(spec: Any, run: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options of a recorded run that act in `spec`."""
+    return {name: value for name, value in run["options"].items() if name not in spec.dead}

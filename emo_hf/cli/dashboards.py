@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from emo_hf.cli.say import say
+from emo_hf.cli.printing import print_plain
 from emo_hf.dashboards import workspace
 from emo_hf.dashboards.watch import watch
 
@@ -35,7 +35,7 @@ def _show_dashboard(args: argparse.Namespace, console: Console) -> int:
 
 def _push_dashboard(args: argparse.Namespace, console: Console) -> int:
     url = workspace.push(args.entity, args.project, args.update)
-    say(console, f"Saved: {url}")
+    print_plain(console, f"Saved: {url}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the catalog holds: ``ls`` and ``show``."""
+"""What the registry holds: ``ls`` and ``show``."""
 
 import argparse
 from typing import Any
@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from emo_hf import catalog
-from emo_hf.cli.say import say
-from emo_hf.lab import pages
+from emo_hf import registry
+from emo_hf.cli.printing import print_plain
+from emo_hf.lab.report import optimizer_page
 
 
 def add(commands: Any) -> None:
@@ -25,25 +25,25 @@ def _ls(args: argparse.Namespace, console: Console) -> int:
     table = Table()
     for column in ("name", "lr", "state", "source"):
         table.add_column(column)
-    for row in catalog.rows():
-        table.add_row(row.key, row.recommended_lr, f"{row.state_ratio:.3g}", row.source)
+    for spec in registry.specs():
+        table.add_row(spec.key, spec.recommended_lr, f"{spec.state_ratio:.3g}", spec.source)
     table.caption = "state: bytes per byte of a parameter matrix. A name without version is the newest."
     console.print(table)
     return 0
 
 
 def _show(args: argparse.Namespace, console: Console) -> int:
-    row = catalog.find(args.name)
+    spec = registry.find(args.name)
     if args.markdown:
-        say(console, pages.section(row))
+        print_plain(console, optimizer_page.section(spec))
         return 0
-    table = Table(title=row.key, show_header=False)
-    table.add_row("learning rate", row.recommended_lr)
-    table.add_row("options", escape("\n".join(f"{name} = {value!r}" for name, value in row.options.items())))
-    if row.dead:
-        table.add_row("without effect", ", ".join(row.dead))
-    table.add_row("state", f"{row.state_ratio:.3g} bytes per byte of a parameter matrix, without shadow")
-    table.add_row("source", row.source)
-    table.add_row("quirks", escape("\n".join(row.quirks)))
+    table = Table(title=spec.key, show_header=False)
+    table.add_row("learning rate", spec.recommended_lr)
+    table.add_row("options", escape("\n".join(f"{name} = {value!r}" for name, value in spec.options.items())))
+    if spec.dead:
+        table.add_row("without effect", ", ".join(spec.dead))
+    table.add_row("state", f"{spec.state_ratio:.3g} bytes per byte of a parameter matrix, without shadow")
+    table.add_row("source", spec.source)
+    table.add_row("quirks", escape("\n".join(spec.quirks)))
     console.print(table)
     return 0

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from emo_hf.cli.say import say
+from emo_hf.cli.printing import print_plain
 from emo_hf.dashboards import report
 from emo_hf.errors import RecipeError
-from emo_hf.lab import functions
+from emo_hf.lab.run import functions
 
 RESULTS = {  # pictures of a folder of results
     "loss": "training and validation loss",
@@ -81,5 +81,5 @@ def _plot_comparison(args: argparse.Namespace, console: Console) -> int:
 
 def _drawn(path: Path, draw: Callable[[Path], None], console: Console) -> int:
     draw(path)
-    say(console, f"Drawn: {path}")
+    print_plain(console, f"Drawn: {path}")
     return 0

@@ -13,26 +13,33 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from emo_hf.cli.say import say
+from emo_hf.cli.printing import print_plain
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
-from emo_hf.lab import comparison, comparison_text, functions, live, load, needs, results, runner, sweep
-from emo_hf.lab.results import Row, Stat
-from emo_hf.lab.runner import Watch
-from emo_hf.lab.spec import Cell, FunctionRecipe, Recipe
+from emo_hf.lab.analysis import comparison, results
+from emo_hf.lab.analysis.results import ArmResult, Stat
+from emo_hf.lab.recipe import loading, sweep
+from emo_hf.lab.recipe.schema import FunctionRecipe, Recipe, RunConfig
+from emo_hf.lab.report import comparison_text
+from emo_hf.lab.run import functions, preflight, progress_table, runner
+from emo_hf.lab.run.runner import Watch
 
 
 def add(commands: Any) -> None:
     """Adds the subcommands to those of the parser."""
-    cells = argparse.ArgumentParser(add_help=False)
-    cells.add_argument("recipe", help="a YAML file, or the name of one below recipes/")
-    cells.add_argument("--size", help="smoke, small or paper, as far as the recipe has them (default: the recipe's)")
-    cells.add_argument("--data-dir", type=Path, help="folder of original files, or of one folder a set")
-    cells.add_argument("--seeds", "--seed", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's")
-    cells.add_argument("--arms", "--arm", nargs="+", metavar="ARM", help="only these arms")
+    run_configs = argparse.ArgumentParser(add_help=False)
+    run_configs.add_argument("recipe", help="a YAML file, or the name of one below recipes/")
+    run_configs.add_argument(
+        "--size", help="smoke, small or paper, as far as the recipe has them (default: the recipe's)"
+    )
+    run_configs.add_argument("--data-dir", type=Path, help="folder of original files, or of one folder a set")
+    run_configs.add_argument(
+        "--seeds", "--seed", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's"
+    )
+    run_configs.add_argument("--arms", "--arm", nargs="+", metavar="ARM", help="only these arms")
 
     trains = "Trains every arm x seed that is not finished."
-    run = commands.add_parser("run", parents=[cells], help="run a recipe", description=trains)
+    run = commands.add_parser("run", parents=[run_configs], help="run a recipe", description=trains)
     run.set_defaults(command=_run)
     run.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where results go (default: runs)")
     run.add_argument("--jobs", type=_count, default=1, metavar="N", help="so many runs at once (default: 1)")
@@ -40,7 +47,7 @@ def add(commands: Any) -> None:
     run.add_argument("--resume", action="store_true", help="go on from the checkpoints of runs that broke off")
     run.add_argument("--report-to", choices=["none", "trackio", "wandb"], default="none", help="live dashboard")
 
-    agents = commands.add_parser("sweep", parents=[cells], help="write a recipe as a W&B sweep, for agents")
+    agents = commands.add_parser("sweep", parents=[run_configs], help="write a recipe as a W&B sweep, for agents")
     agents.set_defaults(command=_sweep)
     agents.add_argument("-o", "--output", type=Path, metavar="FILE", help="a new file (default: print it)")
 
@@ -58,50 +65,52 @@ def _count(text: str) -> int:
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
-    recipe = load.recipe(args.recipe)
+    recipe = loading.recipe(args.recipe)
     if isinstance(recipe, FunctionRecipe):
         return _run_function(recipe, args, console)
-    cells = _cells(recipe, args)
-    console.print(f"[bold]{recipe.name}[/] ({cells[0].size}): {escape(recipe.description)}")
-    place = args.runs_dir / recipe.name / cells[0].size
-    needs.check(cells)  # where something is missing, nothing is written
+    run_configs = _cells(recipe, args)
+    console.print(f"[bold]{recipe.name}[/] ({run_configs[0].size}): {escape(recipe.description)}")
+    place = args.runs_dir / recipe.name / run_configs[0].size
+    preflight.check(run_configs)  # where something is missing, nothing is written
     comparison.record(place, recipe, args.recipe)
     settings = runner.Settings(args.report_to, args.jobs, args.checkpoint_every, args.resume)
     with _shown(console) as watch:
-        outcomes = runner.run(cells, args.runs_dir, settings, watch)
+        outcomes = runner.run(run_configs, args.runs_dir, settings, watch)
     failed = [outcome for outcome in outcomes if outcome.error]
     rows = results.table(results.read(outcome.folder for outcome in outcomes))
     if rows:
         console.print(_results(rows, recipe.judged))
         for line in comparison_text.ending(comparison.read(place)):
-            say(console, line)
+            print_plain(console, line)
     for outcome in failed:
-        console.print(f"[bold red]failed:[/] {outcome.cell.name} seed {outcome.cell.seed}: {escape(outcome.error)}")
-        say(console, f"        see {outcome.folder / 'log.txt'}")
+        console.print(
+            f"[bold red]failed:[/] {outcome.run_config.name} seed {outcome.run_config.seed}: {escape(outcome.error)}"
+        )
+        print_plain(console, f"        see {outcome.folder / 'log.txt'}")
     if skipped := sum(outcome.skipped for outcome in outcomes):
-        say(console, f"{skipped} of {len(outcomes)} runs were finished before.")
-    say(console, f"Results: {outcomes[0].folder.parents[1]}")
+        print_plain(console, f"{skipped} of {len(outcomes)} runs were finished before.")
+    print_plain(console, f"Results: {outcomes[0].folder.parents[1]}")
     return 1 if failed else 0
 
 
 def _sweep(args: argparse.Namespace, console: Console) -> int:
-    recipe = load.recipe(args.recipe)
+    recipe = loading.recipe(args.recipe)
     if isinstance(recipe, FunctionRecipe):
         raise RecipeError(f"{recipe.name} descends a function, in seconds: use emo-hf run.")
     text = sweep.text(_cells(recipe, args), args.recipe, recipe.description)
     if args.output is None:
-        say(console, text, end="")
+        print_plain(console, text, end="")
         return 0
     if args.output.exists():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(args.output))
     write_whole(args.output, text.encode())
-    say(console, f"Written: {args.output}")
+    print_plain(console, f"Written: {args.output}")
     return 0
 
 
-def _cells(recipe: Recipe, args: argparse.Namespace) -> list[Cell]:
+def _cells(recipe: Recipe, args: argparse.Namespace) -> list[RunConfig]:
     data_dir = args.data_dir.resolve() if args.data_dir else None
-    return recipe.cells(args.size, args.arms, args.seeds, data_dir)
+    return recipe.run_configs(args.size, args.arms, args.seeds, data_dir)
 
 
 def _run_function(recipe: FunctionRecipe, args: argparse.Namespace, console: Console) -> int:
@@ -118,8 +127,8 @@ def _run_function(recipe: FunctionRecipe, args: argparse.Namespace, console: Con
         tunings.setdefault(arm.tuning, []).append(arm.arm)
     console.print(table)
     for tuning, arms in tunings.items():
-        say(console, f"{tuning}: {', '.join(arms)}")
-    say(console, f"Results: {path}. Draw them: emo-hf plot functions {path}")
+        print_plain(console, f"{tuning}: {', '.join(arms)}")
+    print_plain(console, f"Results: {path}. Draw them: emo-hf plot functions {path}")
     return 0
 
 
@@ -128,18 +137,18 @@ def _shown(console: Console) -> Iterator[Watch]:
     """Yields what shows the runs: a table that changes on a terminal, elsewhere a line for each that has ended."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as shown:
-            yield lambda board: shown.update(live.table(board), refresh=True)
+            yield lambda board: shown.update(progress_table.table(board), refresh=True)
         return
-    news = live.News()
+    news = progress_table.News()
 
     def tell(board: runner.Board) -> None:
         for line in news.lines(board):
-            say(console, line)
+            print_plain(console, line)
 
     yield tell
 
 
-def _results(rows: list[Row], metric: str) -> Table:
+def _results(rows: list[ArmResult], metric: str) -> Table:
     table = Table(caption="means over n seeds, ± standard deviation; step size: median of a run")
     judged = list(dict.fromkeys([metric, "eval_loss"]))
     for column in ("arm", "n", *judged, "step size", "seconds"):

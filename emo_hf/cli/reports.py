@@ -6,10 +6,11 @@ from typing import Any
 
 from rich.console import Console
 
-from emo_hf.cli.say import say
+from emo_hf.cli.printing import print_plain
 from emo_hf.dashboards import report
 from emo_hf.errors import RecipeError
-from emo_hf.lab import card, card_data, comparison, comparison_report, comparison_text
+from emo_hf.lab.analysis import comparison
+from emo_hf.lab.report import card, card_data, comparison_report, comparison_text
 
 
 def add(commands: Any) -> None:
@@ -43,7 +44,11 @@ def add(commands: Any) -> None:
 
 def _report(args: argparse.Namespace, console: Console) -> int:
     output = args.output or Path("report.html")
-    if len(args.runs) == 1 and comparison.is_one(args.runs[0]) and (not args.output or output.suffix != ".html"):
+    if (
+        len(args.runs) == 1
+        and comparison.is_comparison_folder(args.runs[0])
+        and (not args.output or output.suffix != ".html")
+    ):
         if args.png:
             raise RecipeError("The report of a comparison draws no picture: leave out --png, or give -o FILE.html.")
         return _report_comparison(args.runs[0], args.output, console)
@@ -53,7 +58,7 @@ def _report(args: argparse.Namespace, console: Console) -> int:
     if args.png:
         written.append(output.with_suffix(".png"))
         report.write_png(runs, written[1])
-    say(console, f"Written: {', '.join(map(str, written))}")
+    print_plain(console, f"Written: {', '.join(map(str, written))}")
     return 0
 
 
@@ -64,16 +69,16 @@ def _report_comparison(place: Path, output: Path | None, console: Console) -> in
         written, problem = comparison_report.write_with_pictures(found, place, folder)
     else:
         written, problem = comparison_report.write(found, folder), None
-    say(console, comparison_text.sentence(found, found.verdict))
-    say(console, f"Written: {', '.join(map(str, written))}")
+    print_plain(console, comparison_text.sentence(found, found.verdict))
+    print_plain(console, f"Written: {', '.join(map(str, written))}")
     if problem:
-        say(console, f"There are no new pictures: {problem}")
+        print_plain(console, f"There are no new pictures: {problem}")
     return 0
 
 
 def _card(args: argparse.Namespace, console: Console) -> int:
     data = card_data.read(args.folder, args.arm)
-    path = args.output or Path(f"{data.cell.recipe}-{data.cell.size}-{data.cell.name}.md")
+    path = args.output or Path(f"{data.run_config.recipe}-{data.run_config.size}-{data.run_config.name}.md")
     written = card.write(data, path, args.license, args.force)
-    say(console, f"Written: {', '.join(map(str, written))}")
+    print_plain(console, f"Written: {', '.join(map(str, written))}")
     return 0

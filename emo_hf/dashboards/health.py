@@ -32,7 +32,7 @@ class Health:
         self._not_positive = 0
         self._said: set[str] = set()
 
-    def look(self, step: int, signals: Signals) -> None:
+    def observe(self, step: int, signals: Signals) -> None:
         """Logs what is wrong at `step`, unless it was said before."""
         self._seen += 1
         self._look_at_loss(step, signals)

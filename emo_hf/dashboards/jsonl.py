@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "emo_signals.jsonl"
 RUN_NAME = "emo_run.json"
 
-Row = dict[str, Any]
+LogRow = dict[str, Any]
 
 
-def read_signals(path: str | os.PathLike[str]) -> list[Row]:
+def read_signals(path: str | os.PathLike[str]) -> list[LogRow]:
     """Returns the rows of a signals file, also of one that is being written.
 
     Raises:
@@ -37,7 +37,7 @@ def read_signals(path: str | os.PathLike[str]) -> list[Row]:
     return [row for row, _ in _rows_and_rest(Path(path))[0]]
 
 
-def read_new(path: Path, start: int) -> tuple[list[Row], int]:
+def read_new(path: Path, start: int) -> tuple[list[LogRow], int]:
     """Returns the rows of a growing file from byte ``start`` on, and the byte where the last whole one ends."""
     found, _ = _rows_and_rest(path, start)
     return [row for row, _ in found], start + sum(len(line) for _, line in found)
@@ -52,7 +52,7 @@ class JsonlSink:
         self._end = path.stat().st_size
         self._torn = False
 
-    def write(self, row: Row) -> None:
+    def write(self, row: LogRow) -> None:
         line = (json.dumps(row, allow_nan=False) + "\n").encode()
         if self._torn:
             self._file.truncate(self._end)
@@ -76,7 +76,7 @@ def start_afresh(path: Path) -> None:
         logger.info("%s was of another run and is now %s.", path, aside)
 
 
-def rewind(path: Path, step: int) -> list[Row]:
+def rewind(path: Path, step: int) -> list[LogRow]:
     """Cuts off what follows ``step`` and returns the rows that stay.
 
     What is cut off (a torn last line as well) goes to ``<stem>.after-<step>.1.jsonl``, or the next free number. A
@@ -100,12 +100,12 @@ def rewind(path: Path, step: int) -> list[Row]:
     return [row for row, _ in kept]
 
 
-def describe(path: Path, settings: Row) -> None:
+def describe(path: Path, settings: LogRow) -> None:
     """Writes down what the run is whose signals go to ``path``."""
     write_whole(path.with_name(RUN_NAME), json.dumps(settings, indent=2).encode())
 
 
-def _rows_and_rest(path: Path, start: int = 0) -> tuple[list[tuple[Row, bytes]], bytes]:
+def _rows_and_rest(path: Path, start: int = 0) -> tuple[list[tuple[LogRow, bytes]], bytes]:
     """Returns each row from byte ``start`` on with its line, and the torn last line, if there is one."""
     with path.open("rb") as file:
         file.seek(start)

@@ -18,7 +18,7 @@ from emo_hf.dashboards import jsonl
 from emo_hf.dashboards.health import Health
 from emo_hf.dashboards.sinks import CometSink, MlflowSink, Origin, Sink, TensorBoardSink, TrackioSink
 from emo_hf.dashboards.wandb import WandbSink
-from emo_hf.dashboards.window import Row, Window, summarize, window_size
+from emo_hf.dashboards.window import LogRow, Window, summarize, window_size
 from emo_hf.errors import RecordError
 from emo_hf.signals import Signals
 
@@ -61,7 +61,7 @@ class Recorder:
         self.path = Path(output_dir) / jsonl.FILE_NAME
         self._file: jsonl.JsonlSink | None = None
         self._failing = False
-        rows: list[Row] = []
+        rows: list[LogRow] = []
         try:
             rows = self._open_file(start_step, resume)
             jsonl.describe(self.path, {**(config or {}), "total_steps": total_steps})
@@ -77,7 +77,7 @@ class Recorder:
     def write(self, step: int, signals: Signals) -> None:
         """Records one optimizer step, and logs what is wrong with it."""
         self._send(self._window.add(step, signals), self._slow_window.add(step, signals))
-        self._health.look(step, signals)
+        self._health.observe(step, signals)
 
     def check(self) -> None:
         """Drops reporters whose run has died, before Trainer's own callbacks report to it."""
@@ -102,7 +102,7 @@ class Recorder:
             self._try(sink, sink.close, summary)
         self._file, self._remotes = None, []
 
-    def _open_file(self, start_step: int, resume: bool) -> list[Row]:
+    def _open_file(self, start_step: int, resume: bool) -> list[LogRow]:
         """Returns the rows that stay in the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = []
@@ -122,7 +122,7 @@ class Recorder:
                 logger.error("The signals are not reported to %s: %s. The training goes on.", name, error)
         return sinks
 
-    def _send(self, row: Row | None, slow_row: Row | None) -> None:
+    def _send(self, row: LogRow | None, slow_row: LogRow | None) -> None:
         if row is not None and self._file is not None:
             self._append(row)
         for sink in tuple(self._remotes):
@@ -130,7 +130,7 @@ class Recorder:
             if of_sink is not None:
                 self._try(sink, sink.write, of_sink)
 
-    def _append(self, row: Row) -> None:
+    def _append(self, row: LogRow) -> None:
         """Tries every row, since a full disk may be cleared; says once that it fails."""
         try:
             self._file.write(row)

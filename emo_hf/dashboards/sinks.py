@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emo_hf.dashboards.window import Row
+from emo_hf.dashboards.window import LogRow
 from emo_hf.errors import DashboardError
 from emo_hf.signals import PREFIX
 
@@ -36,7 +36,7 @@ class Sink:
     name: str
     slow = False  # more than a millisecond per row: gets a row per 10 steps at most
 
-    def write(self, row: Row) -> None:
+    def write(self, row: LogRow) -> None:
         """Reports one row."""
         raise NotImplementedError
 
@@ -58,7 +58,7 @@ class TrackioSink(Sink):
         self._run = _opened(context_vars.current_run.get(), "trackio.init(project=...)")
         self._run.config.update(origin.config)
 
-    def write(self, row: Row) -> None:
+    def write(self, row: LogRow) -> None:
         self._run.log({**values(row), STEP: row["step"]}, step=row["step"])
 
 
@@ -70,7 +70,7 @@ class TensorBoardSink(Sink):
     def __init__(self, origin: Origin) -> None:
         self._writer = _opened(origin.writer, "EmoTrainer, attach(trainer) or the wrap, which know Trainer's writer")
 
-    def write(self, row: Row) -> None:
+    def write(self, row: LogRow) -> None:
         for key, value in values(row).items():
             self._writer.add_scalar(key, value, row["step"])
 
@@ -87,7 +87,7 @@ class MlflowSink(Sink):
         self._log = mlflow.log_metrics
         mlflow.set_tags(origin.config)
 
-    def write(self, row: Row) -> None:
+    def write(self, row: LogRow) -> None:
         self._log(values(row), step=row["step"], run_id=self._id, synchronous=False)
 
     def close(self, summary: dict[str, float]) -> None:
@@ -105,14 +105,14 @@ class CometSink(Sink):
         self._experiment = _opened(comet_ml.get_running_experiment(), "comet_ml.start()")
         self._experiment.log_parameters(origin.config)
 
-    def write(self, row: Row) -> None:
+    def write(self, row: LogRow) -> None:
         self._experiment.log_metrics(values(row), step=row["step"])
 
     def close(self, summary: dict[str, float]) -> None:
         self._experiment.log_metrics(summary)
 
 
-def values(row: Row) -> dict[str, float]:
+def values(row: LogRow) -> dict[str, float]:
     """Returns the metrics of a row, without its step and the names of what was not finite."""
     return {key: value for key, value in row.items() if key.startswith(PREFIX)}
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from emo_hf.dashboards import report
-from emo_hf.dashboards.sinks import STEP, Origin, Row, Sink, values
+from emo_hf.dashboards.sinks import STEP, LogRow, Origin, Sink, values
 from emo_hf.errors import EmoError
 from emo_hf.signals import PREFIX
 
@@ -163,7 +163,7 @@ class WandbSink(Sink):
         self._run.config.update(origin.config, allow_val_change=True)
         self._run.define_metric(f"{PREFIX}*", step_metric=STEP)
 
-    def write(self, row: Row) -> None:
+    def write(self, row: LogRow) -> None:
         # The step is a value beside the others: as the argument step= it would drop rows, since Trainer's callback
         # logs without it, and left out W&B would fill in a stale one.
         self._log({**values(row), STEP: row["step"]})
@@ -182,7 +182,7 @@ class WandbSink(Sink):
         import wandb
 
         runs = report.read([self._path.parent])
-        media: Row = {REPORT: wandb.Html(report.html(runs), inject=False)}
+        media: LogRow = {REPORT: wandb.Html(report.html(runs), inject=False)}
         with tempfile.TemporaryDirectory() as folder:
             try:
                 report.write_png(runs, picture := Path(folder) / "signals.png")
@@ -194,7 +194,7 @@ class WandbSink(Sink):
         artifact.add_file(str(self._path))
         self._run.log_artifact(artifact)
 
-    def _log(self, row: Row, commit: bool = True) -> None:
+    def _log(self, row: LogRow, commit: bool = True) -> None:
         try:
             self._run.log(row, commit=commit)
         except Exception:

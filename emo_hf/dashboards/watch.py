@@ -19,7 +19,7 @@ from emo_hf.dashboards.health import RECENT
 from emo_hf.dashboards.jsonl import FILE_NAME, read_new
 from emo_hf.dashboards.metrics import METRICS, Metric
 from emo_hf.dashboards.report.numbers import findings
-from emo_hf.dashboards.report.runs import HISTORY, Run, described, run_places
+from emo_hf.dashboards.report.runs import HISTORY, RecordedRun, described, run_places
 from emo_hf.errors import RecordError
 
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
@@ -47,7 +47,7 @@ def watch(path: Path, console: Console, once: bool = False) -> None:
     if not path.is_dir():
         raise RecordError(f"{path} is no folder. Expected the folder of a run that records its signals.")
     follower = Follower(path)
-    follower.look()
+    follower.poll()
     if once or not console.is_terminal:
         if not follower.run.series:
             raise RecordError(f"{path} holds no step yet: no {FILE_NAME} or {HISTORY} with rows, here or below.")
@@ -58,7 +58,7 @@ def watch(path: Path, console: Console, once: bool = False) -> None:
             while True:
                 live.refresh()
                 time.sleep(PERIOD)
-                follower.look()
+                follower.poll()
     except KeyboardInterrupt:
         console.print(View(follower))  # what was seen last stays in the terminal
 
@@ -68,11 +68,11 @@ class Follower:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.run = Run(path, path.name, "")
+        self.run = RecordedRun(path, path.name, "")
         self.written = 0.0  # when
         self._read: dict[Path, tuple[int, int]] = {}  # file -> its number on the disk, and the bytes read of it
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Takes in what was written since the last look."""
         found = [
             file

@@ -20,7 +20,7 @@ from emo_hf.signals import EXTREMES, PREFIX, SHARES, Signals
 
 ROWS = 5000
 
-Row = dict[str, Any]
+LogRow = dict[str, Any]
 
 
 def window_size(total_steps: int) -> int:
@@ -39,13 +39,13 @@ class Window:
         self._last = 0
         self._since = time.perf_counter()
 
-    def add(self, step: int, signals: Signals) -> Row | None:
+    def add(self, step: int, signals: Signals) -> LogRow | None:
         """Takes one step; returns the row that it completes."""
         self._last = step
         self._steps.append(signals)
         return self.row() if len(self._steps) == self._size else None
 
-    def row(self) -> Row | None:
+    def row(self) -> LogRow | None:
         """Returns the row of the steps gathered so far, and starts over; None if there are none."""
         if not self._steps:
             return None
@@ -71,7 +71,7 @@ class Window:
         self._since = now
 
 
-def summarize(rows: list[Row]) -> dict[str, float]:
+def summarize(rows: list[LogRow]) -> dict[str, float]:
     """Returns the flat numbers that sum up a training: ``emo/lr_median``, ``emo/lr_ceiling_share``, if it was ever
     ready to stop ``emo/first_stop_step`` (the last step of the window in which it first was)."""
     summary: dict[str, float] = {}

@@ -69,7 +69,7 @@ def push(entity: str, project: str, update: str | None = None) -> str:
     workspace = build(entity, project)
     try:
         if not wandb.login(prompt=False, verify=False):
-            raise DashboardError("There is no W&B key. Run `wandb login` first, or set WANDB_API_KEY.")
+            raise DashboardError("There is no W&B key. RecordedRun `wandb login` first, or set WANDB_API_KEY.")
         if update:
             view = ws.Workspace.from_url(update)
             if (view.entity, view.project) != (entity, project):

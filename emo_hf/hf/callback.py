@@ -5,7 +5,7 @@ loss where nothing else does.
     <output_dir>/rank1/emo_signals.jsonl, ...                                    where each rank has its own emotion
     trainer_state.json, of checkpoints and at the end                            ``emo/*`` in every logged step
 
-It is added by itself where `emo_hf.hf.trainer.connect` runs. Given to a Trainer that nothing connects
+It is added by itself where `emo_hf.hf.trainer.attach_feed` runs. Given to a Trainer that nothing connects
 (``EMO_HF_PATCH=0``), it also supplies the loss and the true ``learning_rate``, from ``on_train_begin`` to
 ``on_train_end``; the loss also in every Trainer where `EmoPulse` drives an optimizer that is not one of ours. A record
 that fails is logged as an error and ends; the training goes on.
@@ -70,7 +70,9 @@ class EmotionCallback(TrainerCallback):
         self._feeding = False  # while this callback supplies the loss
         self._scheduler: Any = None  # set while this callback makes it tell the true learning rate
         self.every_rank = False  # each rank has an emotion of its own: record them all
-        self.tensorboard: Any = None  # Trainer's callbacks for it and for the bar, where `connect` knows the Trainer
+        self.tensorboard: Any = (
+            None  # Trainer's callbacks for it and for the bar, where `attach_feed` knows the Trainer
+        )
         self.progress: Any = None
 
     def prepare(self, args: TrainingArguments) -> None:
@@ -102,7 +104,7 @@ class EmotionCallback(TrainerCallback):
             self._reaction.refuse_own_signals()
         self._steps, self._skipped = self._listener.steps, getattr(self._listener, "skipped_steps", 0)
         self._reaction.begin(state)
-        if LossFeed.of(self._listener) is None:
+        if LossFeed.installed_on(self._listener) is None:
             self._feeding = True
             await_accelerator(self._listener)
             if isinstance(self._listener, EmoOptimizer):  # EmoPulse tells the true learning rate by itself
@@ -122,7 +124,7 @@ class EmotionCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         signals = self._new_signals(state)
         if signals is not None:
-            self._reaction.look(args, state, control, signals, self._listener.key)
+            self._reaction.observe(args, state, control, signals, self._listener.key)
             progress.show(self.progress, signals)
         if self._recorder is not None and signals is not None:
             self._try(self._recorder.write, state.global_step, signals)
@@ -183,7 +185,7 @@ class EmotionCallback(TrainerCallback):
     def _open_recorder(self, args: TrainingArguments, state: TrainerState) -> Recorder:
         name, version, held = NAME, VERSION, False
         if isinstance(self._listener, EmoOptimizer):
-            name, version = self._listener.row.name, self._listener.row.version
+            name, version = self._listener.spec.name, self._listener.spec.version
             held = self._listener.options.get("hold_pulse", False)
         main = state.is_world_process_zero
         return Recorder(

@@ -1,4 +1,4 @@
-"""What a model card says about an optimizer of the catalog: in the card that Trainer writes, and in the laboratory's.
+"""What a model card says about an optimizer of the registry: in the card that Trainer writes, and in the laboratory's.
 
 Text that came from elsewhere passes through `plain`: it cannot become markup, and it takes no key and no path of a
 machine along.
@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import metadata_load, metadata_save
 
 from emo_hf.hf.confidential import masked
-from emo_hf.row import Row
+from emo_hf.spec import OptimizerSpec
 
 TAG = "emo_hf"
 ONE_TRAINING = "This is one training (n = 1): no claim about the optimizer is decided by it."
@@ -35,20 +35,20 @@ def _bars(text: str) -> str:
     return re.sub(r"(?<!\\)\|", r"\\|", text)
 
 
-def section(row: Row, laws: Mapping[str, str] | None = None) -> str:
+def section(spec: OptimizerSpec, laws: Mapping[str, str] | None = None) -> str:
     """Returns where an optimizer comes from, what it does, and what its user would not expect.
 
     Args:
         laws: what it computes, as Markdown by title.
     """
     facts = {
-        "Optimizer": f"`{row.key}` of emo_hf",
-        "Source": f"`{row.name}.py` of {row.source}",
+        "Optimizer": f"`{spec.key}` of emo_hf",
+        "Source": f"`{spec.name}.py` of {spec.source}",
         **{title.capitalize(): text for title, text in (laws or {}).items()},
-        "Learning rate": "multiplies the step size of emoPulse" if row.lr_is_multiplier else "base rate",
-        "The authors' advice for it": plain(row.recommended_lr),
+        "Learning rate": "multiplies the step size of emoPulse" if spec.lr_is_multiplier else "base rate",
+        "The authors' advice for it": plain(spec.recommended_lr),
     }
-    quirks = [f"* {quirk}" for quirk in row.quirks]
+    quirks = [f"* {quirk}" for quirk in spec.quirks]
     return "\n".join([table(facts), *(["", "What to know about this version:", "", *quirks] if quirks else [])])
 
 

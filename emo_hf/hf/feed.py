@@ -77,7 +77,7 @@ class LossFeed:
         return feed
 
     @classmethod
-    def of(cls, listener: Listener) -> "LossFeed | None":
+    def installed_on(cls, listener: Listener) -> "LossFeed | None":
         """Returns the feed that serves ``listener``, or None."""
         return next((feed for feed in _feeds if feed.listener is listener), None)
 
@@ -176,7 +176,7 @@ def await_accelerator(listener: Listener) -> None:
 def stop_feeding(listener: Listener) -> None:
     """Undoes `await_accelerator`, whether or not the Accelerator was found."""
     _stop_awaiting(listener)
-    feed = LossFeed.of(listener)
+    feed = LossFeed.installed_on(listener)
     if feed is not None:
         feed.remove()
 

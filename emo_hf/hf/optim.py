@@ -1,15 +1,15 @@
 """The ``optim`` string: ``TrainingArguments(optim="emosens")``, or pinned to a version, ``optim="emosens-3.9"``.
 
-transformers has no registration API. Every name of the catalog becomes a genuine member of its ``OptimizerNames``, and
-a handler is put into the dispatch table of transformers >= 5.2; before, ``Trainer.get_optimizer_cls_and_kwargs`` is
-wrapped once. Trainer's other optimizers are not touched.
+transformers has no registration API. Every name of ours becomes a genuine member of its ``OptimizerNames``. From 5.2
+on, its dispatch table gets a handler; before, ``Trainer.get_optimizer_cls_and_kwargs`` is wrapped once. Trainer's
+other optimizers are not touched.
 
 What reaches the optimizer, the strongest first:
 
-    optim_args="stopcoef=0.1,use_shadow=true,beta2=0.99"      names and types of the catalog row's options
+    optim_args="stopcoef=0.1,use_shadow=true,beta2=0.99"      names and types of the registry spec's options
     emo_stopcoef=0.1, ...                                     the same of `EmoTrainingArguments`; not both
     learning_rate, adam_beta1, adam_beta2, adam_epsilon       where they differ from the defaults of type(args)
-    the catalog row's own defaults
+    the registry spec's own defaults
 
 Trainer sets the weight decay of every parameter group (``TrainingArguments.weight_decay``).
 """
@@ -24,16 +24,17 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.errors import OptionError, RegistrationError, did_you_mean
 from emo_hf.hf.names import add_members, remove_members
+from emo_hf.spec import OptimizerSpec
 
 logger = logging.getLogger(__name__)
 
-# fields of TrainingArguments -> options of a catalog row
+# fields of TrainingArguments -> options of a registry spec
 FIELDS = {"learning_rate": "lr", "adam_beta1": "beta1", "adam_beta2": "beta2", "adam_epsilon": "eps"}
 
-# fields of EmoTrainingArguments that are options of a catalog row
+# fields of EmoTrainingArguments that are options of a registry spec
 EMO_FIELDS = ("emo_version", "emo_use_shadow", "emo_stopcoef", "emo_branch", "emo_on_nonfinite_loss")
 
 # Below it a multiplier is nearly always a learning rate meant for AdamW; 0.01 is the smallest recommended one.
@@ -44,11 +45,11 @@ _getter: list[Any] = []  # our Trainer.get_optimizer_cls_and_kwargs and the stat
 
 def names() -> list[str]:
     """Returns every string that ``optim`` accepts for our optimizers: families and pinned versions."""
-    return [*catalog.families(), *(row.key for row in catalog.rows())]
+    return [*registry.families(), *(spec.key for spec in registry.specs())]
 
 
 def register() -> None:
-    """Makes every name of the catalog an ``optim`` string. Calling it again changes nothing.
+    """Makes every name of the registry an ``optim`` string. Calling it again changes nothing.
 
     Raises:
         RegistrationError: transformers has moved the private names this relies on.
@@ -60,7 +61,7 @@ def register() -> None:
         raise RegistrationError(
             f"The installed transformers does not accept new optim names ({type(error).__name__}: {error}). Install a "
             "supported transformers; or set EMO_HF_REGISTER=0, which leaves the names out, and instead of "
-            "optim='emosens' use Trainer(optimizer_cls_and_kwargs=(emo_hf.catalog.optimizer_class('emosens'), {}))."
+            "optim='emosens' use Trainer(optimizer_cls_and_kwargs=(emo_hf.registry.optimizer_class('emosens'), {}))."
         ) from error
 
 
@@ -120,23 +121,23 @@ def class_and_kwargs(args: TrainingArguments) -> tuple[type, dict[str, Any]]:
         OptionError: ``args.optim_args`` or an ``emo_*`` field holds an unknown option or a value of the wrong type.
         UnknownOptimizerError: they ask for a version that does not exist.
     """
-    row, written = _read_options(args)
-    chosen = {**_from_fields(args, row, _settable(row)), **written}
+    spec, written = _read_options(args)
+    chosen = {**_from_fields(args, spec, _settable(spec)), **written}
     if args.process_index == 0:
-        _advise(args, row, chosen.get("lr", row.options["lr"]))
-    return catalog.optimizer_class(row.name), {"version": row.version, **_with_tuples(row, chosen)}
+        _advise(args, spec, chosen.get("lr", spec.options["lr"]))
+    return registry.optimizer_class(spec.name), {"version": spec.version, **_with_tuples(spec, chosen)}
 
 
 def check(args: TrainingArguments) -> None:
     """Raises what `class_and_kwargs` would, before there is a model; and if ``emo_*`` options are without effect."""
     name, given = OptimizerNames(args.optim).value, _emo_options(args)
     if name in names():
-        row, written = _read_options(args)
-        row.resolve(_with_tuples(row, written))
+        spec, written = _read_options(args)
+        spec.resolve(_with_tuples(spec, written))
     elif given:
         raise OptionError(
             f"{_spell(given)}: no effect with optim={name!r}, which no emotion drives. Remove it, or choose one of "
-            f"{', '.join(catalog.families())}. (Under lr_scheduler_type='emopulse', use lr_scheduler_kwargs.)"
+            f"{', '.join(registry.families())}. (Under lr_scheduler_type='emopulse', use lr_scheduler_kwargs.)"
         )
 
 
@@ -150,22 +151,22 @@ def _spell(given: dict[str, Any]) -> str:
     return ", ".join(f"emo_{name}={value!r}" for name, value in given.items())
 
 
-def _read_options(args: TrainingArguments) -> tuple[catalog.Row, dict[str, Any]]:
-    """Returns the row that ``args`` name, and the options written for it in ``optim_args`` and ``emo_*`` fields."""
+def _read_options(args: TrainingArguments) -> tuple[OptimizerSpec, dict[str, Any]]:
+    """Returns the spec that ``args`` name, and the options written for it in ``optim_args`` and ``emo_*`` fields."""
     texts, given = _parse(args.optim_args), _emo_options(args)
     if twice := {name: value for name, value in given.items() if name in texts}:
         raise OptionError(
             f"{_spell(twice)} and optim_args={args.optim_args!r} set the same option: keep one of the two."
         )
     versions = [options.pop("version") for options in (texts, given) if "version" in options]
-    row = _find_row(OptimizerNames(args.optim).value, *versions)
-    settable = _settable(row)
+    spec = _find_spec(OptimizerNames(args.optim).value, *versions)
+    settable = _settable(spec)
     if unknown := {name: value for name, value in given.items() if name not in settable}:
         raise OptionError(
-            f"{_spell(unknown)}: {row.key} has no such option. Its options: {', '.join(sorted(settable))}. "
+            f"{_spell(unknown)}: {spec.key} has no such option. Its options: {', '.join(sorted(settable))}. "
             "Remove it, or choose another optim or emo_version."
         )
-    return row, {**given, **{name: _typed(row, settable, name, text) for name, text in texts.items()}}
+    return spec, {**given, **{name: _typed(spec, settable, name, text) for name, text in texts.items()}}
 
 
 def _parse(optim_args: str | None) -> dict[str, str]:
@@ -178,19 +179,19 @@ def _parse(optim_args: str | None) -> dict[str, str]:
     return given
 
 
-def _find_row(name: str, version: str | None = None) -> catalog.Row:
-    row = catalog.find(name)
-    if version is None or version == row.version:
-        return row
-    if name == row.key:
+def _find_spec(name: str, version: str | None = None) -> OptimizerSpec:
+    spec = registry.find(name)
+    if version is None or version == spec.version:
+        return spec
+    if name == spec.key:
         raise OptionError(f"optim={name!r} and version {version} contradict each other: drop one of them.")
-    return catalog.find(name, version)
+    return registry.find(name, version)
 
 
-def _settable(row: catalog.Row) -> dict[str, Any]:
+def _settable(spec: OptimizerSpec) -> dict[str, Any]:
     """Returns option -> default as ``optim_args`` spells them: ``betas`` is ``beta1`` and ``beta2``."""
     options: dict[str, Any] = {}
-    for name, default in row.options.items():
+    for name, default in spec.options.items():
         if isinstance(default, tuple):
             options |= {f"{name[:-1]}{i}": part for i, part in enumerate(default, start=1)}
         elif isinstance(default, (bool, int, float, str)) and name != "weight_decay":
@@ -198,10 +199,10 @@ def _settable(row: catalog.Row) -> dict[str, Any]:
     return options
 
 
-def _with_tuples(row: catalog.Row, chosen: dict[str, Any]) -> dict[str, Any]:
+def _with_tuples(spec: OptimizerSpec, chosen: dict[str, Any]) -> dict[str, Any]:
     """Joins ``beta1`` and ``beta2`` to the ``betas`` that the constructor takes."""
     chosen = dict(chosen)
-    for name, default in row.options.items():
+    for name, default in spec.options.items():
         if isinstance(default, tuple):
             parts = [f"{name[:-1]}{i}" for i in range(1, len(default) + 1)]
             if any(part in chosen for part in parts):
@@ -209,11 +210,11 @@ def _with_tuples(row: catalog.Row, chosen: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _from_fields(args: TrainingArguments, row: catalog.Row, settable: dict[str, Any]) -> dict[str, float]:
+def _from_fields(args: TrainingArguments, spec: OptimizerSpec, settable: dict[str, Any]) -> dict[str, float]:
     """Returns the options that were set through fields of ``args``.
 
     A field that still has the default of ``type(args)`` (5e-5 in TrainingArguments, 2e-5 in TRL's SFTConfig) was
-    chosen for AdamW by the class, not by the user: the row's own default applies.
+    chosen for AdamW by the class, not by the user: the spec's own default applies.
     """
     chosen = {}
     for field in fields(args):
@@ -223,11 +224,11 @@ def _from_fields(args: TrainingArguments, row: catalog.Row, settable: dict[str, 
         if FIELDS[field.name] in settable:
             chosen[FIELDS[field.name]] = value
         else:
-            logger.warning("%s=%s has no effect: %s has no such option.", field.name, value, row.key)
+            logger.warning("%s=%s has no effect: %s has no such option.", field.name, value, spec.key)
     return chosen
 
 
-def _typed(row: catalog.Row, settable: dict[str, Any], key: str, text: str) -> bool | int | float | str:
+def _typed(spec: OptimizerSpec, settable: dict[str, Any], key: str, text: str) -> bool | int | float | str:
     """Returns ``text`` as a value of the type of the option's default."""
     if key == "weight_decay":
         raise OptionError(
@@ -235,7 +236,7 @@ def _typed(row: catalog.Row, settable: dict[str, Any], key: str, text: str) -> b
         )
     if key not in settable:
         raise OptionError(
-            f"optim_args: {row.key} has no option {key!r}.{did_you_mean(key, settable)} "
+            f"optim_args: {spec.key} has no option {key!r}.{did_you_mean(key, settable)} "
             f"Its options: {', '.join(sorted(settable))}, version."
         )
     default = settable[key]
@@ -243,18 +244,18 @@ def _typed(row: catalog.Row, settable: dict[str, Any], key: str, text: str) -> b
         return {"true": True, "false": False}[text.lower()] if isinstance(default, bool) else type(default)(text)
     except (KeyError, ValueError):
         expected = "true or false" if isinstance(default, bool) else f"a value like {default}"
-        raise OptionError(f"optim_args: {row.key} got {key}={text}, expected {expected}.") from None
+        raise OptionError(f"optim_args: {spec.key} got {key}={text}, expected {expected}.") from None
 
 
-def _advise(args: TrainingArguments, row: catalog.Row, lr: float) -> None:
-    if row.lr_is_multiplier and 0 < lr < LEAST_MULTIPLIER:
+def _advise(args: TrainingArguments, spec: OptimizerSpec, lr: float) -> None:
+    if spec.lr_is_multiplier and 0 < lr < LEAST_MULTIPLIER:
         logger.warning(
             "The learning rate is a multiplier for %s: %g means a step of about %g. Leave learning_rate unset for %g, "
             "or give it to args.set_optimizer(), which otherwise sets 5e-05.",
-            row.key,
+            spec.key,
             lr,
             lr * 1e-4,
-            row.options["lr"],
+            spec.options["lr"],
         )
     by_default = any(field.name == "lr_scheduler_type" and field.default == "linear" for field in fields(args))
     if by_default and args.lr_scheduler_type == SchedulerType.LINEAR:

@@ -61,11 +61,11 @@ class Reaction:
         self._saving = False
         saved = state.stateful_callbacks.get(RECORD, {}).get("attributes", {}).get("ready", {})
         self._record = {"in_cluster": False, "contrary_steps": 0, "clusters": 0, "latest": None, **saved}
-        # The form of an ExportableState. The callback is none: Trainer cannot save one that was added by `connect`.
+        # The form of an ExportableState. It is none: Trainer cannot save a callback that `attach_feed` added.
         options = {"on_ready": self.on_ready, "patience": self.patience}
         state.stateful_callbacks[RECORD] = {"args": options, "attributes": {"ready": self._record}}
 
-    def look(
+    def observe(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, signals: Signals, optimizer: str
     ) -> None:
         """Looks at the signals of one step of ``optimizer`` and sets the switches of ``control``."""

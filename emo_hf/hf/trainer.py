@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 
 
 def _connecting(create: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """Returns the method ``create`` followed by `connect`."""
+    """Returns the method ``create`` followed by `attach_feed`."""
 
     @functools.wraps(create)
     def create_optimizer(self: Trainer, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer = create(self, *args, **kwargs)
-        connect(self)
+        attach_feed(self)
         return optimizer
 
     return create_optimizer
@@ -67,7 +67,7 @@ def attach(trainer: Trainer) -> None:
     """Makes ``trainer`` feed and record; call it before ``trainer.train()``. Calling it again changes nothing."""
     if "create_optimizer" not in vars(trainer):
         trainer.create_optimizer = types.MethodType(_connecting(type(trainer).create_optimizer), trainer)
-    connect(trainer)
+    attach_feed(trainer)
 
 
 class EmoTrainerMixin:
@@ -93,7 +93,7 @@ class EmoTrainerMixin:
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(*args, **kwargs)
-        connect(self)
+        attach_feed(self)
         return optimizer
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -129,8 +129,8 @@ class EmoTrainerMixin:
         if listener is None or not self.is_world_process_zero() or not path.exists():
             return
         parts = [f"Trained with `{listener.key}` of emo_hf. {stop_reason(self.state)}".rstrip(), card.ONE_TRAINING]
-        if (row := getattr(listener, "row", None)) is not None:
-            parts.append(card.section(row))
+        if (spec := getattr(listener, "spec", None)) is not None:
+            parts.append(card.section(spec))
         if picture := _draw_signals(path.parent):
             parts.append(f"![Loss, step size and emotion of the training]({picture})")
         with path.open("a", encoding="utf-8") as file:
@@ -155,7 +155,7 @@ class EmoTrainer(EmoTrainerMixin, Trainer):
     """``transformers.Trainer`` that feeds the loss to an emotion-driven optimizer and records its signals."""
 
 
-def connect(trainer: Trainer) -> None:
+def attach_feed(trainer: Trainer) -> None:
     """Gives the optimizer or `EmoPulse` of ``trainer``, if it has one, its loss, true learning rates and a record.
 
     It runs each time Trainer asks for its optimizer, also for one that exists: a sum of losses that an interrupted

@@ -18,19 +18,19 @@ import torch
 from torch import Tensor
 
 from emo_hf.kernels import compensation, compiled, foreach, fused, native
-from emo_hf.updates import Hyper, State, Update
+from emo_hf.updates import Hyper, TensorState, Update
 
-Run = Callable[[Update, list[Tensor], list[Tensor], list[State], Hyper], None]
-Lists = tuple[list[Tensor], list[Tensor], list[State]]
+ApplyUpdate = Callable[[Update, list[Tensor], list[Tensor], list[TensorState], Hyper], None]
+Lists = tuple[list[Tensor], list[Tensor], list[TensorState]]
 
 
-def loop(update: Update, params: list[Tensor], grads: list[Tensor], states: list[State], h: Hyper) -> None:
+def loop(update: Update, params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper) -> None:
     """Applies `update` to any tensors, one by one."""
     for tensors in zip(params, grads, states, strict=True):
         update.apply(*tensors, h)
 
 
-RUNS: dict[str, Run] = {"fused": fused.run, "foreach": foreach.run, "forloop": loop, "compile": compiled.run}
+RUNS: dict[str, ApplyUpdate] = {"fused": fused.run, "foreach": foreach.run, "forloop": loop, "compile": compiled.run}
 IMPLEMENTATIONS = ("auto", *RUNS)
 AUTO = {"cpu": "fused", "cuda": "foreach"}  # fused has not been run on CUDA yet
 
@@ -61,8 +61,8 @@ def l1_norm(implementation: str, params: Sequence[Tensor]) -> float | None:
 
 
 def _batches(
-    implementation: str, update: Update, params: list[Tensor], grads: list[Tensor], states: list[State]
-) -> Iterator[tuple[Run, Lists]]:
+    implementation: str, update: Update, params: list[Tensor], grads: list[Tensor], states: list[TensorState]
+) -> Iterator[tuple[ApplyUpdate, Lists]]:
     batches: dict[tuple, Lists] = {}
     for param, grad, state in zip(params, grads, states, strict=True):
         if update.elementwise and hasattr(param, "to_local"):
@@ -74,7 +74,7 @@ def _batches(
         yield run, batch
 
 
-def _key(implementation: str, param: Tensor, grad: Tensor, state: State) -> tuple:
+def _key(implementation: str, param: Tensor, grad: Tensor, state: TensorState) -> tuple:
     """Returns what tensors that go together have in common, first of all the way they go."""
     regular = _is_regular(param, grad, state)
     if compensation.KEY in state:
@@ -90,7 +90,7 @@ def _key(implementation: str, param: Tensor, grad: Tensor, state: State) -> tupl
     return run, regular, param.device, param.dtype, param.dim()
 
 
-def _is_regular(param: Tensor, grad: Tensor, state: State) -> bool:
+def _is_regular(param: Tensor, grad: Tensor, state: TensorState) -> bool:
     dtype = param.dtype
     for tensor in (param, grad, *state.values()):
         if tensor.dtype is not dtype or not tensor.is_contiguous():
@@ -98,7 +98,7 @@ def _is_regular(param: Tensor, grad: Tensor, state: State) -> bool:
     return not hasattr(param, "to_local")
 
 
-def _local(param: Tensor, grad: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+def _local(param: Tensor, grad: Tensor, state: TensorState) -> tuple[Tensor, Tensor, TensorState]:
     """Returns the shards that this rank holds; they are views."""
     if grad.placements != param.placements:
         grad = grad.redistribute(placements=param.placements)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from emo_hf.kernels import foreach, fused
-from emo_hf.updates import Hyper, State, Update
+from emo_hf.updates import Hyper, TensorState, Update
 
 KEY = "compensation"
 
@@ -20,7 +20,7 @@ def applies_to(param: Tensor) -> bool:
     return param.dtype in (torch.bfloat16, torch.float16)
 
 
-def run(update: Update, params: list[Tensor], grads: list[Tensor], states: list[State], h: Hyper) -> None:
+def run(update: Update, params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper) -> None:
     """Applies `update` to tensors of one device, dtype and number of dimensions, whose states hold `KEY`."""
     if update.elementwise and all(tensor.is_contiguous() for tensor in (*params, *grads)):
         for portion in fused.portions(params, grads, states):
@@ -30,7 +30,7 @@ def run(update: Update, params: list[Tensor], grads: list[Tensor], states: list[
             _apply(update, [param], [grad], [state], h)
 
 
-def _apply(update: Update, params: list[Tensor], grads: list[Tensor], states: list[State], h: Hyper) -> None:
+def _apply(update: Update, params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper) -> None:
     lost = [state[KEY] for state in states]
     wide = [param.float().add_(c) for param, c in zip(params, lost, strict=True)]
     foreach.run(update, wide, grads, states, h)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from emo_hf import updates
 from emo_hf.kernels import foreach, fused
-from emo_hf.updates import Hyper, Rule, State, Update
+from emo_hf.updates import Hyper, Rule, TensorState, Update
 
 CHANGING = ("step", "decay", "lion_decay", "scalar", "freshness")
 
@@ -21,14 +21,14 @@ CHANGING = ("step", "decay", "lion_decay", "scalar", "freshness")
 @functools.cache
 def _compiled(rule: Rule, any_length: bool) -> Callable[..., None]:
     def step(
-        params: list[Tensor], grads: list[Tensor], states: list[State], h: Hyper, changing: tuple[Tensor, ...]
+        params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper, changing: tuple[Tensor, ...]
     ) -> None:
         foreach.apply(rule, params, grads, states, h._replace(**dict(zip(CHANGING, changing, strict=True))))
 
     return torch.compile(step, dynamic=any_length, fullgraph=True)
 
 
-def run(update: Update, params: list[Tensor], grads: list[Tensor], states: list[State], h: Hyper) -> None:
+def run(update: Update, params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper) -> None:
     """Applies `update` to contiguous tensors of one device, dtype and number of dimensions."""
     on_cpu = params[0].device.type == "cpu"
     if not update.elementwise or update.apply is updates.adam_:

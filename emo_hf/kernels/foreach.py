@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emo_hf.updates import Hyper, Rule, State, Update
+from emo_hf.updates import Hyper, Rule, TensorState, Update
 
 
 class Tensors:
@@ -74,18 +74,18 @@ Tensors.__eq__, Tensors.__ge__ = _operation(operator.eq), _operation(operator.ge
 class _States:
     """The states of many tensors: ``state["exp_avg"]`` is all their first moments."""
 
-    def __init__(self, states: Sequence[State]):
+    def __init__(self, states: Sequence[TensorState]):
         self._states = states
 
     def __getitem__(self, name: str) -> Tensors:
         return Tensors([state[name] for state in self._states])
 
 
-def apply(rule: Rule, params: list[Tensor], grads: list[Tensor], states: list[State], h: Hyper) -> None:
+def apply(rule: Rule, params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper) -> None:
     """Applies ``rule`` to tensors of one device and number of dimensions."""
     rule(Tensors(params), Tensors(grads), _States(states), h)
 
 
-def run(update: Update, params: list[Tensor], grads: list[Tensor], states: list[State], h: Hyper) -> None:
+def run(update: Update, params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper) -> None:
     """Applies ``update`` to tensors of one device, dtype and number of dimensions."""
     apply(update.apply, params, grads, states, h)

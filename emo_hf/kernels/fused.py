@@ -18,10 +18,10 @@ from torch import Tensor
 
 from emo_hf import updates
 from emo_hf.kernels import foreach
-from emo_hf.updates import Hyper, State, Update
+from emo_hf.updates import Hyper, TensorState, Update
 
 Tensors = list[Tensor]
-States = list[State]
+States = list[TensorState]
 
 DEVICES = ("cpu", "cuda")  # others have no fused SGD, or none that was tried
 PIECE = 2**19  # elements; a few pieces of float32 stay in the last-level cache
@@ -113,7 +113,7 @@ def lion_(params: Tensors, grads: Tensors, states: States, h: Hyper) -> None:
     _descend_(params, directions, h.lion_decay, h.step)
 
 
-def factored_(param: Tensor, grad: Tensor, state: State, h: Hyper) -> None:
+def factored_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """`emo_hf.updates.factored_` of a matrix, as blocks of rows."""
     rows = max(PIECE // grad[0].numel(), 1)
     row, column = state["exp_avg_sq_row"].view(-1, 1), state["exp_avg_sq_col"].view(1, -1)

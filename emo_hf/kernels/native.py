@@ -28,9 +28,9 @@ from torch import Tensor
 
 from emo_hf import updates
 from emo_hf.kernels import compensation, fused
-from emo_hf.updates import Hyper, State, Update
+from emo_hf.updates import Hyper, TensorState, Update
 
-Lists = tuple[list[Tensor], list[Tensor], list[State]]
+Lists = tuple[list[Tensor], list[Tensor], list[TensorState]]
 
 logger = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("cpu.cpp")

@@ -14,7 +14,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 def look(steps: Iterable[Signals], version: str = "3.9") -> None:
     health = Health({"emo_version": version})
     for step, signals in enumerate(steps, start=1):
-        health.look(step, signals)
+        health.observe(step, signals)
 
 
 def test_a_healthy_training_says_nothing(make, caplog) -> None:
@@ -56,14 +56,14 @@ def test_two_losses_of_zero_and_a_held_pulse_are_not_spoken_of(make, caplog) -> 
     look([make(), make(loss=0.0), make(), make(loss=0.0), make()])
     held = Health({"emo_version": "3.9", "emo_hold_pulse": True, "emo_policy_gradient": True})
     for step in range(1, 10):
-        held.look(step, make(loss=-1.0))
+        held.observe(step, make(loss=-1.0))
     assert said(caplog) == []
 
 
 def test_a_policy_gradient_is_said_at_once(make, caplog) -> None:
     health = Health({"emo_policy_gradient": True})
     for step in (1, 2, 3, 4):
-        health.look(step, make(loss=0.5 * (-1) ** step))
+        health.observe(step, make(loss=0.5 * (-1) ** step))
     (message,) = said(caplog)
     assert message.startswith("Step 1: the loss (now -0.5) belongs to a policy gradient")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from emo_hf import catalog
-from emo_hf.dashboards import guide
+from emo_hf import registry
 from emo_hf.dashboards.metrics import METRICS, OF_ROWS, OF_TRAINER, SECTIONS, SUMMARY, Metric
 from emo_hf.dashboards.window import Window, summarize
 from emo_hf.signals import NAMES, PREFIX
+from scripts import signals_page
 
 ROOT = Path(__file__).parents[2]
 PANELS = [panel for section in SECTIONS for panel in section.panels]
@@ -79,7 +79,7 @@ def losses() -> list[float]:
     return [*falling, *jumping, *([0.02] * 100), *(0.02 * 1.1**i for i in range(60))]
 
 
-@pytest.mark.parametrize("row", catalog.rows(), ids=lambda row: row.key)
+@pytest.mark.parametrize("row", registry.specs(), ids=lambda row: row.key)
 def test_signals_stay_within_their_ranges(row) -> None:
     mechanism = row.mechanism
     state = mechanism.start()
@@ -96,6 +96,6 @@ def test_signals_stay_within_their_ranges(row) -> None:
 
 def test_the_page_is_the_generated_one() -> None:
     committed = (ROOT / "docs" / "signals.md").read_text(encoding="utf-8")
-    assert committed == guide.page(), "run: python -m emo_hf.dashboards.guide docs/signals.md"
+    assert committed == signals_page.page(), "run: python -m scripts.signals_page docs/signals.md"
     for key in (*METRICS, *SUMMARY):
         assert f"| `{key}` |" in committed

@@ -19,7 +19,7 @@ from emo_hf.dashboards import report
 from emo_hf.dashboards.metrics import METRICS
 from emo_hf.dashboards.report import numbers
 from emo_hf.dashboards.report.page import arrange
-from emo_hf.dashboards.report.runs import Run
+from emo_hf.dashboards.report.runs import RecordedRun
 from emo_hf.errors import EmoError, RecordError
 
 
@@ -183,7 +183,10 @@ def test_the_same_seed_twice_is_not_a_repetition(tmp_path: Path) -> None:
 
 
 def test_different_optimizers_are_never_one_group(tmp_path: Path) -> None:
-    runs = [Run(tmp_path / name, name, "mine/train", name, seed) for seed, name in enumerate(("emosens-3.9", "adamw"))]
+    runs = [
+        RecordedRun(tmp_path / name, name, "mine/train", name, seed)
+        for seed, name in enumerate(("emosens-3.9", "adamw"))
+    ]
     for run in runs:
         run.add(1, row(1))
     assert [group.label for group in arrange(runs).groups] == ["emosens-3.9", "adamw"]
@@ -191,7 +194,7 @@ def test_different_optimizers_are_never_one_group(tmp_path: Path) -> None:
 
 def test_labels(tmp_path: Path) -> None:
     def labels(*names: str) -> list[str]:
-        runs = [Run(tmp_path / name, name, name) for name in names]
+        runs = [RecordedRun(tmp_path / name, name, name) for name in names]
         for run in runs:
             run.add(1, row(1))
         return [group.label for group in arrange(runs).groups]
@@ -234,7 +237,7 @@ def test_the_summary_of_a_run(tmp_path: Path) -> None:
     ],
 )
 def test_findings(changes: dict[str, float], says: str | None) -> None:
-    run = Run(Path("x"), "x", "x")
+    run = RecordedRun(Path("x"), "x", "x")
     for step in range(1, 400):
         run.add(step, row(step))
     for step in range(400, 601):
@@ -305,7 +308,7 @@ def test_the_licence_of_uplot_goes_along(tmp_path: Path) -> None:
 
 def test_names_cannot_break_out(tmp_path: Path) -> None:
     name = "</script><script>alert(1)</script><!-- & '\" $title"
-    runs = [Run(tmp_path / "x", name, f"{name}{place}", optimizer=name) for place in range(2)]
+    runs = [RecordedRun(tmp_path / "x", name, f"{name}{place}", optimizer=name) for place in range(2)]
     for run in runs:
         for step in range(1, 4):
             run.add(step, row(step))

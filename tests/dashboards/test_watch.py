@@ -30,7 +30,7 @@ def seen(what: object, width: int = 80, **settings: object) -> str:
 
 def look(path: Path) -> str:
     follower = Follower(path)
-    follower.look()
+    follower.poll()
     return seen(View(follower))
 
 
@@ -68,28 +68,28 @@ def test_a_run_that_is_quiet(tmp_path: Path) -> None:
 def test_it_takes_in_what_is_appended(tmp_path: Path) -> None:
     folder = write_cell(tmp_path, "emosens", 0, steps=5)
     follower = Follower(folder)
-    follower.look()
+    follower.poll()
     assert follower.run.steps == 5
     append(folder / "emo_signals.jsonl", row(6))
     with (folder / "emo_signals.jsonl").open("a") as file:
         file.write(json.dumps(row(7))[:50])  # torn
     append(folder / "history.jsonl", {"step": 6, "loss": 0.5})
-    follower.look()
+    follower.poll()
     assert max(follower.run.series["emo/loss"]) == 6
     assert follower.run.series["train/loss"][6] == 0.5
     with (folder / "emo_signals.jsonl").open("a") as file:
         file.write(json.dumps(row(7))[50:] + "\n")
-    follower.look()
+    follower.poll()
     assert max(follower.run.series["emo/loss"]) == 7
 
 
 def test_a_resumed_run_starts_over(tmp_path: Path) -> None:
     folder = write_cell(tmp_path, "emosens", 0, steps=9)
     follower = Follower(folder)
-    follower.look()
+    follower.poll()
     write_rows(folder / "part", [row(step, **{"emo/loss": 7.0}) for step in range(1, 12)])
     (folder / "part").replace(folder / "emo_signals.jsonl")
-    follower.look()
+    follower.poll()
     assert follower.run.series["emo/loss"] == dict.fromkeys(range(1, 12), 7.0)
     assert follower.run.series["train/loss"][9] == pytest.approx(1.91)
 
@@ -100,10 +100,10 @@ def test_of_several_runs_the_newest_is_followed(tmp_path: Path) -> None:
         for file in write_cell(tmp_path, "emosens", seed).iterdir():
             os.utime(file, (then + seed, then + seed))
     follower = Follower(tmp_path)
-    follower.look()
+    follower.poll()
     assert follower.run.seed == 1
     write_cell(tmp_path, "emosens", 2, steps=3)
-    follower.look()
+    follower.poll()
     assert (follower.run.seed, follower.run.steps) == (2, 3)
 
 
@@ -136,7 +136,7 @@ def test_sparklines(key: str, values: list[float], shown: str) -> None:
 
 def test_a_terminal_that_knows_ascii_only(tmp_path: Path) -> None:
     follower = Follower(write_run(tmp_path))
-    follower.look()
+    follower.poll()
     file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     Console(file=file, width=80).print(View(follower))
     file.flush()

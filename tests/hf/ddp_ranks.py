@@ -11,9 +11,10 @@ from tiny_gpt2 import Meter, leave, let_cpu_ranks_resume, make_data, make_model
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from transformers import Trainer, TrainingArguments
 
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.errors import CheckpointError
 from emo_hf.hf import feed
+from emo_hf.spec import OptimizerSpec
 
 STEPS, HALF = 20, 10
 LONG = 50  # steps that the ranks must agree on
@@ -32,12 +33,12 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
 
 
-def distinct_rows() -> list[catalog.Row]:
+def distinct_rows() -> list[OptimizerSpec]:
     """One row for each pair of update rule and geometry."""
-    return list({(row.update, row.geometry): row for row in catalog.rows()}.values())
+    return list({(row.update, row.geometry): row for row in registry.specs()}.values())
 
 
-def shadowed(row: catalog.Row) -> dict[str, str]:
+def shadowed(row: OptimizerSpec) -> dict[str, str]:
     return {"optim": row.key} | ({"optim_args": "use_shadow=true"} if "use_shadow" in row.options else {})
 
 
@@ -54,7 +55,7 @@ def objective(folder: str) -> dict[str, Any]:
     return {"local": local, "fed": meter.fed, "truth": meter.truth, "weights": weights(trainer), "rates": logs}
 
 
-def family(folder: str, row: catalog.Row) -> dict[str, Any]:
+def family(folder: str, row: OptimizerSpec) -> dict[str, Any]:
     trainer = Trainer(make_model(), make_args(folder, max_steps=LONG, **shadowed(row)), train_dataset=make_data())
     meter = Meter(trainer)
     trainer.train()
@@ -70,7 +71,7 @@ def unreduced(folder: str) -> dict[str, Any]:
     reduced = feed.PendingLoss
     feed.PendingLoss = lambda total, ranks: total
     try:
-        return family(folder, catalog.find("emosens"))
+        return family(folder, registry.find("emosens"))
     finally:
         feed.PendingLoss = reduced
 
@@ -79,7 +80,7 @@ def resume(folder: str) -> dict[str, Any]:
     """For every row: the weights after 20 steps, straight and resumed from step 10, and the file of the state."""
     let_cpu_ranks_resume()
     found = {}
-    for row in catalog.rows():
+    for row in registry.specs():
         args = make_args(
             f"{folder}/{row.key}", max_steps=STEPS, save_strategy="steps", save_steps=HALF, **shadowed(row)
         )

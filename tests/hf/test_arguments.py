@@ -14,13 +14,13 @@ import yaml
 from tiny_gpt2 import make_data, make_model
 from transformers import HfArgumentParser, Trainer, TrainingArguments
 
-from emo_hf import EmoArgumentsMixin, EmotionCallback, EmoTrainingArguments, catalog
+from emo_hf import EmoArgumentsMixin, EmotionCallback, EmoTrainingArguments, registry
 from emo_hf.errors import OptionError, UnknownOptimizerError
 from emo_hf.hf import optim
 from emo_hf.hf import trainer as hf_trainer
 from emo_hf.hf.arguments import callback_options
 from emo_hf.hf.optim import EMO_FIELDS, class_and_kwargs
-from emo_hf.row import CHOICES
+from emo_hf.spec import CHOICES
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {
@@ -82,7 +82,7 @@ def test_every_option_is_typed_and_documented():
 
 def test_untouched_they_build_the_newest_emosens(make_emo_args):
     args = make_emo_args()
-    assert class_and_kwargs(args) == (catalog.optimizer_class("emosens"), {"version": "3.9"})
+    assert class_and_kwargs(args) == (registry.optimizer_class("emosens"), {"version": "3.9"})
     assert callback_options(args) == {}
 
 
@@ -91,9 +91,9 @@ def test_options_reach_the_optimizer(make_emo_args):
     args = make_emo_args(**options, optim_args="fftmode=true", learning_rate=0.5)
     trainer = Trainer(make_model(), args, train_dataset=make_data())
     optimizer = trainer.create_optimizer()
-    assert optimizer.row.key == "emocats-3.8"
+    assert optimizer.spec.key == "emocats-3.8"
     chosen = {"use_shadow": True, "stopcoef": 0.25, "branch": "quieter", "on_nonfinite_loss": "skip", "lr": 0.5}
-    assert optimizer.options == {**optimizer.row.options, **chosen, "fftmode": True}
+    assert optimizer.options == {**optimizer.spec.options, **chosen, "fftmode": True}
 
 
 def test_false_is_given_and_none_is_not(make_emo_args):
@@ -280,7 +280,7 @@ every_class = pytest.mark.parametrize("kind", [TrainingArguments, EmoTrainingArg
 @pytest.mark.parametrize("name", ["emosens", "emonavi"])
 def test_set_optimizer_without_a_learning_rate_leaves_it_to_the_row(name, kind, make_emo_args):
     args = make_emo_args(kind, learning_rate=0.5, adam_beta2=0.5, weight_decay=0.1).set_optimizer(name=name)
-    assert class_and_kwargs(args) == (catalog.optimizer_class(name), {"version": catalog.find(name).version})
+    assert class_and_kwargs(args) == (registry.optimizer_class(name), {"version": registry.find(name).version})
     assert args.weight_decay == 0
 
 

@@ -15,7 +15,7 @@ from accelerate import debug_launcher
 from contract import same
 from two_ranks import forget_accelerate, ignore_known_warnings, on_two_ranks
 
-from emo_hf import catalog
+from emo_hf import registry
 
 HERE = Path(__file__).parent
 
@@ -109,7 +109,7 @@ def resume_and_refuse() -> tuple[dict[str, Any], str]:
     return ddp_ranks.resume("resume"), ddp_ranks.refusal("resume")
 
 
-@pytest.mark.parametrize("row", catalog.rows(), ids=lambda row: row.key)
+@pytest.mark.parametrize("row", registry.specs(), ids=lambda row: row.key)
 def test_resume_is_bit_exact_on_both_ranks(row, resumed):
     folder, ranks = resumed
     for found, _ in ranks:

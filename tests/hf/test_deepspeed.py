@@ -14,7 +14,7 @@ from tiny_gpt2 import make_data, make_model
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from two_ranks import forget_accelerate, on_two_ranks
 
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.errors import EmoError
 from emo_hf.hf.feed import find_optimizer
 
@@ -180,7 +180,7 @@ def test_resume_is_bit_exact(stage, optim, under_zero):
 def test_zero_is_refused_where_it_would_be_silently_wrong(stage, optim, under_zero):
     for rank in under_zero:
         message = rank[stage, optim]
-        assert message.startswith(f"{catalog.find(optim).key} needs every parameter whole")
+        assert message.startswith(f"{registry.find(optim).key} needs every parameter whole")
         assert message.endswith("True")  # nothing was changed
 
 
@@ -189,7 +189,7 @@ def test_moments_of_the_gradient_are_refused(under_zero):
 
 
 def test_the_lists_hold_every_update_rule():
-    rules = {(row.update, row.geometry, row.elementwise) for row in catalog.rows()}
-    listed = {key: catalog.find(key) for key in (*TAKEN, *REFUSED)}
+    rules = {(row.update, row.geometry, row.elementwise) for row in registry.specs()}
+    listed = {key: registry.find(key) for key in (*TAKEN, *REFUSED)}
     assert {(row.update, row.geometry, row.elementwise) for row in listed.values()} == rules
     assert {key for key, row in listed.items() if row.elementwise} == set(TAKEN)

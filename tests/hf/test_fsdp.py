@@ -27,15 +27,16 @@ from torch.distributed.tensor import DTensor, Shard
 from transformers import Trainer, TrainingArguments
 from two_ranks import on_two_ranks
 
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.errors import EmoError
 from emo_hf.hf.feed import find_optimizer
+from emo_hf.spec import OptimizerSpec
 
 # Every zone of every scalar: 0 to -0.7, 0.9 and -1 in 3.0, 0.4 and -0.97 from 3.1 on
 LOSSES = (2.0, 1.6, 2.2, 1.9, 1.5, 3.5, 2.2, 1.8, 2.0, 1.9, 0.2, 20.0)
 HALF = len(LOSSES) // 2
 LAYOUTS = ("sharded, nested", "sharded, flattened", "full")
-DISTINCT = list({(row.update, row.geometry, row.shadow.late): row for row in catalog.rows()}.values())
+DISTINCT = list({(row.update, row.geometry, row.shadow.late): row for row in registry.specs()}.values())
 THROUGH_TRAINER = ("emonavi-1.0", "emofact-3.0", "emovoid-3.9")
 
 
@@ -128,7 +129,7 @@ def fsdp2() -> dict[str, Any]:
     warnings.simplefilter("ignore")
     dist.init_process_group("gloo")
     rank, found = dist.get_rank(), {}
-    for row in catalog.rows():
+    for row in registry.specs():
         plain = Model()
         reference = build(row, plain.parameters(), shadow=True)
         run(plain, reference)
@@ -181,7 +182,7 @@ def fsdp1() -> dict[str, Any]:
     return found
 
 
-def make_trainer(row: catalog.Row, **options: Any) -> Trainer:
+def make_trainer(row: OptimizerSpec, **options: Any) -> Trainer:
     """A Trainer of the tiny model under FSDP2. Only on accelerators would ``TrainingArguments(fsdp=...)`` do it."""
     model = make_model()
     del model.truth  # FSDP cannot shard a 0-d parameter
@@ -217,7 +218,7 @@ def trainers() -> dict[str, Any]:
     warnings.simplefilter("ignore")
     found = {}
     for key in THROUGH_TRAINER:
-        row = catalog.find(key)
+        row = registry.find(key)
         straight = trained(make_trainer(row, save_strategy="steps", save_steps=10))
         found[key] = straight, trained(make_trainer(row, save_strategy="no"), f"{row.key}/checkpoint-10")
     return found
@@ -251,14 +252,14 @@ def under_fsdp1(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_fsdp2_takes_the_steps_of_a_single_process(under_fsdp2):
     """Factored moments, norms of a tensor and of the whole model are those of the unsharded weights."""
     moved = {key: difference(found["weights"], found["unsharded"]) for key, found in under_fsdp2.items()}
-    assert len(moved) == len(catalog.rows())
+    assert len(moved) == len(registry.specs())
     assert {key: value for key, value in moved.items() if value > 1e-12} == {}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_fsdp2_resumes_bit_for_bit(under_fsdp2, layout):
     exact = {key: found["exact"][layout] for key, found in under_fsdp2.items() if layout in found["exact"]}
-    assert len(exact) == len(catalog.rows() if layout == LAYOUTS[0] else DISTINCT)
+    assert len(exact) == len(registry.specs() if layout == LAYOUTS[0] else DISTINCT)
     assert [key for key, value in exact.items() if not value] == []
 
 
@@ -266,7 +267,7 @@ def test_the_losses_reach_every_zone_of_the_scalar():
     params = [torch.nn.Parameter(torch.ones(2))]
     reached = {}
     for key in ("emoclan-3.0", "emonavi-3.6"):
-        optimizer = build(catalog.find(key), params)
+        optimizer = build(registry.find(key), params)
         scalars = []
         for loss in LOSSES:
             optimizer.step(loss=loss)

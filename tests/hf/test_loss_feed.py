@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import GradientState
 
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.hf import LossFeed
 from emo_hf.hf.callback import lr_used
 from emo_hf.hf.feed import PendingLoss, await_accelerator, find_optimizer, stop_feeding
@@ -16,16 +16,16 @@ from emo_hf.hf.feed import PendingLoss, await_accelerator, find_optimizer, stop_
 
 def test_waiting_for_one_accelerator_leaves_others_alone():
     waiting, model = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
-    awaited = catalog.build("emosens", waiting.parameters())
-    other = catalog.build("emosens", model.parameters())
+    awaited = registry.build("emosens", waiting.parameters())
+    other = registry.build("emosens", model.parameters())
     accelerator, backward = Accelerator(cpu=True), Accelerator.backward
     accelerator.prepare(other)
     await_accelerator(awaited)
     try:
         accelerator.backward(model(torch.ones(1)).sum())
         assert model.weight.grad is not None
-        assert LossFeed.of(other) is None
-        assert LossFeed.of(awaited) is None
+        assert LossFeed.installed_on(other) is None
+        assert LossFeed.installed_on(awaited) is None
     finally:
         stop_feeding(awaited)
     assert Accelerator.backward is backward
@@ -33,7 +33,7 @@ def test_waiting_for_one_accelerator_leaves_others_alone():
 
 def test_wrap_that_another_package_puts_around_backward_stays(monkeypatch):
     weight = torch.nn.Parameter(torch.ones(()))
-    optimizer, calls = catalog.build("emosens", [weight]), []
+    optimizer, calls = registry.build("emosens", [weight]), []
     accelerator = Accelerator(cpu=True)
     accelerator.prepare(optimizer)
     GradientState()._set_sync_gradients(True)
@@ -70,7 +70,7 @@ def test_wrap_that_another_package_puts_around_backward_stays(monkeypatch):
 def test_accelerate_accumulation_scale_is_applied():
     # Trainer scales itself and sets 1; a loop of one's own lets the Accelerator divide.
     model = torch.nn.Linear(1, 1)
-    optimizer = catalog.build("emosens", model.parameters())
+    optimizer = registry.build("emosens", model.parameters())
     GradientState._reset_state()  # what Trainers of other tests have set is shared by all Accelerators
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     prepared_model, prepared = accelerator.prepare(model, optimizer)
@@ -85,7 +85,7 @@ def test_accelerate_accumulation_scale_is_applied():
 
 def test_step_skipped_by_a_grad_scaler_advances_nothing():
     weight = torch.nn.Parameter(torch.ones(1))
-    optimizer = catalog.build("emosens", [weight])
+    optimizer = registry.build("emosens", [weight])
     accelerator = Accelerator(cpu=True)
     accelerator.scaler = torch.amp.GradScaler("cpu")
     prepared = AcceleratedOptimizer(optimizer, scaler=accelerator.scaler)
@@ -110,7 +110,7 @@ def test_step_skipped_by_a_grad_scaler_advances_nothing():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_losses_are_summed_in_at_least_float32_and_copied(dtype):
-    optimizer = catalog.build("emosens", [torch.nn.Parameter(torch.zeros(1))])
+    optimizer = registry.build("emosens", [torch.nn.Parameter(torch.zeros(1))])
     accelerator = SimpleNamespace(
         backward=lambda loss: loss.fill_(9), sync_gradients=True, num_processes=1,
         gradient_accumulation_steps=1, distributed_type=None,
@@ -140,7 +140,7 @@ def test_pending_loss_can_be_read_twice():
 
 
 def test_optimizer_is_found_inside_wrappers():
-    optimizer = catalog.build("emosens", [torch.nn.Parameter(torch.zeros(1))])
+    optimizer = registry.build("emosens", [torch.nn.Parameter(torch.zeros(1))])
     assert find_optimizer(SimpleNamespace(optimizer=SimpleNamespace(optimizer=optimizer))) is optimizer
     assert find_optimizer(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])) is None
     assert find_optimizer(None) is None

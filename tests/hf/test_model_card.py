@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import Trainer
 
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.dashboards import report
 from emo_hf.hf import EmoTrainer
 from emo_hf.hf import card as card_text
@@ -19,7 +19,7 @@ def test_card_is_valid_and_says_what_trained_the_model(times, make_trainer):
     trainer.train()
     for _ in range(times):
         trainer.create_model_card(tags=["mine"], dataset="CogComp/trec", dataset_tags="trec", tasks="text-generation")
-    folder, row = Path(trainer.args.output_dir), catalog.find("emosens")
+    folder, row = Path(trainer.args.output_dir), registry.find("emosens")
     card = ModelCard.load(folder / "README.md")
     assert sorted(card.data.tags) == sorted({*card.data.tags, "mine", "emo_hf", "emosens"})
     assert card.data.datasets == ["trec"]

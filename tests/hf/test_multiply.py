@@ -5,7 +5,7 @@ import torch
 from tiny_gpt2 import make_data
 from transformers import Trainer, TrainerCallback, get_scheduler
 
-from emo_hf import EmoTrainer, catalog
+from emo_hf import EmoTrainer, registry
 
 STEPS, WARMUP = 8, 3
 SCHEDULES = {
@@ -43,7 +43,7 @@ def steps_of(trainer):
 
 def pulses_of(trainer, scope):
     """Computes the pulse of every step from the losses alone."""
-    mechanism = catalog.find("emoairy").mechanism
+    mechanism = registry.find("emoairy").mechanism
     state, pulses = mechanism.start(), []
     for log in steps_of(trainer):
         mechanism.advance(state, log["emo/loss"])
@@ -115,7 +115,7 @@ def test_each_group_is_multiplied_by_its_own_rate(make_trainer):
     for name, param in trainer.model.named_parameters():
         (fast if name.endswith("bias") else slow).append(param)
     groups = [{"params": slow}, {"params": fast, "lr": 2 * MULTIPLIER}]
-    trainer.optimizer = catalog.build("emoairy", groups, lr=MULTIPLIER, weight_decay=0.0)
+    trainer.optimizer = registry.build("emoairy", groups, lr=MULTIPLIER, weight_decay=0.0)
     moves = [Moves(slow), Moves(fast)]
     for each in moves:
         trainer.add_callback(each)

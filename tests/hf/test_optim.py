@@ -13,11 +13,11 @@ from transformers import HfArgumentParser, Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 import emo_hf.hf
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.errors import OptionError, RegistrationError, UnknownOptimizerError
 from emo_hf.hf import optim
 
-NAMES = [*catalog.families(), *(row.key for row in catalog.rows())]
+NAMES = [*registry.families(), *(row.key for row in registry.specs())]
 
 
 def build(trainer: Trainer) -> torch.optim.Optimizer:
@@ -25,12 +25,12 @@ def build(trainer: Trainer) -> torch.optim.Optimizer:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_catalog_name_builds_its_row(name, make_trainer):
+def test_every_registered_name_builds_its_spec(name, make_trainer):
     trainer = make_trainer(optim=name)
     optimizer = build(trainer)
-    assert optimizer.row is catalog.find(name)
-    assert type(optimizer) is catalog.optimizer_class(name)
-    assert optimizer.options == catalog.find(name).options
+    assert optimizer.spec is registry.find(name)
+    assert type(optimizer) is registry.optimizer_class(name)
+    assert optimizer.options == registry.find(name).options
     assert all(group["weight_decay"] == 0.0 for group in optimizer.param_groups if "weight_decay" in group)
 
 
@@ -56,7 +56,7 @@ def test_environment_leaves_the_names_out(monkeypatch):
 
 
 def test_alternative_that_the_registration_error_names_works(make_trainer, read_signals):
-    pair = (catalog.optimizer_class("emosens"), {"stopcoef": 0.1})
+    pair = (registry.optimizer_class("emosens"), {"stopcoef": 0.1})
     trainer = make_trainer(optim="adamw_torch", trainer={"optimizer_cls_and_kwargs": pair}, max_steps=2)
     trainer.train()
     assert len(read_signals(trainer.args.output_dir)) == 2
@@ -83,7 +83,7 @@ def test_string_survives(name, make_args, tmp_path):
         TrainingArguments(str(tmp_path)).set_optimizer(name=name),
     ):
         assert copied.optim == name
-        assert optim.class_and_kwargs(copied)[0] is catalog.optimizer_class(name)
+        assert optim.class_and_kwargs(copied)[0] is registry.optimizer_class(name)
 
 
 @pytest.mark.parametrize("how", ["command line", "dict", "json", "yaml"])
@@ -145,7 +145,7 @@ def test_optim_args_arrive_with_the_types_of_the_row(make_args):
 
 def test_optim_args_reach_the_optimizer(make_trainer):
     optimizer = build(make_trainer(optim_args="stopcoef=0.1,use_shadow=true,version=3.8"))
-    assert optimizer.row.key == "emosens-3.8"
+    assert optimizer.spec.key == "emosens-3.8"
     assert optimizer.options["stopcoef"] == 0.1
     assert optimizer.options["use_shadow"] is True
 

@@ -16,7 +16,7 @@ from packaging.version import Version
 from transformers import Trainer
 
 import emo_hf
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.hf import names, optim
 from emo_hf.hf.feed import await_accelerator, stop_feeding
 
@@ -87,7 +87,7 @@ def test_it_can_be_registered_after_that(facts):
 
 def test_backward_is_wrapped_once_for_all_who_wait_and_given_back():
     backward = Accelerator.backward
-    waiting = [catalog.build("emosens", [torch.nn.Parameter(torch.ones(()))]) for _ in range(2)]
+    waiting = [registry.build("emosens", [torch.nn.Parameter(torch.ones(()))]) for _ in range(2)]
     try:
         await_accelerator(waiting[0])
         wrapped = Accelerator.backward
@@ -110,7 +110,7 @@ def test_getter_of_old_transformers_is_wrapped_once_and_given_back(make_args, mo
         optim._wrap_getter(frozenset({"emosens"}))
         ours = Trainer.get_optimizer_cls_and_kwargs
         assert ours(adamw) == before
-        assert ours(make_args(optim="emosens"))[0] is catalog.optimizer_class("emosens")
+        assert ours(make_args(optim="emosens"))[0] is registry.optimizer_class("emosens")
 
         @functools.wraps(ours)
         def theirs(*args):

@@ -1,4 +1,4 @@
-"""A plain Trainer that resumes from a checkpoint of any row of the catalog continues bit for bit."""
+"""A plain Trainer that resumes from a checkpoint of any spec of the registry continues bit for bit."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from contract import every_row, same, without_3_1_warning
 
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.errors import CheckpointError
 from emo_hf.hf import EmotionCallback
 from emo_hf.hf import trainer as hf_trainer
@@ -95,5 +95,5 @@ def test_resume_with_optimizer_state_says_nothing_of_it(checkpoint, make_trainer
     assert "start anew" not in caplog.text
 
 
-def test_catalog_has_the_rows_that_are_counted_on():
-    assert len(catalog.rows()) == 35
+def test_registry_has_the_specs_that_are_counted_on():
+    assert len(registry.specs()) == 35

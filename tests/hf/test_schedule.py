@@ -175,7 +175,7 @@ def test_combined_ways_count_a_loss_once_and_it_can_train_again(make_trainer):
         trainer.train()
         assert Accelerator.backward is backward
         assert "backward" not in vars(trainer.accelerator)
-        assert LossFeed.of(find_pulse(trainer.lr_scheduler)) is None
+        assert LossFeed.installed_on(find_pulse(trainer.lr_scheduler)) is None
     assert measured.fed == measured.truth
     assert len(measured.truth) == 20
     assert [log["learning_rate"] for log in steps_of(trainer)] == [log["emo/lr"] for log in steps_of(trainer)]

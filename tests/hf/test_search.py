@@ -8,7 +8,7 @@ import pytest
 from tiny_gpt2 import make_data, make_model
 from transformers import Trainer, TrainerCallback
 
-from emo_hf import EmotionCallback, EmoTrainer, EmoTrainingArguments, catalog
+from emo_hf import EmotionCallback, EmoTrainer, EmoTrainingArguments, registry
 from emo_hf.hf import trainer as hf_trainer
 from emo_hf.hf.feed import find_optimizer
 from emo_hf.scheduler import innermost
@@ -94,7 +94,7 @@ def search(make_args, monkeypatch):
 def assert_own_emotion(trial, lr, **options):
     """Recomputes every step size of a trial from a fresh emotion and the losses that were differentiated."""
     assert trial.fed == trial.truth
-    row = trial.ours.row
+    row = trial.ours.spec
     mechanism = row.mechanism.configure(**{name: row.options.get(name) for name in ("branch", "stopcoef")} | options)
     state, expected = mechanism.start(), []
     for loss in trial.truth:
@@ -118,8 +118,8 @@ def test_search_over_the_multiplier(way, search):
 def test_search_over_optimizers(search):
     seen = search("wrap", {"optim": ["emosens", "emonavi-3.1", "adamw_torch"]})
     for trial in (trial for trial in seen if trial.ours is not None):
-        assert_own_emotion(trial, trial.ours.row.options["lr"])  # the untouched 5e-5 stands for the row's own
-    keys = {trial.ours.row.key if trial.ours else "adamw_torch": trial for trial in seen}
+        assert_own_emotion(trial, trial.ours.spec.options["lr"])  # the untouched 5e-5 stands for the row's own
+    keys = {trial.ours.spec.key if trial.ours else "adamw_torch": trial for trial in seen}
     assert keys.keys() == {"emosens-3.9", "emonavi-3.1", "adamw_torch"}
     assert set(keys["adamw_torch"].logged) == {5e-5}
 
@@ -133,4 +133,4 @@ def test_search_over_emo_options(search, make_args):
     branches = [trial.ours.options["branch"] for trial in seen]
     assert sorted(branches) == ["long", "quieter", "rounding"]
     for trial, branch in zip(seen, branches, strict=True):
-        assert_own_emotion(trial, catalog.find("emosens").options["lr"], branch=branch)
+        assert_own_emotion(trial, registry.find("emosens").options["lr"], branch=branch)

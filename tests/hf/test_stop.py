@@ -17,7 +17,7 @@ from tiny_gpt2 import make_data
 from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.errors import OptionError
 from emo_hf.hf import EmotionCallback, EmoTrainer
 from emo_hf.hf import trainer as hf_trainer
@@ -72,14 +72,14 @@ def record(state: Path | TrainerState) -> dict[str, Any]:
     ],
 )
 def test_a_cluster_begins_and_ends_after_patience_steps(patience, ready, saves, make_args):
-    optimizer = catalog.build("emosens", [torch.nn.Parameter(torch.ones(1))])
+    optimizer = registry.build("emosens", [torch.nn.Parameter(torch.ones(1))])
     optimizer.param_groups[0]["params"][0].grad = torch.ones(1)
     optimizer.step(loss=1.0)
     reaction, state, made = Reaction("save", patience), TrainerState(), []
     reaction.begin(state)
     for state.global_step, up in enumerate(ready, start=1):
         control = TrainerControl()
-        reaction.look(make_args(), state, control, replace(optimizer.signals(), ready=float(up)), "emosens-3.9")
+        reaction.observe(make_args(), state, control, replace(optimizer.signals(), ready=float(up)), "emosens-3.9")
         if control.should_save:
             made.append(state.global_step)
             reaction.after_save(make_args(), state)
@@ -327,7 +327,7 @@ def test_two_ranks_decide_the_same(tmp_path):
 
 def first_cluster(losses: list[float], patience: int = 2) -> int | None:
     """The step at which an optimizer that gets ``losses`` has been ready at ``patience`` steps in a row."""
-    optimizer, ready = catalog.build("emosens", [torch.nn.Parameter(torch.ones(1))], stopcoef=6.0), []
+    optimizer, ready = registry.build("emosens", [torch.nn.Parameter(torch.ones(1))], stopcoef=6.0), []
     for loss in losses:
         optimizer.step(loss=loss)
         ready.append(optimizer.should_stop)

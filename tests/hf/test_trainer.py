@@ -13,7 +13,7 @@ from tiny_gpt2 import make_data
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import integration_utils
 
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.dashboards import Recorder, recorder, window
 from emo_hf.hf import EmotionCallback, EmoTrainer, LossFeed, attach
 from emo_hf.hf import callback as hf_callback
@@ -233,7 +233,7 @@ def test_wrap_of_another_package_is_left_alone(monkeypatch):
 def test_attach_reaches_a_trainer_that_makes_its_own_optimizer(make_trainer, read_signals):
     class Own(Trainer):
         def create_optimizer(self):
-            self.optimizer = catalog.build("emosens", self.model.parameters())
+            self.optimizer = registry.build("emosens", self.model.parameters())
             return self.optimizer
 
     trainer = make_trainer(Own, optim="adamw_torch", max_steps=2)
@@ -244,7 +244,7 @@ def test_attach_reaches_a_trainer_that_makes_its_own_optimizer(make_trainer, rea
 
 def test_optimizer_passed_to_a_plain_trainer_is_fed(make_trainer, read_signals):
     trainer = make_trainer(optim="adamw_torch", max_steps=2)
-    trainer.optimizer = catalog.build("emosens", trainer.model.parameters())
+    trainer.optimizer = registry.build("emosens", trainer.model.parameters())
     trainer.train()
     assert len(read_signals(trainer.args.output_dir)) == 2
 
@@ -255,8 +255,8 @@ def test_new_optimizer_of_the_same_trainer_takes_over_the_feed(make_trainer):
     first = find_optimizer(trainer.optimizer)
     trainer.optimizer = trainer.lr_scheduler = None
     trainer.train()
-    assert LossFeed.of(first) is None
-    assert LossFeed.of(find_optimizer(trainer.optimizer)) is not None
+    assert LossFeed.installed_on(first) is None
+    assert LossFeed.installed_on(find_optimizer(trainer.optimizer)) is not None
     assert first.signals() is not None
     assert find_optimizer(trainer.optimizer).signals() is not None
 

@@ -72,5 +72,5 @@ def test_example_runs(heading, code, tokenizer, tmp_path, monkeypatch):
     )
     rows = [json.loads(line) for line in Path("out/emo_signals.jsonl").read_text().splitlines()]
     assert len(rows) == names["trainer"].state.global_step >= 3
-    assert find_optimizer(names["trainer"].optimizer).row.key == "emosens-3.9"
+    assert find_optimizer(names["trainer"].optimizer).spec.key == "emosens-3.9"
     assert len({row["emo/loss"] for row in rows}) > 1

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from made_up_data import tale, write_fashion_mnist, write_stories260k, write_trec
 
-from emo_hf.lab import runner
+from emo_hf.lab.run import runner
 
 
 @pytest.fixture

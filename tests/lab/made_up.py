@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from emo_hf.lab import load
-from emo_hf.lab.spec import Cell, Recipe
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.recipe.schema import Recipe, RunConfig
 
 TREC = """
 name: made-up
@@ -52,54 +52,55 @@ def write(runs: Path, content: dict, data_dir: Path | None = None, without: tupl
     text = yaml.safe_dump(content, sort_keys=False)
     runs.mkdir(parents=True, exist_ok=True)
     (runs / "recipe.yaml").write_text(text)
-    made: Recipe = load.recipe(str(runs / "recipe.yaml"))
+    made: Recipe = loading.recipe(str(runs / "recipe.yaml"))
     place = runs / made.name / made.default_size
-    for cell in made.cells(data_dir=data_dir):
-        if cell.name not in without:
-            run(place / cell.name / f"seed{cell.seed}", cell, list(made.arms).index(cell.name))
+    for run_config in made.run_configs(data_dir=data_dir):
+        if run_config.name not in without:
+            run(place / run_config.name / f"seed{run_config.seed}", run_config, list(made.arms).index(run_config.name))
     (runs / "recipe.yaml").rename(place / "recipe.yaml")
     return place
 
 
-def run(folder: Path, cell: Cell, place: int) -> None:
+def run(folder: Path, run_config: RunConfig, place: int) -> None:
     """Writes one run whose loss falls from 2.3, and slower for later arms."""
     folder.mkdir(parents=True)
-    noise = np.random.default_rng([cell.seed, place])
-    steps, metric = cell.scale.steps, cell.task.metric
+    noise = np.random.default_rng([run_config.seed, place])
+    steps, metric = run_config.scale.steps, run_config.task.metric
     speed = 1 / (0.15 + 0.05 * place)
     level = [0.5 + 1.8 * math.exp(-speed * step / steps) for step in range(1, steps + 1)]
     rows, signals = [{"step": 0, "total_steps": steps}], []
     for step, loss in enumerate(level, start=1):
         loss = loss + noise.normal(0, 0.1)
-        rows.append({"step": step, "loss": loss, "grad_norm": 1.0, "learning_rate": cell.arm.lr, "epoch": 0.1})
-        signals.append({"step": step, "emo/lr": cell.arm.lr, "emo/scalar": 0.1, "emo/loss": loss})
-        if step % (steps // cell.scale.evaluations) == 0:
+        rows.append({"step": step, "loss": loss, "grad_norm": 1.0, "learning_rate": run_config.arm.lr, "epoch": 0.1})
+        signals.append({"step": step, "emo/lr": run_config.arm.lr, "emo/scalar": 0.1, "emo/loss": loss})
+        if step % (steps // run_config.scale.evaluations) == 0:
             right = 0.95 - 0.33 * (loss - 0.3)
             score = right if metric == "accuracy" else 40 * math.exp(loss)
             rows.append({"step": step, "eval_loss": loss + 0.05, f"eval_{metric}": score, "epoch": 0.1})
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if cell.arm.is_emo:
+    if run_config.arm.is_emo:
         (folder / "emo_signals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in signals))
-    if "trajectory" in cell.measure:
-        start = np.random.default_rng(cell.seed).normal(size=96)
-        ways = np.cumsum(noise.normal(0.05 * speed, 0.3, size=(cell.scale.evaluations, 96)), axis=0)
+    if "trajectory" in run_config.measure:
+        start = np.random.default_rng(run_config.seed).normal(size=96)
+        ways = np.cumsum(noise.normal(0.05 * speed, 0.3, size=(run_config.scale.evaluations, 96)), axis=0)
         weights = np.concatenate([start[None], start + ways]).astype(np.float32)
-        every = steps // cell.scale.evaluations
+        every = steps // run_config.scale.evaluations
         np.savez(folder / "trajectory.npz", steps=np.arange(0, steps + 1, every), weights=weights)
     (folder / "log.txt").write_text("")
-    last = {metric: rows[-1][f"eval_{metric}"], "eval_loss": rows[-1]["eval_loss"], "seconds": 100.0 + cell.seed}
-    finish(folder, cell, **last)
+    last = {metric: rows[-1][f"eval_{metric}"], "eval_loss": rows[-1]["eval_loss"], "seconds": 100.0 + run_config.seed}
+    finish(folder, run_config, **last)
 
 
-def finish(folder: Path, cell: Cell, **numbers: float | None) -> None:
+def finish(folder: Path, run_config: RunConfig, **numbers: float | None) -> None:
     """Writes what a comparison is made of: the settings of a run, where it ran, and its summary with `numbers`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(cell.model_dump(mode="json", exclude_none=True)))
+    (folder / "config.yaml").write_text(yaml.safe_dump(run_config.model_dump(mode="json", exclude_none=True)))
     (folder / "env.json").write_text(json.dumps(ENV))
     summary = {
-        "recipe": cell.recipe, "size": cell.size, "arm": cell.name, "seed": cell.seed,
-        "optimizer": cell.arm.optimizer, "tuning": str(cell.arm.tuning),
+        "recipe": run_config.recipe, "size": run_config.size, "arm": run_config.name, "seed": run_config.seed,
+        "optimizer": run_config.arm.optimizer, "tuning": str(run_config.arm.tuning),
         "train_examples": 5452, "test_examples": 500, "data_sha256": "ab" * 32, "parameters": 661760,
-        "trained_parameters": 661760, "steps": cell.scale.steps, "train_loss": 0.7, "step_size_median": cell.arm.lr,
+        "trained_parameters": 661760, "steps": run_config.scale.steps, "train_loss": 0.7,
+        "step_size_median": run_config.arm.lr,
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(summary | numbers))

@@ -10,11 +10,11 @@ import pytest
 from huggingface_hub import ModelCard
 from test_figures import size_of_png
 
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.cli import main
 from emo_hf.hf.card import plain
-from emo_hf.lab import card, card_data
-from emo_hf.lab.card_text import count, plain_revision
+from emo_hf.lab.report import card, card_data
+from emo_hf.lab.report.card_text import count, plain_revision
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_" + "aB3dE5gH" * 4
@@ -47,7 +47,7 @@ def test_card_of_an_arm(comparison, tmp_path, capsys, full_disk):
     assert (result.dataset_type, result.dataset_revision) == ("CogComp/trec", "abc123")
     assert (result.task_type, result.metric_type) == ("text-classification", "accuracy")
     assert (loaded.data.license, loaded.data.tags) == ("mit", ["emo_hf", "emosens"])
-    row, text = catalog.find("emosens-2.0"), loaded.text
+    row, text = registry.find("emosens-2.0"), loaded.text
     for expected in (
         *row.quirks,
         row.source,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from emo_hf import catalog, cli
+from emo_hf import cli, registry
 from emo_hf.dashboards import read_signals
-from emo_hf.lab import optimizers
+from emo_hf.lab.recipe import baselines
 
 ROOT = Path(__file__).parents[2]
 NEEDS_PEFT = pytest.mark.skipif(not find_spec("peft"), reason="peft is not installed")
@@ -35,14 +35,14 @@ def test_quickstart_at_smoke_size(tmp_path):
     place = tmp_path / "runs/quickstart/smoke"
     arms = ["emosens", "emoairy", "emocats", "adamw"]
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("│")]
-    table = [cells for cells in rows if cells[1] in arms]
-    assert [cells[1] for cells in table] == arms
+    table = [run_configs for run_configs in rows if run_configs[1] in arms]
+    assert [run_configs[1] for run_configs in table] == arms
     assert "Results: runs/quickstart/smoke" in done.stdout
-    for arm, cells in zip(arms, table, strict=True):
+    for arm, run_configs in zip(arms, table, strict=True):
         folder = place / arm / "seed0"
         result = json.loads((folder / "summary.json").read_text())
         assert (result["steps"], result["train_examples"], result["test_examples"]) == (8, 128, 64)
-        assert cells[5] == f"{result['accuracy']:.3f}"
+        assert run_configs[5] == f"{result['accuracy']:.3f}"
         assert 0 < result["step_size_min"] <= result["step_size_median"] <= result["step_size_max"]
         history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
         assert history[0] == {"step": 0, "total_steps": 8}
@@ -106,7 +106,7 @@ def test_bad_input_is_one_message_and_exit_code_2(
     recipe, write, data_folder, tmp_path, monkeypatch, capsys, args, message
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(optimizers.ALIASES, "lion", optimizers.Alias("no_such_package", "Lion", "x"))
+    monkeypatch.setitem(baselines.ALIASES, "lion", baselines.Alias("no_such_package", "Lion", "x"))
     shutil.rmtree(data_folder / "stories260k")
     recipe["arms"]["lion"] = {"optim": "lion", "lr": 1e-4, "tuning": "untuned"}
     shipped = {"trec": "trec/gpt2-emosens", "lora": "lora/stories", "memory": "memory/lora"}
@@ -151,7 +151,7 @@ def test_ctrl_c(stand_in, recipe, write, tmp_path):
     code = f"""if True:
         import sys
         from emo_hf import cli
-        from emo_hf.lab import runner
+        from emo_hf.lab.run import runner
         runner.CHILD = "stand_in"
         sys.exit(cli.main(["run", {write(recipe)!r}, "--runs-dir", {str(tmp_path / "runs")!r}]))
     """
@@ -177,10 +177,10 @@ def test_ctrl_c(stand_in, recipe, write, tmp_path):
 def test_ls_and_show(capsys):
     assert cli.main(["ls"]) == 0
     listed = capsys.readouterr().out
-    assert all(row.key in listed for row in catalog.rows())
+    assert all(row.key in listed for row in registry.specs())
     assert cli.main(["show", "emosens"]) == 0
     shown = capsys.readouterr().out
-    row = catalog.find("emosens")
+    row = registry.find("emosens")
     assert row.key in shown
     for name in row.options:
         assert re.search(rf"\b{name} = ", shown)

@@ -9,7 +9,9 @@ import yaml
 
 from emo_hf.cli import main
 from emo_hf.errors import RecipeError
-from emo_hf.lab import comparison, comparison_report, comparison_text, load
+from emo_hf.lab.analysis import comparison
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.report import comparison_report, comparison_text
 
 SEEDLESS = json.dumps({"recipe": "tiny", "size": "smoke", "arm": "emosens", "optimizer": "x", "tuning": "y"})
 EMOSENS, ADAMW = [0.71, 0.72, 0.74], [0.61, 0.62, 0.63]
@@ -27,12 +29,12 @@ def place(recipe, write, tmp_path):
     """A finished comparison of made-up runs."""
     path = write(recipe)
     place = tmp_path / "runs/tiny/smoke"
-    found = load.recipe(path)
-    cells = found.cells("smoke")
+    found = loading.recipe(path)
+    run_configs = found.run_configs("smoke")
     comparison.record(place, found, path)
-    for cell, accuracy in zip(cells, EMOSENS + ADAMW, strict=True):
-        folder, numbers = place / cell.name / f"seed{cell.seed}", {"eval_loss": 1.0, "seconds": 2.0}
-        made_up.finish(folder, cell, accuracy=accuracy, **numbers)
+    for run_config, accuracy in zip(run_configs, EMOSENS + ADAMW, strict=True):
+        folder, numbers = place / run_config.name / f"seed{run_config.seed}", {"eval_loss": 1.0, "seconds": 2.0}
+        made_up.finish(folder, run_config, accuracy=accuracy, **numbers)
     return place
 
 
@@ -54,10 +56,16 @@ def test_read(place):
 
 def test_seeds_that_are_not_the_recipes_do_not_count(place, recipe, write):
     before = comparison.read(place).verdict
-    for cell, accuracy in zip(
-        load.recipe(write(recipe)).cells("smoke", seeds=[7, 8]), (0.1, 0.1, 0.9, 0.9), strict=True
+    for run_config, accuracy in zip(
+        loading.recipe(write(recipe)).run_configs("smoke", seeds=[7, 8]), (0.1, 0.1, 0.9, 0.9), strict=True
     ):
-        made_up.finish(place / cell.name / f"seed{cell.seed}", cell, accuracy=accuracy, eval_loss=1.0, seconds=2.0)
+        made_up.finish(
+            place / run_config.name / f"seed{run_config.seed}",
+            run_config,
+            accuracy=accuracy,
+            eval_loss=1.0,
+            seconds=2.0,
+        )
     found = comparison.read(place)
     assert found.verdict == before
     assert [row.n for row in found.rows] == [5, 5]
@@ -141,7 +149,7 @@ def test_a_rule_that_changed_is_visible(place, recipe, write, caplog):
     assert "the recipe's rule changed after runs were made" in caplog.text
     found = comparison.read(place)
     assert (found.asides, found.verdict.answer) == (1, "not reproduced")
-    assert load.recipe(str(place / "recipe.aside-1.yaml")).rule[0].better_by == 0
+    assert loading.recipe(str(place / "recipe.aside-1.yaml")).rule[0].better_by == 0
     comparison_report.write(found, place / "report")
     assert (
         "lines beside it, baseline, sweeps or seeds) was changed once after runs existed"
@@ -151,7 +159,7 @@ def test_a_rule_that_changed_is_visible(place, recipe, write, caplog):
 
 def record(place, recipe, write) -> None:
     path = write(recipe)
-    found = load.recipe(path)
+    found = loading.recipe(path)
     comparison.record(place, found, path)
 
 
@@ -160,7 +168,7 @@ def test_a_rule_may_change_before_the_first_run(recipe, write, tmp_path):
     recipe["rule"][0]["better_by"] = 0.5
     record(tmp_path / "place", recipe, write)
     assert [path.name for path in (tmp_path / "place").iterdir()] == ["recipe.yaml"]
-    assert load.recipe(str(tmp_path / "place/recipe.yaml")).rule[0].better_by == 0.5
+    assert loading.recipe(str(tmp_path / "place/recipe.yaml")).rule[0].better_by == 0.5
 
 
 def test_recorded_recipe_is_the_recipe(recipe, write, tmp_path):
@@ -172,7 +180,7 @@ def test_recorded_recipe_is_the_recipe(recipe, write, tmp_path):
     recipe["arms"]["sens"] = {"optim": "emosens", "sweep": [0.1, 1], "tuning": "untuned"}
     recipe["arms"]["lion"] = {"optim": "lion", "sweep": [1e-5, 1e-4], "tuning": "untuned"}
     record(tmp_path / "place", recipe, write)
-    assert load.recipe(str(tmp_path / "place/recipe.yaml")) == load.recipe(write(recipe))
+    assert loading.recipe(str(tmp_path / "place/recipe.yaml")) == loading.recipe(write(recipe))
 
 
 def test_report_is_the_same_without_the_folders_and_every_time(place, tmp_path):
@@ -325,9 +333,10 @@ def test_curves_of_a_comparison_are_still_drawn(place, tmp_path):
 
 TRAINED = """
 import yaml
-cell = yaml.safe_load((folder / "config.yaml").read_text())
-run = {"recipe": "tiny", "size": "smoke", "arm": cell["name"], "seed": cell["seed"], "tuning": "untuned"}
-run |= {"optimizer": cell["arm"]["optim"], "accuracy": 0.8 if cell["name"] == "emosens" else 0.7, "eval_loss": None}
+run_config = yaml.safe_load((folder / "config.yaml").read_text())
+run = {"recipe": "tiny", "size": "smoke", "arm": run_config["name"], "seed": run_config["seed"], "tuning": "untuned"}
+accuracy = 0.8 if run_config["name"] == "emosens" else 0.7
+run |= {"optimizer": run_config["arm"]["optim"], "accuracy": accuracy, "eval_loss": None}
 (folder / "summary.json").write_text(json.dumps(run))
 """
 
@@ -337,7 +346,7 @@ def test_run_ends_with_the_verdict_of_all_runs(stand_in, recipe, write, tmp_path
     command = ["run", write(recipe), "--size", "smoke", "--runs-dir", str(tmp_path / "runs")]
     assert main([*command, "--arms", "emosens"]) == 0
     assert "reproduced" not in capsys.readouterr().out
-    assert load.recipe(str(tmp_path / "runs/tiny/smoke/recipe.yaml")).rule
+    assert loading.recipe(str(tmp_path / "runs/tiny/smoke/recipe.yaml")).rule
     assert main(command) == 0
     out = capsys.readouterr().out.splitlines()
     assert "1. accuracy: emosens better than adamw: reproduced, 0.1 [0.1, 0.1], n = 3" in out

@@ -5,7 +5,7 @@ import re
 import pytest
 from test_spec import problems
 
-from emo_hf.lab import load
+from emo_hf.lab.recipe import loading
 
 
 def test_whole_recipe_is_consistent(recipe, write):
@@ -42,7 +42,7 @@ def test_batches_are_corrupted_within_the_steps(recipe, write):
     expected = "arms.adamw.condition.corrupted_every: got 10, expected less than the 10 steps of sizes.small"
     assert problems(write(recipe)) == [expected]
     recipe["arms"]["adamw"]["condition"] = {"corrupted_every": 9}
-    assert load.recipe(write(recipe))
+    assert loading.recipe(write(recipe))
 
 
 def test_rule_names_what_there_is(recipe, write):
@@ -130,7 +130,7 @@ def test_metric_that_no_arm_has(recipe, write):
     expected = "metric: no arm has skewness_correlation: it takes an emo optimizer with options: {moments: log}"
     assert problems(write(recipe)) == [expected]
     recipe["arms"]["emosens"]["options"] = {"moments": "log"}
-    assert load.recipe(write(recipe))
+    assert loading.recipe(write(recipe))
 
 
 def test_text_has_no_accuracy(recipe, write):

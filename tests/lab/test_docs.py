@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import page
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.cli import main
-from emo_hf.lab import laws, pages
+from emo_hf.lab.report import formulas, optimizer_page
+from scripts import optimizer_pages
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -44,15 +45,15 @@ def test_speed_page_holds_the_measured_tables():
 
 
 def test_committed_pages_are_the_generated_ones():
-    committed = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / pages.FOLDER).iterdir()}
-    assert committed == pages.pages(), "run: python -m emo_hf.lab.pages"
+    committed = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / optimizer_pages.FOLDER).iterdir()}
+    assert committed == optimizer_pages.pages(), "run: python -m scripts.optimizer_pages"
 
 
 def test_every_row_has_a_section_and_a_line():
-    generated = pages.pages()
-    assert len(catalog.rows()) == 35
-    for row in catalog.rows():
-        section = pages.section(row)
+    generated = optimizer_pages.pages()
+    assert len(registry.specs()) == 35
+    for row in registry.specs():
+        section = optimizer_page.section(row)
         assert f"\n{section}\n" in generated[f"{row.name}.md"]
         assert f"[{row.key}]({row.name}.md#{anchor(row.key)})" in generated["README.md"]
         for expected in (*row.options, *row.dead, *row.quirks, row.source, row.recommended_lr):
@@ -61,20 +62,20 @@ def test_every_row_has_a_section_and_a_line():
 
 @pytest.mark.parametrize(("name", "versions"), UPSTREAM, ids=[name for name, _ in UPSTREAM])
 def test_upstream_names_lead_to_the_versions_that_have_them(name, versions):
-    found = {row.version for row in catalog.rows() if f"`{name}`" in pages.section(row)}
+    found = {row.version for row in registry.specs() if f"`{name}`" in optimizer_page.section(row)}
     assert found == versions
     assert f"`{name}`" in (DOCS / "how-the-loss-becomes-a-step.md").read_text(encoding="utf-8")
 
 
 def test_a_law_without_words_is_an_error(monkeypatch):
-    monkeypatch.delitem(laws.UPDATES, catalog.find("emovoid").update)
+    monkeypatch.delitem(formulas.UPDATES, registry.find("emovoid").update)
     with pytest.raises(KeyError):
-        pages.pages()
+        optimizer_pages.pages()
 
 
 def test_show_as_markdown(capsys):
     assert main(["show", "emosens-3.7", "--markdown"]) == 0
-    assert capsys.readouterr().out == pages.section(catalog.find("emosens-3.7")) + "\n"
+    assert capsys.readouterr().out == optimizer_page.section(registry.find("emosens-3.7")) + "\n"
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emo_hf.lab import evidence, load
+from emo_hf.lab.recipe import loading
+from scripts import evidence_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,27 +17,29 @@ def _at_root(monkeypatch):
 
 
 def test_page_is_up_to_date():
-    found = evidence.reports()
+    found = evidence_page.reports()
     assert found
-    assert evidence.PAGE.read_text(encoding="utf-8") == evidence.page(found)
+    assert evidence_page.PAGE.read_text(encoding="utf-8") == evidence_page.page(found)
 
 
-@pytest.mark.parametrize("path", evidence.readmes(ROOT / "recipes"), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", evidence_page.readmes(ROOT / "recipes"), ids=lambda path: path.parent.name)
 def test_readmes_are_up_to_date(path):
     text = path.read_text(encoding="utf-8")
-    assert evidence.filled(text, path.parent) == text
+    assert evidence_page.filled(text, path.parent) == text
 
 
 def test_every_report_is_in_a_readme():
     told = {
-        path.parent / match[2] for path in evidence.readmes() for match in evidence.RESULTS.finditer(path.read_text())
+        path.parent / match[2]
+        for path in evidence_page.readmes()
+        for match in evidence_page.RESULTS.finditer(path.read_text())
     }
-    assert set(evidence.reports()) <= told
+    assert set(evidence_page.reports()) <= told
 
 
 @functools.cache
 def shipped():
-    recipes = [load.recipe(str(path)) for path in load.shipped(ROOT / "recipes")]
+    recipes = [loading.recipe(str(path)) for path in loading.shipped(ROOT / "recipes")]
     return {recipe.name: recipe for recipe in recipes}
 
 
@@ -46,12 +49,12 @@ def shipped():
     ids=lambda path: f"{path.parts[-4]}-{path.parts[-2]}",
 )
 def test_results_are_of_the_recipe_as_it_stands(path):
-    recorded = load.recipe(str(path))
+    recorded = loading.recipe(str(path))
     assert recorded == shipped()[recorded.name]
 
 
 def test_every_recipe_with_a_rule_has_results():
-    told = {report["recipe"] for report in evidence.reports().values()}
+    told = {report["recipe"] for report in evidence_page.reports().values()}
     assert told == {name for name, recipe in shipped().items() if getattr(recipe, "rule", None)}
 
 
@@ -70,7 +73,7 @@ def test_what_fails_comes_first():
             "rule_changes": 2,
         },
     }
-    text = evidence.page(found)
+    text = evidence_page.page(found)
     assert "Of 2 comparisons, 1 did not reproduce their claim (r)" in text
     assert "(../recipes/b/README.md)" in text
     assert text.count("*Source*: s.") == 2
@@ -90,4 +93,4 @@ def test_what_fails_comes_first():
 )
 def test_cost(seconds, device, told):
     environments = [{"device": device, "cpu_threads": 2}]
-    assert evidence.cost({"seconds": seconds, "environments": environments}) == told
+    assert evidence_page.cost({"seconds": seconds, "environments": environments}) == told

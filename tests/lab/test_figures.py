@@ -10,9 +10,10 @@ import made_up
 import pytest
 import torch
 
-from emo_hf import catalog, lab
+from emo_hf import lab, registry
 from emo_hf.cli import main
-from emo_hf.lab import curves, figures
+from emo_hf.lab import figures
+from emo_hf.lab.figures import curves
 
 
 def size_of_png(path: Path) -> tuple[int, int]:
@@ -24,7 +25,7 @@ def size_of_png(path: Path) -> tuple[int, int]:
 
 def test_every_generation_is_drawn():
     drawn = {law.version for law in (*curves.DAMPERS.values(), *curves.PULSES.values())}
-    laws = {row.mechanism for row in catalog.rows()}
+    laws = {row.mechanism for row in registry.specs()}
     # one curve stands for all generations that share a factor
     factors = {law.damper for law in curves.DAMPERS.values()}
     assert {law.damper for law in laws if law.pulse is None} == factors
@@ -43,7 +44,7 @@ def test_factors_known_from_the_released_code():
 @pytest.mark.parametrize("loss", curves.LOSSES)
 def test_step_sizes_are_those_of_the_optimizer(version, loss):
     weight = torch.nn.Parameter(torch.zeros(1))
-    optimizer = catalog.build("emosens", [weight], version=version)
+    optimizer = registry.build("emosens", [weight], version=version)
     seen = []
     for value in curves.LOSSES[loss]:
         weight.grad = torch.ones(1)

@@ -8,12 +8,13 @@ import pytest
 import torch
 import yaml
 
-from emo_hf import catalog
+from emo_hf import registry
 from emo_hf.cli import main
 from emo_hf.errors import RecipeError
-from emo_hf.lab import functions, load
-from emo_hf.lab.arms import Arm
-from emo_hf.lab.functions import FUNCTIONS
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.recipe.arms import Arm
+from emo_hf.lab.run import functions
+from emo_hf.lab.run.functions import FUNCTIONS
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes/functions").glob("*.yaml"))
@@ -78,7 +79,7 @@ def test_the_loss_is_fed():
     """The same steps with the loss given by hand."""
     function = FUNCTIONS["rosenbrock"]
     position = torch.nn.Parameter(torch.tensor(function.start, dtype=torch.float64))
-    optimizer = catalog.build("emosens-3.9", [position], lr=5.0, weight_decay=0.0, implementation="forloop")
+    optimizer = registry.build("emosens-3.9", [position], lr=5.0, weight_decay=0.0, implementation="forloop")
     for _ in range(60):
         optimizer.zero_grad()
         loss = function.value(position[0], position[1])
@@ -107,8 +108,8 @@ def test_distance_is_that_of_the_last_50_points():
 def test_the_recipes_hold_every_family_and_a_baseline():
     assert {path.stem for path in RECIPES} == set(FUNCTIONS)
     for path in RECIPES:
-        recipe = load.recipe(str(path))
-        assert list(recipe.arms) == [*dict.fromkeys(row.name for row in catalog.rows()), "adamw"]
+        recipe = loading.recipe(str(path))
+        assert list(recipe.arms) == [*dict.fromkeys(row.name for row in registry.specs()), "adamw"]
         for name, found in recipe.arms.items():
             assert found.optim == {"adamw": "adamw_torch"}.get(name, name)
             assert found.lr in found.tuning.grid["lr"]
@@ -118,7 +119,7 @@ def test_the_recipes_hold_every_family_and_a_baseline():
 @pytest.mark.parametrize("name", ["adamw", "emoneco"])
 def test_no_neighbour_on_the_grid_is_better(path, name):
     """Two arms whose paths do not hang on the last bit of a float, as those of 3.6 and later may."""
-    recipe = load.recipe(str(path))
+    recipe = loading.recipe(str(path))
     found, function = recipe.arms[name], FUNCTIONS[recipe.task.function]
     steps = recipe.sizes["small"].steps
 
@@ -138,7 +139,7 @@ def test_run_and_draw(path, tmp_path, capsys):
     assert [len(found.points) for found in result.paths] == [21] * 12
     assert {found.optimizer for found in result.paths} == {
         "adamw_torch",
-        *(catalog.find(name).key for name in catalog.families()),
+        *(registry.find(name).key for name in registry.families()),
     }
     out = capsys.readouterr().out
     assert "grid: lr 0.001" in out
@@ -150,7 +151,7 @@ def test_run_and_draw(path, tmp_path, capsys):
 
 
 def test_a_run_replaces_the_one_before_and_repeats_it(write, tmp_path):
-    recipe = load.recipe(write())
+    recipe = loading.recipe(write())
     first = functions.run(recipe, tmp_path)
     content = first.read_bytes()
     assert functions.run(recipe, tmp_path) == first

@@ -14,8 +14,9 @@ from test_figures import size_of_png
 from emo_hf import lab
 from emo_hf.cli import main
 from emo_hf.errors import RecipeError
-from emo_hf.lab import figures, histories
-from emo_hf.lab.figures import look, panels
+from emo_hf.lab import figures
+from emo_hf.lab.analysis import histories
+from emo_hf.lab.figures import panels, style
 
 
 def rows_of(folder, arm, seed):
@@ -81,7 +82,7 @@ def test_runs_of_other_settings_are_left_out(comparison):
     path = comparison / "emosens/seed1/config.yaml"
     path.write_text(path.read_text().replace("batch_size: 8", "batch_size: 4"))
     (comparison / "emosens/seed0").rename(comparison / "emosens/seed0.aside-1")
-    names = [(run.cell.name, run.cell.seed) for run in histories.finished(comparison)]
+    names = [(run.run_config.name, run.run_config.seed) for run in histories.finished(comparison)]
     assert names == [("emosens-unfed", 0), ("emosens-unfed", 1), ("adamw", 1)]
 
 
@@ -142,7 +143,7 @@ def test_sweeps_are_drawn_as_a_basin(tmp_path):
     drawn = drawn_of(made_up.write(tmp_path / "runs", content), tmp_path / "out")
     assert [path.name for path in drawn] == ["basin.png"]
     runs = histories.read(tmp_path / "out", histories.RUNS)
-    assert list(look.styles(runs, by="family")) == ["emosens", "adamw"]
+    assert list(style.styles(runs, by="family")) == ["emosens", "adamw"]
     assert set(runs["like"]) == {"emosens-lr-0.1", "adamw-lr-1e-05"}
 
 
@@ -233,7 +234,7 @@ def test_paired_differences(comparison, tmp_path):
 
 
 def test_labels_are_pushed_apart_but_stay_in_order_and_inside():
-    found = look._spread([0.0, 0.0, 0.01, 0.5, 1.0, 1.0], 0.1)
+    found = style._spread([0.0, 0.0, 0.01, 0.5, 1.0, 1.0], 0.1)
     assert found == sorted(found)
     assert min(b - a for a, b in pairwise(found)) >= 0.1 - 1e-9
     assert found[0] >= 0
@@ -242,10 +243,10 @@ def test_labels_are_pushed_apart_but_stay_in_order_and_inside():
 
 def test_fed_and_unfed_twins_share_a_colour(comparison, tmp_path):
     histories.write(comparison, tmp_path)
-    styles = look.styles(histories.read(tmp_path, histories.RUNS))
+    styles = style.styles(histories.read(tmp_path, histories.RUNS))
     assert styles["emosens"]["color"] == styles["emosens-unfed"]["color"]
     assert styles["emosens"]["linestyle"] != styles["emosens-unfed"]["linestyle"]
-    assert styles["adamw"]["color"] in look.OTHERS
+    assert styles["adamw"]["color"] in style.OTHERS
 
 
 def test_report_of_a_comparison_has_the_pictures_in_it(comparison, tmp_path, capsys, monkeypatch):

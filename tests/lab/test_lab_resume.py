@@ -9,23 +9,24 @@ import pytest
 from tiny_gpt2 import OLD
 
 from emo_hf.dashboards import read_signals
-from emo_hf.lab import checkpoints, load, runner
-from emo_hf.lab.runner import Settings
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.run import checkpoints, runner
+from emo_hf.lab.run.runner import Settings
 
 STEPS = 40
 
 
 @pytest.fixture
-def cell(recipe, write):
+def run_config(recipe, write):
     """One that evaluates twice on its way, with a dropout that draws random numbers."""
     recipe["sizes"]["smoke"] |= {"epochs": 10, "evaluations": 3}
-    return load.recipe(write(recipe)).cells("smoke")[0]
+    return loading.recipe(write(recipe)).run_configs("smoke")[0]
 
 
 @pytest.fixture
 def run(tmp_path):
-    def run(cell, watch=lambda board: None, place="runs", **settings):
-        (outcome,) = runner.run([cell], tmp_path / place, Settings(**settings), watch)
+    def run(run_config, watch=lambda board: None, place="runs", **settings):
+        (outcome,) = runner.run([run_config], tmp_path / place, Settings(**settings), watch)
         return outcome
 
     return run
@@ -63,20 +64,20 @@ def history(outcome) -> list[dict]:
 
 
 @pytest.fixture
-def broken(cell, run, monkeypatch):
+def broken(run_config, run, monkeypatch):
     """A run that was killed in its middle, and looked at often enough for that."""
     monkeypatch.setattr(runner, "POLL", 0.001)
-    outcome = run(cell, kill, save_every=10)
+    outcome = run(run_config, kill, save_every=10)
     monkeypatch.undo()
     assert outcome.error == "killed by SIGKILL (out of memory?)"
     return outcome.folder
 
 
-def test_a_resumed_run_ends_like_an_uninterrupted_one(cell, run, broken):
+def test_a_resumed_run_ends_like_an_uninterrupted_one(run_config, run, broken):
     torn = broken / "checkpoint-30"  # from another kill, in the middle of a save
     torn.mkdir(exist_ok=True)
     (torn / "trainer_state.json").write_text('{"global_')
-    whole, resumed = run(cell, place="whole"), run(cell, resume=True)
+    whole, resumed = run(run_config, place="whole"), run(run_config, resume=True)
     assert resumed.folder == broken
     assert summary(resumed) == summary(whole)
     assert history(resumed) == history(whole)
@@ -84,36 +85,36 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(cell, run, broken):
     assert os.listdir(broken.parent) == [broken.name]  # nothing was moved aside
 
 
-def test_a_run_killed_after_its_last_step(cell, run, monkeypatch):
+def test_a_run_killed_after_its_last_step(run_config, run, monkeypatch):
     monkeypatch.setattr(checkpoints, "remove", lambda folder: None)
-    whole = run(cell, save_every=15)
+    whole = run(run_config, save_every=15)
     expected = summary(whole)
     (whole.folder / "summary.json").unlink()
     assert [path.name for path in whole.folder.glob("checkpoint-*")] == [f"checkpoint-{STEPS}"]
     monkeypatch.undo()
-    assert summary(run(cell, resume=True)) == expected
+    assert summary(run(run_config, resume=True)) == expected
 
 
-def test_a_checkpoint_of_another_configuration_is_not_used(cell, run, broken):
-    other = cell.model_copy(update={"arm": cell.arm.model_copy(update={"lr": 0.5})})
+def test_a_checkpoint_of_another_configuration_is_not_used(run_config, run, broken):
+    other = run_config.model_copy(update={"arm": run_config.arm.model_copy(update={"lr": 0.5})})
     outcome = run(other, resume=True)
     aside = broken.with_name("seed0.aside-1")
-    assert checkpoints.newest(cell, aside) is not None
-    assert load.cell(aside / "config.yaml") == cell
+    assert checkpoints.newest(run_config, aside) is not None
+    assert loading.run_config(aside / "config.yaml") == run_config
     assert read_signals(outcome.folder / "history.jsonl")[0] == {"step": 0, "total_steps": STEPS}
     assert summary(outcome) == summary(run(other, place="whole"))
 
 
-def test_what_cannot_be_resumed(cell, tmp_path):
+def test_what_cannot_be_resumed(run_config, tmp_path):
     checkpoint = tmp_path / "checkpoint-10"
-    assert checkpoints.newest(cell, tmp_path) is None
+    assert checkpoints.newest(run_config, tmp_path) is None
     checkpoint.mkdir()
     (checkpoint / "trainer_state.json").write_text("{}")
-    assert checkpoints.newest(cell, tmp_path) is None  # no state of the random numbers
+    assert checkpoints.newest(run_config, tmp_path) is None  # no state of the random numbers
     (checkpoint / "rng_state.pth").touch()
-    assert checkpoints.newest(cell, tmp_path) == checkpoint
-    assert checkpoints.newest(cell.model_copy(update={"processes": 2}), tmp_path) is None
-    assert checkpoints.newest(cell.model_copy(update={"measure": ["trajectory"]}), tmp_path) is None
+    assert checkpoints.newest(run_config, tmp_path) == checkpoint
+    assert checkpoints.newest(run_config.model_copy(update={"processes": 2}), tmp_path) is None
+    assert checkpoints.newest(run_config.model_copy(update={"measure": ["trajectory"]}), tmp_path) is None
 
 
 def test_checkpoints_lie_where_the_losses_are_logged():

@@ -8,7 +8,8 @@ import torch
 from transformers import ResNetForImageClassification, Trainer, TrainingArguments, set_seed
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import load, sources, tasks
+from emo_hf.lab import sources, tasks
+from emo_hf.lab.recipe import loading
 from emo_hf.lab.tasks import language
 
 LM = {"type": "causal-lm", "data": {"files": "tinyshakespeare"}}
@@ -18,17 +19,17 @@ RESNET = {"vision": {"widths": [8, 16]}}
 
 
 @pytest.fixture
-def cell(recipe, write, data_folder):
-    """Returns a cell of another task and scale."""
+def run_config(recipe, write, data_folder):
+    """Returns a run_config of another task and scale."""
 
-    def cell(task: dict, **scale):
+    def run_config(task: dict, **scale):
         recipe["task"], recipe["sizes"] = task, {"smoke": {"steps": 20, "batch_size": 16, **scale}}
         recipe.pop("metric", None)
         recipe["default_size"] = "smoke"
         folder = data_folder if "files" in task["data"] else None
-        return load.recipe(write(recipe)).cells("smoke", data_dir=folder)[0]
+        return loading.recipe(write(recipe)).run_configs("smoke", data_dir=folder)[0]
 
-    return cell
+    return run_config
 
 
 def trained(parts, folder, steps=20, lr=0.01, **options) -> tuple[Trainer, dict]:
@@ -41,8 +42,8 @@ def trained(parts, folder, steps=20, lr=0.01, **options) -> tuple[Trainer, dict]
     return trainer, trainer.evaluate()
 
 
-def test_pieces(cell):
-    chosen = cell(LM, model=GPT2, max_tokens=10, train_examples=7, test_examples=3)
+def test_pieces(run_config):
+    chosen = run_config(LM, model=GPT2, max_tokens=10, train_examples=7, test_examples=3)
     found = sources.examples(chosen)
     parts = tasks.build(chosen, found)
     assert (len(parts.train_dataset), len(parts.eval_dataset)) == (7, 3)
@@ -53,21 +54,21 @@ def test_pieces(cell):
     assert all(row["labels"] == [-100, *row["input_ids"][1:]] for row in parts.train_dataset)
 
 
-def test_all_pieces_but_an_incomplete_one(cell):
-    chosen = cell(LM, model=GPT2, max_tokens=1000)
+def test_all_pieces_but_an_incomplete_one(run_config):
+    chosen = run_config(LM, model=GPT2, max_tokens=1000)
     found = sources.examples(chosen)
     parts = tasks.build(chosen, found)
     lines = parts.processing_class(found.train.splitlines(keepends=True), add_special_tokens=False, verbose=False)
     assert len(parts.train_dataset) == sum(map(len, lines["input_ids"])) // 1000
 
 
-def test_held_out_pieces(cell):
-    held = cell({**LM, "data": {"files": "tinyshakespeare", "holdout": 5}}, model=GPT2, train_examples=4)
-    plain = cell(LM, model=GPT2, train_examples=9)
+def test_held_out_pieces(run_config):
+    held = run_config({**LM, "data": {"files": "tinyshakespeare", "holdout": 5}}, model=GPT2, train_examples=4)
+    plain = run_config(LM, model=GPT2, train_examples=9)
     with_holdout, without = (tasks.build(c, sources.examples(c)) for c in (held, plain))
     both = [*with_holdout.eval_dataset["input_ids"], *with_holdout.train_dataset["input_ids"]]
     assert both == list(without.train_dataset["input_ids"])
-    few = cell({**LM, "data": {"files": "tinyshakespeare", "holdout": 5}}, model=GPT2, test_examples=2)
+    few = run_config({**LM, "data": {"files": "tinyshakespeare", "holdout": 5}}, model=GPT2, test_examples=2)
     assert len(tasks.build(few, sources.examples(few)).eval_dataset) == 2
 
 
@@ -82,21 +83,21 @@ def test_held_out_pieces(cell):
         ({"holdout": 3}, {"train_examples": 10**6}, "holdout and train_examples together 1000003: the text has only"),
     ],
 )
-def test_text_is_too_short(cell, data, scale, message):
-    chosen = cell({**LM, "data": {"files": "tinyshakespeare", **data}}, model=GPT2, **scale)
+def test_text_is_too_short(run_config, data, scale, message):
+    chosen = run_config({**LM, "data": {"files": "tinyshakespeare", **data}}, model=GPT2, **scale)
     with pytest.raises(RecipeError, match=message):
         tasks.build(chosen, sources.examples(chosen))
 
 
-def test_text_of_the_sentences(cell):
-    chosen = cell({"type": "causal-lm", "data": {"embedded": "sentences"}}, model=GPT2, train_examples=20)
+def test_text_of_the_sentences(run_config):
+    chosen = run_config({"type": "causal-lm", "data": {"embedded": "sentences"}}, model=GPT2, train_examples=20)
     found = sources.examples(chosen)
     assert found.train.count("\n") == 3000
     assert len(tasks.build(chosen, found).train_dataset) == 20
 
 
-def test_perplexity(cell, tmp_path):
-    chosen = cell(LM, model=GPT2, train_examples=100, test_examples=21, max_tokens=16)
+def test_perplexity(run_config, tmp_path):
+    chosen = run_config(LM, model=GPT2, train_examples=100, test_examples=21, max_tokens=16)
     set_seed(0)
     parts = tasks.build(chosen, sources.examples(chosen))
     trainer, result = trained(parts, tmp_path, per_device_eval_batch_size=8)  # 8, 8 and 5
@@ -112,8 +113,8 @@ def test_perplexity(cell, tmp_path):
     assert trainer.evaluate()["eval_perplexity"] == pytest.approx(result["eval_perplexity"], rel=1e-5)
 
 
-def test_perplexity_of_a_broken_model(cell, tmp_path):
-    chosen = cell(LM, model=GPT2, train_examples=20, test_examples=4)
+def test_perplexity_of_a_broken_model(run_config, tmp_path):
+    chosen = run_config(LM, model=GPT2, train_examples=20, test_examples=4)
     parts = tasks.build(chosen, sources.examples(chosen))
     torch.nn.init.constant_(parts.model.transformer.ln_f.weight, math.nan)
     args = TrainingArguments(str(tmp_path), report_to="none", disable_tqdm=True, use_cpu=True)
@@ -122,12 +123,12 @@ def test_perplexity_of_a_broken_model(cell, tmp_path):
     assert compute(predictions=[1e6], references=[1]) == {"perplexity": math.inf}
 
 
-def test_dropped_pieces(cell):
+def test_dropped_pieces(run_config):
     assert language.dataset(np.arange(6).reshape(2, 3))[1] == {"input_ids": [3, 4, 5], "labels": [-100, 4, 5]}
 
 
-def test_pixels(cell):
-    chosen = cell(VISION, model=RESNET)
+def test_pixels(run_config):
+    chosen = run_config(VISION, model=RESNET)
     found = sources.examples(chosen)
     parts = tasks.build(chosen, found)
     batch = parts.data_collator([parts.train_dataset[place] for place in range(2400)])
@@ -139,8 +140,10 @@ def test_pixels(cell):
     assert np.array_equal((back * 255).round().numpy(), found.train.pixels[5])
 
 
-def test_image_classification(cell, tmp_path):
-    chosen = cell(VISION, model={"vision": {"widths": [8, 16], "blocks": 2}}, train_examples=600, test_examples=100)
+def test_image_classification(run_config, tmp_path):
+    chosen = run_config(
+        VISION, model={"vision": {"widths": [8, 16], "blocks": 2}}, train_examples=600, test_examples=100
+    )
     set_seed(0)
     parts = tasks.build(chosen, sources.examples(chosen))
     assert parts.model.config.id2label[9] == "Ankle boot"

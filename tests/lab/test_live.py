@@ -8,22 +8,23 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from emo_hf.lab import live, load
-from emo_hf.lab.runner import Board, Outcome, Run
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.run import progress_table
+from emo_hf.lab.run.runner import ActiveRun, Board, Outcome
 
 
 @pytest.fixture
 def board(recipe, write, tmp_path):
     """Of four runs: one was finished before, one took 10 s, one failed, one is half-way."""
-    cells = load.recipe(write(recipe)).cells("smoke")
-    board = Board(cells, jobs=1)
+    run_configs = loading.recipe(write(recipe)).run_configs("smoke")
+    board = Board(run_configs, jobs=1)
     (tmp_path / "summary.json").write_text(json.dumps({"accuracy": 0.7123}))
     board.outcomes = {
-        0: Outcome(cells[0], tmp_path, skipped=True),
-        2: Outcome(cells[2], tmp_path, seconds=10.0),
-        1: Outcome(cells[1], tmp_path, error="[bold] no room", seconds=3.0),
+        0: Outcome(run_configs[0], tmp_path, skipped=True),
+        2: Outcome(run_configs[2], tmp_path, seconds=10.0),
+        1: Outcome(run_configs[1], tmp_path, error="[bold] no room", seconds=3.0),
     }
-    half = Run(cells[3], Path("nowhere"), lock=None, child=SimpleNamespace(), step=5, total=10)
+    half = ActiveRun(run_configs[3], Path("nowhere"), lock=None, child=SimpleNamespace(), step=5, total=10)
     half.last = {"loss": 0.123456, "eval_accuracy": 0.5}
     board.running = {3: half}
     return board
@@ -31,7 +32,7 @@ def board(recipe, write, tmp_path):
 
 def test_table(board):
     console = Console(width=100, record=True, force_terminal=True, file=io.StringIO())
-    console.print(live.table(board))
+    console.print(progress_table.table(board))
     text = console.export_text()
     rows = [[word for word in line.split() if not set(word) & set("━╸╺")] for line in text.splitlines()]
     assert ["runs", "3/4", "about", "5", "s", "left"] in rows
@@ -42,7 +43,7 @@ def test_table(board):
 
 
 def test_a_line_for_each_that_has_ended(board):
-    news = live.News()
+    news = progress_table.News()
     assert list(news.lines(board)) == [
         "[2/4] adamw seed 0: accuracy 0.712, 10 s",
         "[3/4] emosens seed 1: failed after 3 s: [bold] no room",
@@ -51,17 +52,17 @@ def test_a_line_for_each_that_has_ended(board):
 
 
 def test_remaining(board):
-    assert live.remaining(board) == pytest.approx(5)
+    assert progress_table.remaining(board) == pytest.approx(5)
     board.running[3].total = 0  # it has not said yet how far it will go
-    assert live.remaining(board) == pytest.approx(10)
+    assert progress_table.remaining(board) == pytest.approx(10)
     del board.outcomes[1]  # waits again
-    assert live.remaining(board) == pytest.approx(20)
+    assert progress_table.remaining(board) == pytest.approx(20)
     board.jobs = 2
-    assert live.remaining(board) == pytest.approx(10)
+    assert progress_table.remaining(board) == pytest.approx(10)
     del board.outcomes[2]
-    assert live.remaining(board) is None
+    assert progress_table.remaining(board) is None
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_duration(seconds, text):
-    assert live.duration(seconds) == text
+    assert progress_table.duration(seconds) == text

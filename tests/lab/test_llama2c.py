@@ -11,8 +11,9 @@ from made_up_data import write_stories260k
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import load, sources, tasks
-from emo_hf.lab.task import Lora
+from emo_hf.lab import sources, tasks
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.recipe.task import Lora
 from emo_hf.lab.tasks import adapters, llama2c
 
 LLAMA = {"hub": {"name": "nobody/nothing", "revision": "main"}, "files": "stories260k"}
@@ -20,17 +21,17 @@ LORA = {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj"]}
 
 
 @pytest.fixture
-def cell(recipe, write, data_folder):
-    """Returns a cell that trains the Llama on the shipped sentences."""
+def run_config(recipe, write, data_folder):
+    """Returns a run_config that trains the Llama on the shipped sentences."""
 
-    def cell(folder=data_folder, **scale):
+    def run_config(folder=data_folder, **scale):
         recipe["task"] = {"type": "causal-lm", "data": {"embedded": "sentences"}}
         recipe["metric"], recipe["default_size"] = "perplexity", "smoke"
         common = {"model": {"llama2c": LLAMA, "lora": LORA}, "steps": 5, "batch_size": 4, "max_tokens": 16}
         recipe["sizes"] = {"smoke": {**common, "train_examples": 20, "test_examples": 8, **scale}}
-        return load.recipe(write(recipe)).cells("smoke", data_dir=folder)[0]
+        return loading.recipe(write(recipe)).run_configs("smoke", data_dir=folder)[0]
 
-    return cell
+    return run_config
 
 
 def logits(path, ids: list[int]) -> np.ndarray:
@@ -150,26 +151,26 @@ def broken(path, change):
         ("tok512.bin", lambda raw: b"", "is empty"),
     ],
 )
-def test_malformed(cell, data_folder, name, change, message):
+def test_malformed(run_config, data_folder, name, change, message):
     broken(data_folder / "stories260k" / name, change)
     with pytest.raises(RecipeError, match=rf"{name}.*({message})"):
-        llama2c.load(cell())
+        llama2c.load(run_config())
 
 
-def test_missing(cell, data_folder):
+def test_missing(run_config, data_folder):
     (data_folder / "stories260k/tok512.bin").unlink()
     with pytest.raises(RecipeError, match=r"tok512\.bin is missing: expected stories260K\.bin and tok512\.bin in"):
-        llama2c.load(cell())
+        llama2c.load(run_config())
     with pytest.raises(
         RecipeError, match=r"stories260K of nobody/nothing at revision main cannot be loaded .* --data-dir"
     ):
-        llama2c.load(cell(folder=None))
+        llama2c.load(run_config(folder=None))
     write_stories260k(data_folder / "stories260k")
     with pytest.raises(RecipeError, match=r"max_tokens 600: stories260K\.bin reads at most 512"):
-        llama2c.load(cell(max_tokens=600))
+        llama2c.load(run_config(max_tokens=600))
 
 
-def test_hub_files(cell, data_folder, monkeypatch):
+def test_hub_files(run_config, data_folder, monkeypatch):
     asked = []
 
     def download(name, file, revision):
@@ -177,13 +178,13 @@ def test_hub_files(cell, data_folder, monkeypatch):
         return str(data_folder / file.lower().replace("260k.bin", "260K.bin"))
 
     monkeypatch.setattr(llama2c, "hf_hub_download", download)
-    llama2c.load(cell(folder=None))
+    llama2c.load(run_config(folder=None))
     assert asked == [("nobody/nothing", f"stories260K/{file}", "main") for file in ("stories260K.bin", "tok512.bin")]
 
 
-def test_lora_trains_adapters_only(cell, tmp_path):
+def test_lora_trains_adapters_only(run_config, tmp_path):
     pytest.importorskip("peft")
-    chosen = cell()
+    chosen = run_config()
     set_seed(0)
     parts = tasks.build(chosen, sources.examples(chosen))
     before = {name: weight.clone() for name, weight in parts.model.named_parameters()}
@@ -210,9 +211,9 @@ def test_lora_of_gpt2():
     assert shapes == {"lora_A": (2, 8), "lora_B": (24, 2)}
 
 
-def test_lora_without_its_targets_or_peft(cell, monkeypatch):
+def test_lora_without_its_targets_or_peft(run_config, monkeypatch):
     pytest.importorskip("peft")
-    chosen = cell(model={"llama2c": LLAMA, "lora": {**LORA, "targets": ["q_proj", "c_attn"]}})
+    chosen = run_config(model={"llama2c": LLAMA, "lora": {**LORA, "targets": ["q_proj", "c_attn"]}})
     found = sources.examples(chosen)
     with pytest.raises(RecipeError, match=r"LlamaForCausalLM has no c_attn, only down_proj, .*q_proj"):
         tasks.build(chosen, found)

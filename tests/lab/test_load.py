@@ -7,14 +7,14 @@ import yaml
 from test_spec import ROOT
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import load
+from emo_hf.lab.recipe import loading
 
 
 def test_bare_name(monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert load.recipe("quickstart").name == "quickstart"
+    assert loading.recipe("quickstart").name == "quickstart"
     with pytest.raises(RecipeError, match=r"No recipe 'quikstart'.*Did you mean 'quickstart'"):
-        load.recipe("quikstart")
+        loading.recipe("quikstart")
 
 
 @pytest.mark.parametrize("secret", ["hf_" + "aB3dE5gH" * 4, "https://user:sesame@host/x"])
@@ -22,7 +22,7 @@ def test_keys_and_passwords_are_refused_wherever_they_stand(recipe, write, secre
     recipe["description"] = recipe["claim"] = f"see {secret}"
     recipe["arms"]["adamw"]["tuning"] = {"how": "grid", "grid": {"lr": [1, 2]}, "chosen_by": secret}
     with pytest.raises(RecipeError, match="no key or password belongs into a recipe") as error:
-        load.recipe(write(recipe))
+        loading.recipe(write(recipe))
     _, *lines = str(error.value).split("\n  ")
     assert [line.partition(": ")[0] for line in lines] == ["description", "arms.adamw.tuning.chosen_by", "claim"]
     assert not any(part in str(error.value) for part in (secret, "sesame"))
@@ -43,7 +43,7 @@ def child(tmp_path, recipe, write):
 
 def test_extends(child):
     emosens = {"optim": "emosens", "lr": 0.1, "tuning": "untuned"}
-    found = load.recipe(child(name="other", seeds=[7], arms={"emosens": emosens}))
+    found = loading.recipe(child(name="other", seeds=[7], arms={"emosens": emosens}))
     assert (found.name, found.seeds, found.description) == ("other", [7], "a test")
     assert list(found.arms) == ["emosens"]
     assert list(found.sizes) == ["smoke", "small"]
@@ -52,7 +52,7 @@ def test_extends(child):
 @pytest.mark.parametrize("name", ["nowhere.yaml", "/recipe.yaml", 3, "a\0.yaml", f"{'a' * 5000}.yaml"])
 def test_extends_a_file(child, name):
     with pytest.raises(RecipeError, match="extends: expected a YAML file"):
-        load.recipe(child(extends=name))
+        loading.recipe(child(extends=name))
 
 
 @pytest.mark.parametrize(
@@ -78,16 +78,16 @@ def test_extends_what_lies_near(tmp_path, write, recipe, name, near):
     child = own / "child.yaml"
     child.write_text(yaml.safe_dump({"extends": name, "name": "other"}))
     if near:
-        assert load.recipe(str(child)).name == "other"
+        assert loading.recipe(str(child)).name == "other"
         return
     with pytest.raises(RecipeError, match=r"seen from this one's folder, below .*recipes, got"):
-        load.recipe(str(child))
+        loading.recipe(str(child))
 
 
 def test_extends_one_level(child, recipe):
     recipe["extends"] = "child.yaml"
     with pytest.raises(RecipeError, match="one level only"):
-        load.recipe(child())
+        loading.recipe(child())
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_extends_one_level(child, recipe):
 )
 def test_no_recipe(write, text, message):
     with pytest.raises(RecipeError, match=message):
-        load.recipe(write(text))
+        loading.recipe(write(text))
 
 
 def test_numbers_with_exponent(recipe, write):
     text = yaml.safe_dump(recipe).replace("lr: 0.001", "lr: 1e-3")
     assert "1e-3" in text
-    assert load.recipe(write(text)).arms["adamw"].lr == 0.001
+    assert loading.recipe(write(text)).arms["adamw"].lr == 0.001

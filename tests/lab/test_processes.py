@@ -11,8 +11,9 @@ import pytest
 
 from emo_hf.dashboards import read_signals
 from emo_hf.errors import RecipeError
-from emo_hf.lab import load, processes, runner
-from emo_hf.lab.spec import FunctionRecipe
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.recipe.schema import FunctionRecipe
+from emo_hf.lab.run import processes, runner
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes/local_sgd/sentences.yaml"
@@ -35,17 +36,17 @@ BODY = """
 
 
 @pytest.fixture
-def cells(recipe, write, stand_in):
+def run_configs(recipe, write, stand_in):
     """Of a recipe with two processes, which run a small script instead of the training."""
     stand_in(BODY)
-    return load.recipe(write({**recipe, "processes": 2})).cells("smoke")
+    return loading.recipe(write({**recipe, "processes": 2})).run_configs("smoke")
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    def run(kind, cells, watch=lambda board: None):
+    def run(kind, run_configs, watch=lambda board: None):
         monkeypatch.setenv("KIND", kind)
-        return runner.run(cells, tmp_path / "runs", runner.Settings(), watch)
+        return runner.run(run_configs, tmp_path / "runs", runner.Settings(), watch)
 
     return run
 
@@ -73,17 +74,17 @@ def test_local_sgd_at_smoke_size(tmp_path):
     assert not {row["emo/loss"] for row in first} & {row["emo/loss"] for row in second}
 
 
-def test_ranks_end_well_or_the_first_failure_is_told(cells, run, tmp_path):
-    (outcome,) = run("wrong", cells[:1])
+def test_ranks_end_well_or_the_first_failure_is_told(run_configs, run, tmp_path):
+    (outcome,) = run("wrong", run_configs[:1])
     assert outcome.error == "ValueError: the message"
     assert "Root Cause" in (outcome.folder / "log.txt").read_text()
-    (outcome,) = run("good", cells[:1])
+    (outcome,) = run("good", run_configs[:1])
     assert outcome.error is None
     assert [json.loads((outcome.folder / f"rank{k}.json").read_text())[1] for k in (0, 1)] == ["2", "2"]
-    assert run("wrong", cells[:1])[0].skipped
+    assert run("wrong", run_configs[:1])[0].skipped
 
 
-def test_interrupt_ends_all_processes(cells, run, tmp_path):
+def test_interrupt_ends_all_processes(run_configs, run, tmp_path):
     folder = tmp_path / "runs/tiny/smoke/emosens/seed0"
 
     def interrupt(board):
@@ -92,7 +93,7 @@ def test_interrupt_ends_all_processes(cells, run, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run("endless", cells[:1], interrupt)
+        run("endless", run_configs[:1], interrupt)
     for rank in (0, 1):
         pid = json.loads((folder / f"rank{rank}.json").read_text())[0]
         for _ in range(300):
@@ -132,33 +133,33 @@ def test_what_processes_need(recipe, write):
     recipe |= {"processes": 3}
     recipe["arms"]["emosens"]["local_sgd_steps"] = 0
     with pytest.raises(RecipeError, match=r"arms\.emosens\.local_sgd_steps: expected greater than or equal to 1"):
-        load.recipe(write(recipe))
+        loading.recipe(write(recipe))
     recipe["arms"]["emosens"]["local_sgd_steps"] = 4
     with pytest.raises(RecipeError, match=r"(?s)smoke\.batch_size: not a multiple of the 3 proc.*small\.batch_size"):
-        load.recipe(write(recipe))
+        loading.recipe(write(recipe))
     recipe["processes"] = 1
     with pytest.raises(RecipeError, match=r"processes: expected greater than or equal to 2"):
-        load.recipe(write(recipe))
+        loading.recipe(write(recipe))
     recipe["processes"] = 2
-    assert load.recipe(write(recipe)).cells("smoke")[0].processes == 2
+    assert loading.recipe(write(recipe)).run_configs("smoke")[0].processes == 2
     del recipe["processes"]
     with pytest.raises(RecipeError, match=r"arms\.emosens\.local_sgd_steps: one process has nothing to average"):
-        load.recipe(write(recipe))
+        loading.recipe(write(recipe))
 
 
 def test_a_function_has_no_processes(tmp_path):
     path = ROOT / "recipes/functions/rosenbrock.yaml"
-    recipe = load.recipe(str(path))
+    recipe = loading.recipe(str(path))
     assert isinstance(recipe, FunctionRecipe)
     changed = tmp_path / "recipe.yaml"
     changed.write_text(path.read_text().replace("    lr: 0.05\n", "    lr: 0.05\n    local_sgd_steps: 4\n", 1))
     with pytest.raises(RecipeError, match="local_sgd_steps: one process has nothing to average"):
-        load.recipe(str(changed))
+        loading.recipe(str(changed))
 
 
 def test_configuration_of_one_process_is_what_it_was(recipe, write):
     """So that runs finished by an earlier version are still skipped."""
-    config = load.recipe(write(recipe)).cells("smoke")[0].model_dump(mode="json", exclude_none=True)
+    config = loading.recipe(write(recipe)).run_configs("smoke")[0].model_dump(mode="json", exclude_none=True)
     assert "processes" not in config
     assert "local_sgd_steps" not in config["arm"]
 

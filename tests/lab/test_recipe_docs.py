@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from emo_hf.lab import arms, load, rules
+from emo_hf.lab.recipe import arms, loading, rules
 
 PAGE = (Path(__file__).parents[2] / "docs/recipes.md").read_text(encoding="utf-8")
 
 
 def test_the_example_is_a_recipe(write):
     (example,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    recipe = load.recipe(write(example))
+    recipe = loading.recipe(write(example))
     assert [type(line) for line in recipe.rule] == [rules.Contrast, rules.Basin]
-    assert len(recipe.cells("smoke")) == 9 * 5
+    assert len(recipe.run_configs("smoke")) == 9 * 5
 
 
 @pytest.mark.parametrize("name", [*arms.Arm.model_fields, *rules.Bounds.model_fields, "sweep"])

@@ -6,8 +6,10 @@ import math
 import pytest
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import arguments, child, load, measures, results
-from emo_hf.lab.results import Stat
+from emo_hf.lab.analysis import results
+from emo_hf.lab.analysis.results import Stat
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.run import arguments, measures, worker
 
 
 def summary(arm: str, **changes) -> dict:
@@ -53,9 +55,9 @@ def test_numbers_that_json_lacks():
 def test_summary_is_whole_or_absent(tmp_path):
     path = tmp_path / "summary.json"
     with pytest.raises(ValueError, match="not JSON compliant"):
-        child.write_json(path, {"a": math.nan})
+        worker.write_json(path, {"a": math.nan})
     assert not path.exists()
-    child.write_json(path, {"a": 1})
+    worker.write_json(path, {"a": 1})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["summary.json"]
 
@@ -63,7 +65,7 @@ def test_summary_is_whole_or_absent(tmp_path):
 def test_no_secrets_in_env(monkeypatch):
     for name in ("WANDB_API_KEY", "HF_TOKEN"):
         monkeypatch.setenv(name, "sesame-0123")
-    found = child.environment()
+    found = worker.environment()
     assert found["packages"]["torch"]
     assert "sesame" not in json.dumps(found)
 
@@ -77,7 +79,7 @@ def test_trainer_gets_the_arm(recipe, write, tmp_path):
         "weight_decay": 0.1,
     }
     recipe["arms"]["adamw"]["lr"] = 3e-4
-    emo, _, adamw, _ = load.recipe(write(recipe)).cells("smoke")
+    emo, _, adamw, _ = loading.recipe(write(recipe)).run_configs("smoke")
     args = arguments.arguments(emo, tmp_path, arguments.total_steps(emo, 32), "none")
     assert args.max_steps == 4
     assert args.warmup_steps == 2

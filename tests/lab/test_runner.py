@@ -15,8 +15,9 @@ import torch
 import yaml
 from filelock import FileLock
 
-from emo_hf.lab import load, runner
-from emo_hf.lab.runner import Settings
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.run import runner
+from emo_hf.lab.run.runner import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,16 +50,16 @@ BODY = """
 
 
 @pytest.fixture
-def cells(recipe, write, stand_in, monkeypatch):
+def run_configs(recipe, write, stand_in, monkeypatch):
     stand_in(BODY)
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    return load.recipe(write(recipe)).cells("smoke")
+    return loading.recipe(write(recipe)).run_configs("smoke")
 
 
 @pytest.fixture
 def run(tmp_path):
-    def run(cells, watch=lambda board: None, **settings):
-        return runner.run(cells, tmp_path / "runs", Settings(**settings), watch)
+    def run(run_configs, watch=lambda board: None, **settings):
+        return runner.run(run_configs, tmp_path / "runs", Settings(**settings), watch)
 
     return run
 
@@ -80,53 +81,55 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_every_cell_has_a_folder(cells, run, tmp_path):
+def test_every_cell_has_a_folder(run_configs, run, tmp_path):
     seen = []
 
     def watch(board):
         assert len(board.running) <= 1
         seen.extend((number, run.step, run.total, run.last.get("loss")) for number, run in board.running.items())
 
-    outcomes = run(cells, watch)
+    outcomes = run(run_configs, watch)
     place = tmp_path / "runs/tiny/smoke"
     assert [o.folder for o in outcomes] == [place / f"{arm}/seed{k}" for arm in ("emosens", "adamw") for k in (0, 1)]
     assert not any(outcome.skipped or outcome.error for outcome in outcomes)
     assert all((number, 3, 3, 1.0) in seen for number in range(4))
     for outcome in outcomes:
-        assert load.cell(outcome.folder / "config.yaml") == outcome.cell
+        assert loading.run_config(outcome.folder / "config.yaml") == outcome.run_config
         assert about(outcome.folder)[1] == "1"  # embedded data, own model: nothing asks the hub
         assert (outcome.folder / "log.txt").read_text() == "said\nsaid by another process\n"
         assert outcome.seconds > 0.3
 
 
-def test_finished_runs_are_skipped(cells, run, tmp_path):
-    run(cells[:1])
+def test_finished_runs_are_skipped(run_configs, run, tmp_path):
+    run(run_configs[:1])
     before = files(tmp_path / "runs")
-    outcomes = run(cells[:2])
+    outcomes = run(run_configs[:2])
     assert [outcome.skipped for outcome in outcomes] == [True, False]
     after = files(tmp_path / "runs")
     assert {name: after[name] for name in before} == before
 
 
-def test_broken_run_starts_anew(cells, run, tmp_path, caplog):
-    (folder,) = (outcome.folder for outcome in run(cells[:1]))
+def test_broken_run_starts_anew(run_configs, run, tmp_path, caplog):
+    (folder,) = (outcome.folder for outcome in run(run_configs[:1]))
     (folder / "summary.json").unlink()
     (folder / "note").write_text("mine")
     broken = files(folder)
     with caplog.at_level(logging.WARNING):
-        (outcome,) = run(cells[:1])
+        (outcome,) = run(run_configs[:1])
     assert (outcome.skipped, outcome.error) == (False, None)
     assert files(folder.with_name("seed0.aside-1")) == broken
     assert "did not finish: moved to seed0.aside-1" in caplog.text
     assert not (folder / "note").exists()
 
 
-def test_another_configuration_is_moved_aside(cells, run, caplog):
-    (outcome,) = run(cells[:1])
+def test_another_configuration_is_moved_aside(run_configs, run, caplog):
+    (outcome,) = run(run_configs[:1])
     kept = []
     for epochs in (2.0, 3.0):
         kept.append(files(outcome.folder))
-        changed = cells[0].model_copy(update={"scale": cells[0].scale.model_copy(update={"epochs": epochs})})
+        changed = run_configs[0].model_copy(
+            update={"scale": run_configs[0].scale.model_copy(update={"epochs": epochs})}
+        )
         (outcome,) = run([changed])
         assert not outcome.skipped
         assert yaml.safe_load((outcome.folder / "config.yaml").read_text())["scale"]["epochs"] == epochs
@@ -143,33 +146,33 @@ def test_another_configuration_is_moved_aside(cells, run, caplog):
         ("silent", "exit code 3 without a message"),
     ],
 )
-def test_failed_run(cells, run, monkeypatch, kind, error):
+def test_failed_run(run_configs, run, monkeypatch, kind, error):
     monkeypatch.setenv("KIND", kind)
-    assert [outcome.error for outcome in run(cells[:2])] == [error, error]  # the second one is tried as well
+    assert [outcome.error for outcome in run(run_configs[:2])] == [error, error]  # the second one is tried as well
     monkeypatch.setenv("KIND", "good")
-    assert [outcome.error for outcome in run(cells[:2])] == [None, None]
+    assert [outcome.error for outcome in run(run_configs[:2])] == [None, None]
 
 
-def test_a_full_disk_is_told_of_a_run_that_could_not_say_so(cells, run, monkeypatch):
+def test_a_full_disk_is_told_of_a_run_that_could_not_say_so(run_configs, run, monkeypatch):
     monkeypatch.setenv("KIND", "silent")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4000))
-    (outcome,) = run(cells[:1])
+    (outcome,) = run(run_configs[:1])
     assert outcome.error == f"exit code 3 without a message (no space is left on the disk of {outcome.folder})"
 
 
-def test_a_configuration_that_cannot_be_written_is_named(cells, run, tmp_path, full_disk):
+def test_a_configuration_that_cannot_be_written_is_named(run_configs, run, tmp_path, full_disk):
     with full_disk(), pytest.raises(OSError, match=r"No space left on device: '.*seed0/config\.yaml'"):
-        run(cells[:1])
+        run(run_configs[:1])
     assert not list(tmp_path.rglob("*.part"))
-    assert run(cells[:1])[0].error is None
+    assert run(run_configs[:1])[0].error is None
 
 
-def test_jobs(cells, run, monkeypatch):
+def test_jobs(run_configs, run, monkeypatch):
     monkeypatch.setenv("KIND", "meeting")
     most = []
-    outcomes = run(cells, lambda board: most.append(len(board.running)), jobs=2)
+    outcomes = run(run_configs, lambda board: most.append(len(board.running)), jobs=2)
     assert max(most) == 2
-    assert [outcome.cell for outcome in outcomes] == cells
+    assert [outcome.run_config for outcome in outcomes] == run_configs
     assert not any(outcome.skipped or outcome.error for outcome in outcomes)
 
 
@@ -184,29 +187,29 @@ def test_threads(monkeypatch, jobs, chosen, expected):
     assert Settings(jobs=jobs).threads == expected
 
 
-def test_what_is_replayed_ends_first(recipe, write, cells, run):
+def test_what_is_replayed_ends_first(recipe, write, run_configs, run):
     again = {**recipe["arms"]["emosens"], "replay": {"of": "emosens"}}
     recipe |= {"arms": {"again": again, **recipe["arms"]}, "seeds": [0]}
     seen = []
     outcomes = run(
-        load.recipe(write(recipe)).cells("smoke"),
-        lambda board: seen.append({run.cell.name for run in board.running.values()}),
+        loading.recipe(write(recipe)).run_configs("smoke"),
+        lambda board: seen.append({run.run_config.name for run in board.running.values()}),
         jobs=3,
     )
     assert {"emosens", "adamw"} in seen
     assert not any({"again", "emosens"} <= names for names in seen)
-    assert [outcome.cell.name for outcome in outcomes] == ["again", "emosens", "adamw"]
+    assert [outcome.run_config.name for outcome in outcomes] == ["again", "emosens", "adamw"]
     assert not any(outcome.error for outcome in outcomes)
 
 
 def lock_of(outcome) -> FileLock:
     place = outcome.folder.parents[1]
-    return FileLock(place / ".locks" / f"{outcome.cell.name}-seed{outcome.cell.seed}")
+    return FileLock(place / ".locks" / f"{outcome.run_config.name}-seed{outcome.run_config.seed}")
 
 
-def test_two_at_work_share_the_runs(cells, run, caplog):
+def test_two_at_work_share_the_runs(run_configs, run, caplog):
     """A run that another emo-hf is at is waited for; all others are done meanwhile."""
-    (other,) = run(cells[:1])
+    (other,) = run(run_configs[:1])
     result = (other.folder / "summary.json").read_text()
     (other.folder / "summary.json").unlink()
     lock = lock_of(other)
@@ -216,28 +219,28 @@ def test_two_at_work_share_the_runs(cells, run, caplog):
         if len(board.outcomes) == 3:
             (other.folder / "summary.json").write_text(result)
 
-    outcomes = run(cells, watch)
+    outcomes = run(run_configs, watch)
     lock.release()
     assert [outcome.skipped for outcome in outcomes] == [True, False, False, False]
     assert not any(outcome.error for outcome in outcomes)
     assert caplog.text.count("waiting for its result") == 1
 
 
-def test_results_stay_in_place_while_another_is_at_work(cells, run):
-    changed = cells[0].model_copy(update={"scale": cells[0].scale.model_copy(update={"epochs": 3.0})})
+def test_results_stay_in_place_while_another_is_at_work(run_configs, run):
+    changed = run_configs[0].model_copy(update={"scale": run_configs[0].scale.model_copy(update={"epochs": 3.0})})
     seen = []
 
     def watch(board):
         if len(board.outcomes) == 1 and not seen:
             seen.extend(run([changed]))
 
-    first, _ = run(cells[:2], watch)
+    first, _ = run(run_configs[:2], watch)
     assert seen[0].error.startswith("another emo-hf is at work on another configuration")
     assert first.error is None
-    assert load.cell(first.folder / "config.yaml") == cells[0]
+    assert loading.run_config(first.folder / "config.yaml") == run_configs[0]
 
 
-def test_interrupt_ends_the_children(cells, run, tmp_path, monkeypatch):
+def test_interrupt_ends_the_children(run_configs, run, tmp_path, monkeypatch):
     monkeypatch.setenv("KIND", "endless")
     started = []
 
@@ -247,23 +250,25 @@ def test_interrupt_ends_the_children(cells, run, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(cells, interrupt, jobs=2)
+        run(run_configs, interrupt, jobs=2)
     assert len(started) == 2
     assert not any(map(is_alive, started))
     monkeypatch.setenv("KIND", "good")
-    assert not any(outcome.skipped or outcome.error for outcome in run(cells[:1]))  # and the lock is free
+    assert not any(outcome.skipped or outcome.error for outcome in run(run_configs[:1]))  # and the lock is free
 
 
 PARENT = """
 import json, os, sys, time
-from emo_hf.lab import child, load, processes, runner
+from emo_hf.lab.run import worker, processes, runner
+from emo_hf.lab.recipe import loading
 pids = []
 def watch(board):
     for run in board.running.values():
         server = int(open(f"/proc/{run.child.pid}/stat").read().split()[3])
         print("these", json.dumps([run.child.pid, server, os.listdir(f"/proc/{server}/task")]), flush=True)
         time.sleep(600)
-runner.run(load.recipe(sys.argv[1]).cells("small"), __import__("pathlib").Path(sys.argv[2]), runner.Settings(), watch)
+configs = loading.recipe(sys.argv[1]).run_configs("small")
+runner.run(configs, __import__("pathlib").Path(sys.argv[2]), runner.Settings(), watch)
 """
 
 

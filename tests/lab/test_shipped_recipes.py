@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from emo_hf import cli
-from emo_hf.lab import load
-from emo_hf.lab.spec import Recipe
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.recipe.schema import Recipe
 
 ROOT = Path(__file__).parents[2]
-RECIPES = [path for path in load.shipped(ROOT / "recipes") if isinstance(load.recipe(str(path)), Recipe)]
+RECIPES = [path for path in loading.shipped(ROOT / "recipes") if isinstance(loading.recipe(str(path)), Recipe)]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -18,7 +18,7 @@ def test_smoke(path, data_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for package in ("pytorch_optimizer", "prodigyopt", "schedulefree", "momo", "peft"):
         pytest.importorskip(package)
-    recipe = load.recipe(str(path))
+    recipe = loading.recipe(str(path))
     size = recipe.sizes["smoke"]
     args = ["run", str(path), "--size", "smoke", "--runs-dir", str(tmp_path / "runs"), "--jobs", "2"]
     if not any(arm.replay and arm.replay.other_seed for arm in recipe.arms.values()):

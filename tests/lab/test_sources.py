@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import load, make_sentences, sources
+from emo_hf.lab import sources
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.recipe.task import HubData
 from emo_hf.lab.sources import Example, Examples, Images, Text, files, hub
-from emo_hf.lab.task import HubData
+from scripts import make_sentences
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +62,7 @@ def test_shipped_sentences():
     texts = [example.text for example in (*found.train, *found.test)]
     assert len(set(texts)) == len(texts)  # so no test sentence is in the training set
     assert not any(mark in text for text in texts for mark in ".?!")
-    data = resources.files("emo_hf.lab") / "data"
+    data = resources.files("emo_hf.lab.sources") / "data"
     assert hashlib.sha256((data / "sentences.tsv").read_bytes()).hexdigest() in (data / "README.md").read_text()
 
 
@@ -121,10 +123,12 @@ def test_fingerprint():
 
 
 def test_limits(trec_folder):
-    recipe = load.recipe(str(ROOT / "recipes/trec/gpt2-emosens.yaml"))
-    cell = recipe.cells("small", data_dir=trec_folder)[0]
-    few = cell.model_copy(update={"scale": cell.scale.model_copy(update={"train_examples": 5, "test_examples": 2})})
-    assert sources.examples(few).train == sources.examples(cell).train[:5]
+    recipe = loading.recipe(str(ROOT / "recipes/trec/gpt2-emosens.yaml"))
+    run_config = recipe.run_configs("small", data_dir=trec_folder)[0]
+    few = run_config.model_copy(
+        update={"scale": run_config.scale.model_copy(update={"train_examples": 5, "test_examples": 2})}
+    )
+    assert sources.examples(few).train == sources.examples(run_config).train[:5]
     assert len(sources.examples(few).test) == 2
 
 
@@ -260,21 +264,27 @@ def test_label_noise(data_folder):
 
 def test_condition_of_an_arm(recipe, write, data_folder):
     recipe["arms"]["noisy"] = {**recipe["arms"]["adamw"], "condition": {"label_noise": 0.5, "train_examples": 20}}
-    cells = {cell.name: cell for cell in load.recipe(write(recipe)).cells("smoke", seeds=[4])}
-    plain, noisy = (sources.examples(cells[name]) for name in ("adamw", "noisy"))
+    run_configs = {
+        run_config.name: run_config for run_config in loading.recipe(write(recipe)).run_configs("smoke", seeds=[4])
+    }
+    plain, noisy = (sources.examples(run_configs[name]) for name in ("adamw", "noisy"))
     assert (len(plain.train), len(noisy.train)) == (32, 20)
     assert sum(a != b for a, b in zip(plain.train, noisy.train, strict=False)) == 10
     recipe["task"] = {"type": "causal-lm", "data": {"embedded": "sentences"}}
     recipe["metric"] = "perplexity"
-    cells = {cell.name: cell for cell in load.recipe(write(recipe)).cells("smoke", seeds=[4])}
+    run_configs = {
+        run_config.name: run_config for run_config in loading.recipe(write(recipe)).run_configs("smoke", seeds=[4])
+    }
     with pytest.raises(RecipeError, match=r"arms\.noisy\.condition\.label_noise: running text has no labels"):
-        sources.examples(cells["noisy"])
+        sources.examples(run_configs["noisy"])
 
 
 def test_more_than_there_is(trec_folder):
-    cell = load.recipe(str(ROOT / "recipes/trec/gpt2-emosens.yaml")).cells("small", data_dir=trec_folder)[0]
+    run_config = loading.recipe(str(ROOT / "recipes/trec/gpt2-emosens.yaml")).run_configs(
+        "small", data_dir=trec_folder
+    )[0]
     for name, count in (("train_examples", 757), ("test_examples", 379)):
-        more = cell.model_copy(update={"scale": cell.scale.model_copy(update={name: count})})
+        more = run_config.model_copy(update={"scale": run_config.scale.model_copy(update={name: count})})
         with pytest.raises(RecipeError, match=f"{name} {count}: there are only {count - 1}"):
             sources.examples(more)
 

@@ -7,17 +7,17 @@ import pytest
 import yaml
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import load
-from emo_hf.lab.spec import Cell, Recipe
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.recipe.schema import Recipe, RunConfig
 
 ROOT = Path(__file__).parents[2]
-RECIPES = load.shipped(ROOT / "recipes")
+RECIPES = loading.shipped(ROOT / "recipes")
 
 
 def problems(path: str) -> list[str]:
     """Returns the lines below the first of the error that reading `path` raises."""
     with pytest.raises(RecipeError) as error:
-        load.recipe(path)
+        loading.recipe(path)
     head, *lines = str(error.value).split("\n  ")
     assert head == f"{path}: {len(lines)} problem{'s' if len(lines) > 1 else ''}"
     return lines
@@ -29,11 +29,11 @@ def test_all_recipes_are_found():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_recipes(path, tmp_path):
-    recipe = load.recipe(str(path))
+    recipe = loading.recipe(str(path))
     assert "smoke" in recipe.sizes
     for size in recipe.sizes if isinstance(recipe, Recipe) else ():
         folder = tmp_path if recipe.task.data.files else None
-        assert len(recipe.cells(size, data_dir=folder)) == len(recipe.arms) * len(recipe.seeds)
+        assert len(recipe.run_configs(size, data_dir=folder)) == len(recipe.arms) * len(recipe.seeds)
     command = path.read_text().splitlines()[0]
     assert command.startswith(f"# emo-hf run {path.relative_to(ROOT)}")
 
@@ -159,7 +159,7 @@ def test_options_of_another_package(recipe, write, option):
 
 def test_sweep_stands_for_arms(recipe, write):
     recipe["arms"]["adamw"] = {"optim": "adamw_torch", "sweep": [0.001, 1e-5], "tuning": "untuned"}
-    found = load.recipe(write(recipe))
+    found = loading.recipe(write(recipe))
     assert {name: arm.lr for name, arm in found.arms.items()} == {
         "emosens": 1,
         "adamw-lr-0.001": 0.001,
@@ -188,16 +188,16 @@ def test_sweep_stands_for_arms_of_its_own(recipe, write, rates, line):
 def test_replays_know_their_seed(recipe, write):
     replay = {"of": "emosens", "other_seed": True}
     recipe["arms"]["again"] = {"optim": "emosens", "lr": 1, "replay": replay, "tuning": "untuned"}
-    found = load.recipe(write(recipe))
-    cells = found.cells("smoke", ["again"])
-    assert [(cell.seed, cell.replayed_seed) for cell in cells] == [(0, 1), (1, 0)]
-    assert found.cells("smoke", ["again"], [1]) == cells[1:]  # whatever part is run
-    others = found.cells("smoke", ["again"], [7, 8])
-    assert [cell.replayed_seed for cell in others] == [8, 7]
-    assert all(found.has(cell) for cell in cells + others)
-    assert not found.has(cells[1].model_copy(update={"replayed_seed": 1}))
+    found = loading.recipe(write(recipe))
+    run_configs = found.run_configs("smoke", ["again"])
+    assert [(run_config.seed, run_config.replayed_seed) for run_config in run_configs] == [(0, 1), (1, 0)]
+    assert found.run_configs("smoke", ["again"], [1]) == run_configs[1:]  # whatever part is run
+    others = found.run_configs("smoke", ["again"], [7, 8])
+    assert [run_config.replayed_seed for run_config in others] == [8, 7]
+    assert all(found.matches(run_config) for run_config in run_configs + others)
+    assert not found.matches(run_configs[1].model_copy(update={"replayed_seed": 1}))
     with pytest.raises(RecipeError, match="again replays another seed than 7: give a second one"):
-        found.cells("smoke", ["again"], [0, 7])
+        found.run_configs("smoke", ["again"], [0, 7])
 
 
 def test_exactly_one_source(recipe, write):
@@ -211,20 +211,25 @@ def test_exactly_one_source(recipe, write):
 
 
 def test_cells(recipe, write, tmp_path):
-    found = load.recipe(write(recipe))
-    cells = found.cells("small")
-    assert [(cell.name, cell.seed) for cell in cells] == [("emosens", 0), ("emosens", 1), ("adamw", 0), ("adamw", 1)]
-    assert [cell.arm.lr for cell in cells] == [0.1, 0.1, 0.001, 0.001]  # the size changes one arm
-    assert str(cells[0].arm.tuning) == "grid: lr 0.1, 1"
-    assert found.cells("smoke")[0].arm.lr == 1
-    picked = found.cells("smoke", ["adamw"], [7])
-    assert [(cell.name, cell.seed) for cell in picked] == [("adamw", 7)]
+    found = loading.recipe(write(recipe))
+    run_configs = found.run_configs("small")
+    assert [(run_config.name, run_config.seed) for run_config in run_configs] == [
+        ("emosens", 0),
+        ("emosens", 1),
+        ("adamw", 0),
+        ("adamw", 1),
+    ]
+    assert [run_config.arm.lr for run_config in run_configs] == [0.1, 0.1, 0.001, 0.001]  # the size changes one arm
+    assert str(run_configs[0].arm.tuning) == "grid: lr 0.1, 1"
+    assert found.run_configs("smoke")[0].arm.lr == 1
+    picked = found.run_configs("smoke", ["adamw"], [7])
+    assert [(run_config.name, run_config.seed) for run_config in picked] == [("adamw", 7)]
     with pytest.raises(RecipeError, match=r"no size 'paper', only smoke, small"):
-        found.cells("paper")
+        found.run_configs("paper")
     with pytest.raises(RecipeError, match=r"no arm 'adam'.*Did you mean 'adamw'"):
-        found.cells("smoke", ["adam"])
+        found.run_configs("smoke", ["adam"])
     with pytest.raises(RecipeError, match="leave out --data-dir"):
-        found.cells("smoke", data_dir=tmp_path)
+        found.run_configs("smoke", data_dir=tmp_path)
 
 
 def test_a_grid_counts_for_a_model_of_the_hub_only_where_the_size_says_so(recipe, write):
@@ -233,29 +238,29 @@ def test_a_grid_counts_for_a_model_of_the_hub_only_where_the_size_says_so(recipe
     recipe["sizes"]["paper"] = hub
     recipe["arms"]["emosens"]["tuning"] = grid
     recipe["arms"]["adamw"]["tuning"] = "authors' default"
-    found = load.recipe(write(recipe))
+    found = loading.recipe(write(recipe))
     for size, expected in (("smoke", "grid: lr 0.1, 1"), ("paper", "untuned")):
-        tunings = [str(cell.arm.tuning) for cell in found.cells(size, seeds=[0])]
+        tunings = [str(run_config.arm.tuning) for run_config in found.run_configs(size, seeds=[0])]
         assert tunings == [expected, "authors' default"]
     recipe["sizes"]["paper"] = {**hub, "arms": {"emosens": {"lr": 0.1, "tuning": grid}}}
-    found = load.recipe(write(recipe))
-    (cell,) = found.cells("paper", ["emosens"], [0])
-    assert str(cell.arm.tuning) == "grid: lr 0.1, 1"
-    assert found.has(cell)
+    found = loading.recipe(write(recipe))
+    (run_config,) = found.run_configs("paper", ["emosens"], [0])
+    assert str(run_config.arm.tuning) == "grid: lr 0.1, 1"
+    assert found.matches(run_config)
 
 
 def test_cell_survives_its_file(recipe, write, tmp_path):
     recipe["arms"]["emosens"]["options"] = {"betas": [0.8, 0.9], "use_shadow": True, "branch": "long"}
-    cell = load.recipe(write(recipe)).cells("small")[0]
+    run_config = loading.recipe(write(recipe)).run_configs("small")[0]
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(cell.model_dump(mode="json", exclude_none=True)))
-    assert load.cell(path) == cell
-    assert isinstance(load.cell(path), Cell)
+    path.write_text(yaml.safe_dump(run_config.model_dump(mode="json", exclude_none=True)))
+    assert loading.run_config(path) == run_config
+    assert isinstance(loading.run_config(path), RunConfig)
 
 
 def test_needs_hub(trec_folder):
-    recipe = load.recipe(str(ROOT / "recipes/trec/gpt2-emosens.yaml"))
-    assert recipe.cells()[0].size == "paper"
-    assert recipe.cells("paper", data_dir=trec_folder)[0].needs_hub  # the model
-    assert recipe.cells("small")[0].needs_hub  # the data
-    assert not recipe.cells("small", data_dir=trec_folder)[0].needs_hub
+    recipe = loading.recipe(str(ROOT / "recipes/trec/gpt2-emosens.yaml"))
+    assert recipe.run_configs()[0].size == "paper"
+    assert recipe.run_configs("paper", data_dir=trec_folder)[0].needs_hub  # the model
+    assert recipe.run_configs("small")[0].needs_hub  # the data
+    assert not recipe.run_configs("small", data_dir=trec_folder)[0].needs_hub

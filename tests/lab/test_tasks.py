@@ -5,9 +5,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, set_seed
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import load, metrics, sources, tasks
-from emo_hf.lab.task import Config, Hub
-from emo_hf.lab.tasks import classification, pretrained
+from emo_hf.lab import sources, tasks
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.recipe.task import Config, Hub
+from emo_hf.lab.tasks import classification, metrics, pretrained
 
 CONFIG = Config(layers=2, heads=2, width=16, vocabulary=400, lowercase=True)
 TEXTS = ["Who is there", "nay, answer me", "stand and unfold yourself", "long live the king"]
@@ -49,12 +50,12 @@ def test_classes(tokenizer):
 
 
 def test_build_is_seeded(recipe, write):
-    cell = load.recipe(write(recipe)).cells("smoke")[0]
-    found = sources.examples(cell)
+    run_config = loading.recipe(write(recipe)).run_configs("smoke")[0]
+    found = sources.examples(run_config)
     weights = []
     for seed in (0, 0, 1):
         set_seed(seed)
-        weights.append(tasks.build(cell, found).model.score.weight.detach().clone())
+        weights.append(tasks.build(run_config, found).model.score.weight.detach().clone())
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 

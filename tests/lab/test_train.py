@@ -10,11 +10,12 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from emo_hf.dashboards import read_signals
 from emo_hf.errors import MissingLossError, RecipeError
-from emo_hf.lab import load, measures, optimizers, replay
-from emo_hf.lab.rules import METRICS
-from emo_hf.lab.task import Lora
+from emo_hf.lab.recipe import baselines, loading
+from emo_hf.lab.recipe.rules import METRICS
+from emo_hf.lab.recipe.task import Lora
+from emo_hf.lab.run import measures, replay
+from emo_hf.lab.run.training import train
 from emo_hf.lab.tasks import adapters
-from emo_hf.lab.train import train
 
 ARMS = {
     "emosens": {"optim": "emosens", "lr": 1.0},
@@ -31,11 +32,11 @@ def run(recipe, write, tmp_path):
     def run(arms: dict, seed: int = 0, **content) -> dict[str, dict]:
         recipe.update(content, arms={name: {"tuning": "untuned", **arm} for name, arm in arms.items()})
         summaries = {}
-        for cell in load.recipe(write(recipe)).cells("smoke", seeds=[seed]):
-            folder = tmp_path / "runs" / cell.name / f"seed{seed}"
+        for run_config in loading.recipe(write(recipe)).run_configs("smoke", seeds=[seed]):
+            folder = tmp_path / "runs" / run_config.name / f"seed{seed}"
             folder.mkdir(parents=True, exist_ok=True)
-            summaries[cell.name] = json.loads(json.dumps(train(cell, folder, "none"), allow_nan=False))
-            (folder / "summary.json").write_text(json.dumps(summaries[cell.name]))
+            summaries[run_config.name] = json.loads(json.dumps(train(run_config, folder, "none"), allow_nan=False))
+            (folder / "summary.json").write_text(json.dumps(summaries[run_config.name]))
         return summaries
 
     return run
@@ -150,9 +151,9 @@ def test_moments_and_the_stop_signal(run):
 
 
 @pytest.mark.filterwarnings("ignore:More than one param group:UserWarning")  # momo, of a list nobody reads
-@pytest.mark.parametrize("name", optimizers.ALIASES)
+@pytest.mark.parametrize("name", baselines.ALIASES)
 def test_every_alias_trains(run, name):
-    pytest.importorskip(optimizers.ALIASES[name].package)
+    pytest.importorskip(baselines.ALIASES[name].package)
     before = run({"start": {"optim": name, "lr": 1e-12}})["start"]["eval_loss"]
     lr = {"prodigy": 1.0, "dadapt-adam": 1.0}.get(name, 1e-2)
     done = run({"arm": {"optim": name, "lr": lr}})["arm"]
@@ -171,7 +172,7 @@ def test_muon_gets_the_matrices_between_embeddings_and_head(classifier):
     names = {weight: name for name, weight in classifier.named_parameters()}
     found = {
         (group["use_muon"], group["weight_decay"]): {names[weight] for weight in group["params"]}
-        for group in optimizers.ALIASES["muon"].groups(classifier, 0.1)
+        for group in baselines.ALIASES["muon"].groups(classifier, 0.1)
     }
     hidden = {f"transformer.h.0.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc")}
     assert found[True, 0.1] == hidden
@@ -183,14 +184,14 @@ def test_muon_finds_the_head_of_an_adapted_model(classifier):
     pytest.importorskip("peft")
     model = adapters.adapt(classifier, Lora(rank=1, alpha=1, targets=["c_attn"]), "SEQ_CLS")
     names = {weight: name for name, weight in model.named_parameters()}
-    (hidden, rest) = optimizers.ALIASES["muon"].groups(model, 0.0)
+    (hidden, rest) = baselines.ALIASES["muon"].groups(model, 0.0)
     assert (hidden["use_muon"], rest["use_muon"]) == (True, False)
     assert all("lora_" in names[weight] for weight in hidden["params"])
     assert ["score" in names[weight] for weight in rest["params"]] == [True]
 
 
 def test_every_rate_of_an_optimizer_is_the_arms():
-    assert optimizers.keywords("muon", 1e-3, {"momentum": 0.9}) == {
+    assert baselines.keywords("muon", 1e-3, {"momentum": 0.9}) == {
         "lr": 1e-3,
         "adamw_lr": 1e-3,
         "use_adjusted_lr": True,
@@ -201,14 +202,14 @@ def test_every_rate_of_an_optimizer_is_the_arms():
 def test_a_decay_that_the_groups_decide_is_no_option():
     pytest.importorskip("pytorch_optimizer")
     with pytest.raises(ValueError, match="muon has no option adamw_wd"):
-        optimizers.check("muon", {"adamw_wd": 0.5})
+        baselines.check("muon", {"adamw_wd": 0.5})
 
 
 def test_momo_hears_the_loss():
     momo = pytest.importorskip("momo")
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = momo.MomoAdam([weight], lr=1e-2)
-    hearing = optimizers.Hearing(optimizer)
+    hearing = baselines.Hearing(optimizer)
     weight.grad = torch.ones(2)
     hearing.observe(torch.tensor(0.5))
     optimizer.step()
@@ -221,7 +222,7 @@ def test_hearing_bears_a_scheduler():
     momo = pytest.importorskip("momo")
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = momo.MomoAdam([weight], lr=1e-2)
-    hearing = optimizers.Hearing(optimizer)
+    hearing = baselines.Hearing(optimizer)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)  # replaces optimizer.step
     weight.grad = torch.ones(2)
     hearing.observe(torch.tensor(0.5))
@@ -231,9 +232,9 @@ def test_hearing_bears_a_scheduler():
 
 
 def test_unknown_package_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(optimizers.ALIASES, "lion", optimizers.Alias("no_such_package", "Lion", "x"))
+    monkeypatch.setitem(baselines.ALIASES, "lion", baselines.Alias("no_such_package", "Lion", "x"))
     with pytest.raises(RecipeError, match=r"pip install 'emo-hf\[baselines\]'"):
-        optimizers.load("lion")
+        baselines.load("lion")
 
 
 def test_gap_at_equal_training_loss():

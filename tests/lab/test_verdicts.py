@@ -5,9 +5,9 @@ import math
 import pytest
 import yaml
 
-from emo_hf.lab import verdicts
-from emo_hf.lab.spec import Recipe
-from emo_hf.lab.verdicts import Estimate
+from emo_hf.lab.analysis import verdicts
+from emo_hf.lab.analysis.verdicts import Estimate
+from emo_hf.lab.recipe.schema import Recipe
 
 INF = math.inf
 GOOD = [0.5, 0.6, 0.7]  # mean 0.6, sd 0.1; t of 2 degrees of freedom at 95 %: 4.30265
@@ -31,13 +31,13 @@ def only(*args, **kwargs) -> verdicts.Judged:
 
 
 def test_interval_of_a_known_sample():
-    estimate = Estimate.of(GOOD)
+    estimate = Estimate.from_values(GOOD)
     reach = 4.302653 * 0.1 / math.sqrt(3)
     assert (estimate.n, estimate.mean, estimate.sd) == (3, pytest.approx(0.6), pytest.approx(0.1))
     assert (estimate.low, estimate.high) == (pytest.approx(0.6 - reach), pytest.approx(0.6 + reach))
-    assert Estimate.of([0.1] * 3) == Estimate(3, 0.1, 0.0, 0.1, 0.1)  # no rounding
-    assert Estimate.of([0.1]) == Estimate(1, 0.1)
-    assert Estimate.of([]) == Estimate(0)
+    assert Estimate.from_values([0.1] * 3) == Estimate(3, 0.1, 0.0, 0.1, 0.1)  # no rounding
+    assert Estimate.from_values([0.1]) == Estimate(1, 0.1)
+    assert Estimate.from_values([]) == Estimate(0)
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,18 @@ from pathlib import Path
 
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.dashboards.report.build import html
-from emo_hf.dashboards.report.runs import Run, read
+from emo_hf.dashboards.report.runs import RecordedRun, read
 
-__all__ = ["Run", "html", "read", "write_html", "write_png"]
+__all__ = ["RecordedRun", "html", "read", "write_html", "write_png"]
 
 
-def write_html(runs: list[Run], path: Path) -> None:
+def write_html(runs: list[RecordedRun], path: Path) -> None:
     """Writes the report of `runs` as one HTML file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, html(runs).encode())
 
 
-def write_png(runs: list[Run], path: Path) -> None:
+def write_png(runs: list[RecordedRun], path: Path) -> None:
     """Writes a picture of `runs`.
 
     Raises:

@@ -16,13 +16,13 @@ from typing import Any
 
 from emo_hf.dashboards.metrics import Metric
 from emo_hf.dashboards.report import tables
-from emo_hf.dashboards.report.page import Chart, Line, Page, arrange
-from emo_hf.dashboards.report.runs import Run
+from emo_hf.dashboards.report.page import Chart, Curve, Page, arrange
+from emo_hf.dashboards.report.runs import RecordedRun
 
 FILES = resources.files(__package__)
 
 
-def html(runs: list[Run]) -> str:
+def html(runs: list[RecordedRun]) -> str:
     """Returns the report of `runs` as one HTML file."""
     page = arrange(runs)
     style = _file("uplot/uPlot.min.css") + _file("page.css")
@@ -63,7 +63,7 @@ def _data(page: Page) -> dict[str, Any]:
     """Returns what page.js draws. Lines refer to their x values by number, since most lines share them."""
     grids: dict[tuple[int, ...], int] = {}
 
-    def line(line: Line) -> dict[str, Any]:
+    def line(line: Curve) -> dict[str, Any]:
         band = {"low": _short(line.low), "high": _short(line.high)} if line.low != line.high else {}
         grid = grids.setdefault(tuple(line.x), len(grids))
         return {"name": line.name, "kind": line.kind, "colour": line.colour, "grid": grid, "y": _short(line.y), **band}

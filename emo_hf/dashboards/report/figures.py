@@ -8,8 +8,8 @@ from io import BytesIO
 from pathlib import Path
 
 from emo_hf.dashboards.jsonl import write_whole
-from emo_hf.dashboards.report.page import Chart, Line, Page, arrange
-from emo_hf.dashboards.report.runs import Run
+from emo_hf.dashboards.report.page import Chart, Curve, Page, arrange
+from emo_hf.dashboards.report.runs import RecordedRun
 from emo_hf.errors import EmoError
 
 try:
@@ -25,7 +25,7 @@ COLUMNS = 3
 POINTS = 200  # per line: a chart is four inches wide
 
 
-def draw(runs: list[Run], path: Path) -> None:
+def draw(runs: list[RecordedRun], path: Path) -> None:
     """Draws `runs` into the file `path`."""
     page = arrange(runs, POINTS)
     charts = page.sections[0][2]
@@ -61,7 +61,7 @@ def _draw_chart(axes: Axes, chart: Chart, page: Page) -> None:
     axes.legend(frameon=False, fontsize=8.5)
 
 
-def _draw_line(axes: Axes, line: Line, thick: bool) -> None:
+def _draw_line(axes: Axes, line: Curve, thick: bool) -> None:
     y = _gapped(line.y)
     style = {
         "color": COLOURS[line.colour % len(COLOURS)],

@@ -5,14 +5,14 @@ import statistics
 from collections.abc import Callable, Iterator
 
 from emo_hf.dashboards.metrics import METRICS
-from emo_hf.dashboards.report.runs import Run, Series
+from emo_hf.dashboards.report.runs import RecordedRun, Series
 
 CEILING, FLOOR = "emo/lr_at_ceiling", "emo/lr_at_floor"
 
 Number = float | None  # None: there is no such number; nan: it is not finite
 
 
-def summary(run: Run) -> dict[str, Number]:
+def summary(run: RecordedRun) -> dict[str, Number]:
     """Returns what sums up `run`, by name, in the order of a table."""
     loss = run.series.get("train/loss") or run.series.get("emo/loss", {})
     scores = [key for key in run.series if key.startswith("eval/") and key != "eval/loss"]
@@ -37,7 +37,7 @@ def ranges(series: Series) -> list[Number]:
     return [values[0], min(values), statistics.median(values), max(values), values[-1]]
 
 
-def findings(run: Run, steps: int = 0) -> Iterator[str]:
+def findings(run: RecordedRun, steps: int = 0) -> Iterator[str]:
     """Yields what a person should look at, each in one sentence.
 
     Args:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from emo_hf.dashboards.metrics import METRICS, SECTIONS, Metric, Panel
-from emo_hf.dashboards.report.runs import Run, Series
+from emo_hf.dashboards.report.runs import RecordedRun, Series
 
 POINTS = 1500  # per line of a single run
 POINTS_OF_ALL = 4000  # per metric of a comparison
@@ -27,7 +27,7 @@ Point = float | None  # None: not finite
 
 
 @dataclass(slots=True)
-class Line:
+class Curve:
     """One line: y over x, and the least and greatest value where a band is drawn."""
 
     name: str  # lines of one name are switched on and off together
@@ -46,7 +46,7 @@ class Chart:
     title: str
     metrics: tuple[Metric, ...]
     zero_line: bool
-    lines: list[Line]
+    lines: list[Curve]
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Group:
     """Runs that differ in the seed alone."""
 
     label: str
-    runs: list[Run]
+    runs: list[RecordedRun]
 
 
 @dataclass(slots=True)
@@ -65,10 +65,10 @@ class Page:
     groups: list[Group]
     sections: list[tuple[str, bool, list[Chart]]]
     bucket: int
-    ready: Line | None
+    ready: Curve | None
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RecordedRun]:
         return [run for group in self.groups for run in group.runs]
 
     @property
@@ -80,7 +80,7 @@ class Page:
         return len(self.runs) > 1
 
 
-def arrange(runs: list[Run], points: int = POINTS) -> Page:
+def arrange(runs: list[RecordedRun], points: int = POINTS) -> Page:
     """Returns the page that shows `runs`, with at most so many points per line."""
     groups = _grouped(runs)
     if len(runs) > 1:
@@ -103,7 +103,7 @@ def arrange(runs: list[Run], points: int = POINTS) -> Page:
     return Page(title, groups, sections, bucket, ready)
 
 
-def _grouped(runs: list[Run]) -> list[Group]:
+def _grouped(runs: list[RecordedRun]) -> list[Group]:
     """Groups in the order of first appearance, labelled by what tells them apart."""
     optimizers: dict[str, set[str]] = {}
     for run in runs:
@@ -111,7 +111,7 @@ def _grouped(runs: list[Run]) -> list[Group]:
     names = [run.group if len(optimizers[run.group]) == 1 else f"{run.group}/{run.optimizer}" for run in runs]
     seeds = Counter((name, run.seed) for name, run in zip(names, runs, strict=True))
     doubtful = {name for (name, _), times in seeds.items() if times > 1}  # such runs differ in more than the seed
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[RecordedRun]] = {}
     for name, run in zip(names, runs, strict=True):
         if name in doubtful:
             name = run.path.resolve().as_posix()
@@ -122,7 +122,7 @@ def _grouped(runs: list[Run]) -> list[Group]:
     return [Group(posixpath.relpath(name, common) if common else name, members) for name, members in groups.items()]
 
 
-def _single(panel: Panel, run: Run, bucket: int) -> list[Chart]:
+def _single(panel: Panel, run: RecordedRun, bucket: int) -> list[Chart]:
     keys = [key for key in panel.keys if key in run.series]
     lines = [_line(key, place, run.series[key], bucket) for place, key in enumerate(keys)]
     if keys and keys[0] == panel.keys[0]:
@@ -143,7 +143,7 @@ def _compared(panel: Panel, groups: list[Group], bucket: int) -> list[Chart]:
     return charts
 
 
-def _lines_of(group: Group, colour: int, key: str, bucket: int) -> list[Line]:
+def _lines_of(group: Group, colour: int, key: str, bucket: int) -> list[Curve]:
     found = [_line(group.label, colour, run.series[key], bucket) for run in group.runs if key in run.series]
     if len(found) < 2:
         return found
@@ -153,11 +153,11 @@ def _lines_of(group: Group, colour: int, key: str, bucket: int) -> list[Line]:
     # only where every run goes on: a mean over the survivors would hide those that broke off
     x = [step for step in found[0].x if all(points.get(step) is not None for points in shared)]
     mean = [statistics.fmean(points[step] for points in shared) for step in x]
-    return [*found, Line(group.label, colour, x, mean)]
+    return [*found, Curve(group.label, colour, x, mean)]
 
 
-def _line(name: str, colour: int, series: Series, bucket: int) -> Line:
-    return Line(name, colour, *_reduced(series, bucket, statistics.fmean))
+def _line(name: str, colour: int, series: Series, bucket: int) -> Curve:
+    return Curve(name, colour, *_reduced(series, bucket, statistics.fmean))
 
 
 def _reduced(series: Series, bucket: int, of: Callable[[list[float]], float]) -> tuple[list[int], list[Point]]:

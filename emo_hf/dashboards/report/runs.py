@@ -39,7 +39,7 @@ Series = dict[int, float]  # step -> value; nan: it was not finite
 
 
 @dataclass(slots=True)
-class Run:
+class RecordedRun:
     """One training. `group` is shared by runs of the same setting with other seeds."""
 
     path: Path
@@ -66,7 +66,7 @@ class Run:
         return max((max(series) for series in self.series.values()), default=0)
 
 
-def read(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
+def read(paths: Iterable[str | os.PathLike[str]]) -> list[RecordedRun]:
     """Returns the runs at `paths`.
 
     Raises:
@@ -118,7 +118,7 @@ def _log_of(folder: Path) -> Path | None:
     return max(states, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def _read(place: Path) -> Run:
+def _read(place: Path) -> RecordedRun:
     try:
         run = _read_file(place) if place.is_file() else _read_folder(place)
     except (OSError, UnicodeDecodeError) as error:
@@ -129,7 +129,7 @@ def _read(place: Path) -> Run:
     return run
 
 
-def _read_file(path: Path) -> Run:
+def _read_file(path: Path) -> RecordedRun:
     if path.suffix == ".wandb":
         return _read_wandb(path)
     run = _named(path, path.parent if path.name in (FILE_NAME, STATE) else path.with_suffix(""))
@@ -137,7 +137,7 @@ def _read_file(path: Path) -> Run:
     return run
 
 
-def _read_folder(folder: Path) -> Run:
+def _read_folder(folder: Path) -> RecordedRun:
     run = described(folder)
     if log := _log_of(folder):
         _add_log(run, log)
@@ -148,12 +148,12 @@ def _read_folder(folder: Path) -> Run:
     return run
 
 
-def _named(path: Path, by: Path) -> Run:
+def _named(path: Path, by: Path) -> RecordedRun:
     """Returns an empty run with the name of a file or folder, in a group of its own."""
-    return Run(path, by.resolve().name, by.resolve().as_posix().lstrip("/"))
+    return RecordedRun(path, by.resolve().name, by.resolve().as_posix().lstrip("/"))
 
 
-def described(folder: Path) -> Run:
+def described(folder: Path) -> RecordedRun:
     """Returns an empty run, named by its configuration if it is one of the laboratory, else by its folder."""
     run = _named(folder, folder)
     if (folder / RUN_NAME).exists():
@@ -172,7 +172,7 @@ def described(folder: Path) -> Run:
     return run
 
 
-def _add_log(run: Run, path: Path) -> None:
+def _add_log(run: RecordedRun, path: Path) -> None:
     if path.suffix == ".jsonl":
         rows = read_signals(path)
     else:
@@ -193,7 +193,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_wandb(path: Path) -> Run:
+def _read_wandb(path: Path) -> RecordedRun:
     """Reads a run through W&B's own printer: the file's format is W&B's business."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
     try:
@@ -202,7 +202,7 @@ def _read_wandb(path: Path) -> Run:
         raise RecordError(f"W&B took more than {TIMEOUT} seconds to read {path}.") from None
     if done.returncode:
         raise RecordError(f"W&B cannot read {path}: {done.stderr.strip()[-200:]}")
-    run, config = Run(path, path.parent.name, ""), {}
+    run, config = RecordedRun(path, path.parent.name, ""), {}
     for record in map(json.loads, done.stdout.splitlines()):
         content = record.get(record["type"], {})
         if record["type"] == "history" and STEP in content["item"]:

@@ -8,7 +8,7 @@ from emo_hf.dashboards.metrics import METRICS
 from emo_hf.dashboards.report import numbers
 from emo_hf.dashboards.report.numbers import Number
 from emo_hf.dashboards.report.page import COLOURS, Group, Page
-from emo_hf.dashboards.report.runs import Run
+from emo_hf.dashboards.report.runs import RecordedRun
 
 NONE = "-"
 
@@ -47,7 +47,7 @@ def runs(page: Page) -> str:
     return _table("Every run", ["", *names, "from"], body, "words")
 
 
-def ranges(run: Run) -> str:
+def ranges(run: RecordedRun) -> str:
     """Returns the table of all metrics of a run."""
     body = []
     for key in METRICS:
@@ -64,7 +64,7 @@ def _summed(page: Page) -> tuple[list[str], list[list[dict[str, Number]]]]:
     return list(names), rows
 
 
-def _name(group: Group, run: Run) -> str:
+def _name(group: Group, run: RecordedRun) -> str:
     return group.label if run.seed is None else f"{group.label} seed {run.seed}"
 
 

@@ -5,7 +5,7 @@
     contrasts     its final numbers: over the learning rate, and as differences to the baseline
     look          colours, labels, and how a file is written
 
-Pictures of a comparison are drawn from the tables of `emo_hf.lab.histories` alone.
+Pictures of a comparison are drawn from the tables of `emo_hf.lab.analysis.histories` alone.
 """
 
 from pathlib import Path
@@ -18,9 +18,9 @@ try:
 except ImportError as error:
     raise EmoError(f"Pictures need matplotlib ({error}): pip install 'emo-hf[plot]'") from None
 
-from emo_hf.lab import histories
+from emo_hf.lab.analysis import histories
 from emo_hf.lab.figures.contrasts import basin, differences
-from emo_hf.lab.figures.laws import broken, coefficients, paths
+from emo_hf.lab.figures.formulas import broken, coefficients, paths
 from emo_hf.lab.figures.panels import fluctuates, fluctuation, loss, three_panel, trajectory
 
 __all__ = [

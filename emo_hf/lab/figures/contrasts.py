@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import histories
-from emo_hf.lab.figures.look import CUT, GREY, OUTLIER, bands, caption, label_ends, plain, save, seeds, styles
-from emo_hf.lab.verdicts import Estimate
+from emo_hf.lab.analysis import histories
+from emo_hf.lab.analysis.verdicts import Estimate
+from emo_hf.lab.figures.style import CUT, GREY, OUTLIER, bands, caption, label_ends, plain, save, seeds, styles
 
 
 def basin(folder: Path, path: Path) -> None:
@@ -84,7 +84,7 @@ def differences(folder: Path, path: Path) -> None:
         hollow = style["linestyle"] != "-"
         axes.plot(values, [place] * len(values), "|", color=style["color"], alpha=0.55, markersize=9)
         bar = {"color": style["color"], "markersize": 8, "capsize": 3, "elinewidth": 1.8}
-        estimate = Estimate.of(values.tolist())
+        estimate = Estimate.from_values(values.tolist())
         reach = None if estimate.low is None else estimate.high - estimate.mean
         inside = "white" if hollow else style["color"]
         axes.errorbar(estimate.mean, place, xerr=reach, fmt="o", markerfacecolor=inside, **bar)

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import histories
-from emo_hf.lab.figures.look import CUT, OUTLIER, Style, bands, caption, label_ends, plain, save, seeds, styles
+from emo_hf.lab.analysis import histories
+from emo_hf.lab.figures.style import CUT, OUTLIER, Style, bands, caption, label_ends, plain, save, seeds, styles
 
 NAMES = {
     "loss": "training loss",

@@ -11,44 +11,44 @@ from importlib import resources
 from pathlib import Path
 
 from emo_hf.errors import RecipeError
+from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.sources import files, hub
 from emo_hf.lab.sources.kinds import Example, Examples, Found, Images, Text
-from emo_hf.lab.spec import Cell
 
 __all__ = ["Example", "Examples", "Found", "Images", "Text", "examples", "sentences"]
 
 
-def examples(cell: Cell) -> Found:
-    """Reads what `cell` trains and evaluates on, as its data, its scale and its arm's condition say.
+def examples(run_config: RunConfig) -> Found:
+    """Reads what `run_config` trains and evaluates on, as its data, its scale and its arm's condition say.
 
     Of a causal-lm task this is the text: `emo_hf.lab.tasks` cuts it into pieces, holds out and counts them.
 
     Raises:
         RecipeError: the data is missing, malformed, out of reach, or less than the recipe asks for.
     """
-    data, scale, condition = cell.task.data, cell.scale, cell.arm.condition
+    data, scale, condition = run_config.task.data, run_config.scale, run_config.arm.condition
     noise = condition.label_noise if condition else 0
-    found = _read(cell)
+    found = _read(run_config)
     if isinstance(found, Text):
         if noise:
-            raise RecipeError(f"arms.{cell.name}.condition.label_noise: running text has no labels to replace.")
+            raise RecipeError(f"arms.{run_config.name}.condition.label_noise: running text has no labels to replace.")
         return found
     if data.holdout is not None:
         found = found.hold_out(data.holdout)
-    found = found.first(train_limit(cell), scale.test_examples)
-    return found.with_noise(noise, cell.seed) if noise else found
+    found = found.first(train_limit(run_config), scale.test_examples)
+    return found.with_noise(noise, run_config.seed) if noise else found
 
 
-def train_limit(cell: Cell) -> int | None:
-    """How many training examples `cell` uses: its arm's own number, else its scale's; None is all."""
-    condition = cell.arm.condition
-    return (condition and condition.train_examples) or cell.scale.train_examples
+def train_limit(run_config: RunConfig) -> int | None:
+    """How many training examples `run_config` uses: its arm's own number, else its scale's; None is all."""
+    condition = run_config.arm.condition
+    return (condition and condition.train_examples) or run_config.scale.train_examples
 
 
-def _read(cell: Cell) -> Found:
-    data, kind = cell.task.data, cell.task.type
-    if cell.data_dir is not None and data.files:
-        return files.read(data.files, Path(cell.data_dir))
+def _read(run_config: RunConfig) -> Found:
+    data, kind = run_config.task.data, run_config.task.type
+    if run_config.data_dir is not None and data.files:
+        return files.read(data.files, Path(run_config.data_dir))
     if data.embedded:
         found = sentences()
         return running_text(found) if kind == "causal-lm" else found
@@ -57,7 +57,7 @@ def _read(cell: Cell) -> Found:
 
 def sentences() -> Examples:
     """The shipped set: sentences of a play without the mark that ended them (see ``data/README.md``)."""
-    text = resources.files("emo_hf.lab").joinpath("data/sentences.tsv").read_text(encoding="utf-8")
+    text = resources.files("emo_hf.lab.sources").joinpath("data/sentences.tsv").read_text(encoding="utf-8")
     splits: dict[str, list[Example]] = {"train": [], "test": []}
     for line in text.splitlines()[1:]:
         split, label, sentence = line.split("\t")

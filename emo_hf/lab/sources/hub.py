@@ -3,9 +3,9 @@
 import numpy as np
 
 from emo_hf.errors import RecipeError
+from emo_hf.lab.recipe.task import HubData, TaskType
 from emo_hf.lab.sources.files import lines, normalizable
 from emo_hf.lab.sources.kinds import Example, Examples, Found, Images, Pictures, Text
-from emo_hf.lab.task import HubData, TaskType
 
 
 def read(data: HubData, kind: TaskType) -> Found:

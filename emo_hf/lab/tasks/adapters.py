@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab.task import Lora
+from emo_hf.lab.recipe.task import Lora
 
 
 def peft() -> ModuleType:

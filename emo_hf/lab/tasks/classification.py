@@ -12,18 +12,18 @@ from transformers import (
 )
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import metrics
+from emo_hf.lab.recipe.schema import RunConfig
+from emo_hf.lab.recipe.task import Config
 from emo_hf.lab.sources import Example, Examples
-from emo_hf.lab.spec import Cell
-from emo_hf.lab.task import Config
+from emo_hf.lab.tasks import metrics
 from emo_hf.lab.tasks.adapters import adapt
 from emo_hf.lab.tasks.parts import Parts
 from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
 
 
-def build(cell: Cell, found: Examples) -> Parts:
+def build(run_config: RunConfig, found: Examples) -> Parts:
     """Builds a sequence classification task."""
-    labels, chosen, max_tokens = found.labels, cell.scale.model, cell.scale.max_tokens
+    labels, chosen, max_tokens = found.labels, run_config.scale.model, run_config.scale.max_tokens
     if chosen.config:
         tokenizer = train_tokenizer(chosen.config, (example.text for example in found.train), max_tokens)
         model = gpt2(chosen.config, tokenizer, labels, max_tokens)

@@ -14,10 +14,9 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerBase, default_data_collator
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab import metrics
+from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.sources import Text, train_limit
-from emo_hf.lab.spec import Cell
-from emo_hf.lab.tasks import llama2c
+from emo_hf.lab.tasks import llama2c, metrics
 from emo_hf.lab.tasks.adapters import adapt
 from emo_hf.lab.tasks.parts import Parts
 from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
@@ -25,16 +24,16 @@ from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
 LEARNED = 1_000_000  # characters that the tokenizer is trained on: more changes few merges, and each run would wait
 
 
-def build(cell: Cell, found: Text) -> Parts:
+def build(run_config: RunConfig, found: Text) -> Parts:
     """Builds a causal language modelling task."""
-    chosen, max_tokens = cell.scale.model, cell.scale.max_tokens
+    chosen, max_tokens = run_config.scale.model, run_config.scale.max_tokens
     if chosen.config:
         tokenizer = train_tokenizer(chosen.config, found.train[:LEARNED].splitlines(keepends=True), max_tokens)
     elif chosen.llama2c:
-        model, tokenizer = llama2c.load(cell)
+        model, tokenizer = llama2c.load(run_config)
     else:
         model, tokenizer = from_hub(AutoModelForCausalLM, chosen.hub, max_tokens)
-    train, test = split(cell, found, tokenizer)  # a text that is too short is told of before a model is built
+    train, test = split(run_config, found, tokenizer)  # a text that is too short is told of before a model is built
     if chosen.config:
         model = GPT2LMHeadModel(gpt2_config(chosen.config, tokenizer, max_tokens))
     model.loss_type = "ForCausalLM"  # what transformers takes anyway, but with a warning for GPT-2
@@ -49,18 +48,18 @@ def build(cell: Cell, found: Text) -> Parts:
     )
 
 
-def split(cell: Cell, found: Text, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
+def split(run_config: RunConfig, found: Text, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pieces to train and to evaluate on; a holdout is the beginning of the training text."""
-    size, holdout = cell.scale.max_tokens, cell.task.data.holdout
+    size, holdout = run_config.scale.max_tokens, run_config.task.data.holdout
     if holdout is None:
-        train = pieces(found.train, tokenizer, size, train_limit(cell), "train_examples")
-        return train, pieces(found.test, tokenizer, size, cell.scale.test_examples, "test_examples")
-    if (wanted := train_limit(cell)) is not None:
+        train = pieces(found.train, tokenizer, size, train_limit(run_config), "train_examples")
+        return train, pieces(found.test, tokenizer, size, run_config.scale.test_examples, "test_examples")
+    if (wanted := train_limit(run_config)) is not None:
         wanted += holdout
     both = pieces(found.train, tokenizer, size, wanted, "holdout and train_examples together")
     if holdout >= len(both):
         raise RecipeError(f"holdout {holdout}: there are only {len(both)} training examples.")
-    test, limit = both[:holdout], cell.scale.test_examples
+    test, limit = both[:holdout], run_config.scale.test_examples
     if limit is not None and limit > holdout:
         raise RecipeError(f"test_examples {limit}: the holdout is only {holdout}.")
     return both[holdout:], test[:limit]

@@ -17,9 +17,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from emo_hf.errors import RecipeError
+from emo_hf.lab.recipe.schema import RunConfig
+from emo_hf.lab.recipe.task import Llama2c
 from emo_hf.lab.sources import files
-from emo_hf.lab.spec import Cell
-from emo_hf.lab.task import Llama2c
 from emo_hf.lab.tasks.pretrained import check_length
 
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"  # the first three tokens; the file has line breaks around two of them
@@ -64,15 +64,15 @@ class Header:
         ]
 
 
-def load(cell: Cell) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Returns the model and the tokenizer of `cell`; `RecipeError` if a file is missing or malformed."""
-    chosen = cell.scale.model.llama2c
-    if cell.data_dir is not None:
-        model_file, tokenizer_file = files.find(chosen.files, Path(cell.data_dir))
+def load(run_config: RunConfig) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Returns the model and the tokenizer of `run_config`; `RecipeError` if a file is missing or malformed."""
+    chosen = run_config.scale.model.llama2c
+    if run_config.data_dir is not None:
+        model_file, tokenizer_file = files.find(chosen.files, Path(run_config.data_dir))
     else:
         model_file, tokenizer_file = download(chosen)
     model = read_model(model_file)
-    check_length(model_file.name, model.config, cell.scale.max_tokens)
+    check_length(model_file.name, model.config, run_config.scale.max_tokens)
     return model, read_tokenizer(tokenizer_file, model.config.vocab_size)
 
 

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab.task import Config, Hub
+from emo_hf.lab.recipe.task import Config, Hub
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 

@@ -12,11 +12,11 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, ResNetConfig, ResNetForImageClassification
 
-from emo_hf.lab import metrics
+from emo_hf.lab.recipe.schema import RunConfig
+from emo_hf.lab.recipe.task import Vision
 from emo_hf.lab.sources import Images
 from emo_hf.lab.sources.kinds import Pictures
-from emo_hf.lab.spec import Cell
-from emo_hf.lab.task import Vision
+from emo_hf.lab.tasks import metrics
 from emo_hf.lab.tasks.classification import classes
 from emo_hf.lab.tasks.parts import Parts
 
@@ -36,11 +36,11 @@ class Pixels:
         }
 
 
-def build(cell: Cell, found: Images) -> Parts:
+def build(run_config: RunConfig, found: Images) -> Parts:
     """Builds an image classification task."""
     height, width = found.train.pixels.shape[1:]
     return Parts(
-        model=resnet(cell.scale.model.vision, found),
+        model=resnet(run_config.scale.model.vision, found),
         processing_class=None,
         train_dataset=dataset(found.train),
         eval_dataset=dataset(found.test),

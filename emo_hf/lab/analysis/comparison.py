@@ -1,0 +1,247 @@
+"""A comparison as it lies in files, for its report:
+
+    RUNS/<recipe>/<size>/     recipe.yaml, and the folders of the runs (`emo_hf.lab.run.runner`)
+    any folder                recipe.yaml, runs.jsonl (a summary per line), env.json, and failed.json if a run failed
+
+`record` writes recipe.yaml when the first run starts, so that the rule which decides is the one fixed beforehand. A
+rule that changed later leaves ``recipe.aside-N.yaml``. The second form is what a report writes, small enough to
+commit.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from emo_hf.dashboards.jsonl import write_whole
+from emo_hf.errors import RecipeError
+from emo_hf.hf.confidential import masked_of_log
+from emo_hf.lab.analysis import results, verdicts
+from emo_hf.lab.recipe import loading
+from emo_hf.lab.recipe.schema import Recipe, RunConfig
+from emo_hf.lab.run import processes
+
+logger = logging.getLogger(__name__)
+
+RECIPE, RUNS, ENVIRONMENT, FAILED = "recipe.yaml", "runs.jsonl", "env.json", "failed.json"
+# what may not change after the first run
+DECIDES = ("claim", "source", "metric", "baseline", "rule", "also", "judged_sweeps", "seeds")
+COMMAND = "# emo-hf run "
+DIVERGED = "NonFiniteLossError"  # in the last line of a run that an emo optimizer ended
+LONGEST = 200  # characters of a reason
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Failed:
+    """A run without a result."""
+
+    arm: str
+    seed: int
+    reason: str
+
+    @property
+    def diverged(self) -> bool:
+        return DIVERGED in self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The runs of a recipe at one size.
+
+    Attributes:
+        command: what ran them, without --size.
+        text: the recipe as it lies in the file.
+        rows: one per arm with a finished run, in the order of the recipe.
+        failed: runs that were started and have no summary.
+        ignored: folders of runs that are not of this recipe as it stands.
+        asides: how often what decides was changed after runs existed.
+        environments: each distinct env.json, and the number of its runs.
+        from_folders: read from the folders of the runs, not from what a report has written.
+    """
+
+    recipe: Recipe
+    size: str
+    command: str
+    text: str
+    rows: list[results.ArmResult]
+    failed: list[Failed] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    asides: int = 0
+    environments: list[dict[str, Any]] = field(default_factory=list)
+    from_folders: bool = False
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        return [run for row in self.rows for run in row.runs]
+
+    @property
+    def missing(self) -> list[tuple[str, int]]:
+        """Arm and seed of the recipe's runs that were not started."""
+        there = {(run["arm"], run["seed"]) for run in self.runs} | {(run.arm, run.seed) for run in self.failed}
+        return [(arm, seed) for arm in self.recipe.arms for seed in self.recipe.seeds if (arm, seed) not in there]
+
+    @property
+    def complete(self) -> bool:
+        return not (self.failed or self.missing)
+
+    def values(self, arm: str, metric: str) -> dict[int, float]:
+        """Returns the metric of an arm by seed: the worst value where it is not finite, nothing where it has none."""
+        found = {run.seed: verdicts.worst(metric) for run in self.failed if run.arm == arm and run.diverged}
+        for run in self.runs:
+            if run["arm"] == arm and metric in run:
+                value = results.number(run[metric])
+                found[run["seed"]] = verdicts.worst(metric) if value is None else value
+        return found
+
+    def counted(self, arm: str, metric: str) -> dict[int, float]:
+        """Returns the `values` that a verdict may rest on: who adds seeds until a line passes will make it pass."""
+        return {seed: value for seed, value in self.values(arm, metric).items() if seed in self.recipe.seeds}
+
+    @property
+    def extra_seeds(self) -> list[int]:
+        """Seeds of runs that are none of the recipe's."""
+        return sorted({run["seed"] for run in self.runs} - set(self.recipe.seeds))
+
+    @property
+    def verdict(self) -> verdicts.Verdict:
+        return verdicts.judge(self.recipe, self.size, self.counted)
+
+
+def record(place: Path, recipe: Recipe, path: str) -> None:
+    """Writes ``recipe.yaml`` into the folder of a comparison, and keeps aside one whose rule was another.
+
+    Args:
+        place: the folder, RUNS/<recipe>/<size>.
+        recipe: what is about to be run.
+        path: where the recipe was read.
+    """
+    content = yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+    text = f"{COMMAND}{_shown(path)}\n{content}"
+    file = place / RECIPE
+    if file.exists():
+        if _without_command(file.read_text(encoding="utf-8")) == content:
+            return
+        changed = _changed(file, recipe)
+        if changed and any(place.glob("*/seed*")):
+            number = 1
+            while (aside := place / f"recipe.aside-{number}.yaml").exists():
+                number += 1
+            write_whole(aside, file.read_bytes())
+            told = "%s: the recipe's %s changed after runs were made. The one before is %s; the report will say so."
+            logger.warning(told, place, ", ".join(changed), aside.name)
+    place.mkdir(parents=True, exist_ok=True)
+    write_whole(file, text.encode())
+
+
+def _shown(path: str) -> str:
+    """Returns a path without what lies above the current folder."""
+    resolved = Path(path).resolve()
+    inside = resolved.is_relative_to(Path.cwd())
+    return resolved.relative_to(Path.cwd()).as_posix() if inside else resolved.name
+
+
+def _without_command(text: str) -> str:
+    return text.partition("\n")[2] if text.startswith(COMMAND) else text
+
+
+def _changed(file: Path, recipe: Recipe) -> list[str]:
+    try:
+        before = loading.recipe(str(file))
+        return [name for name in DECIDES if getattr(before, name) != getattr(recipe, name)]
+    except (RecipeError, AttributeError):  # of an earlier version of the schema
+        return ["format"]
+
+
+def is_comparison_folder(place: Path) -> bool:
+    """Whether `place` is the folder of a comparison."""
+    return (place / RECIPE).is_file()
+
+
+def read(place: Path) -> Comparison:
+    """Reads the comparison in a folder.
+
+    Raises:
+        RecipeError: a file of it cannot be used, or no run is finished.
+    """
+    text = (place / RECIPE).read_text(encoding="utf-8")
+    recipe = loading.recipe(str(place / RECIPE))
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"{place / RECIPE} descends a function: its picture is drawn by emo-hf plot functions.")
+    head = text.partition("\n")[0]
+    command = head.removeprefix("# ") if head.startswith(COMMAND) else f"emo-hf run {RECIPE}"
+    from_folders = any(place.glob("*/seed*/config.yaml"))
+    if not from_folders and not (place / RUNS).exists():
+        raise RecipeError(f"{place} holds no run, neither <arm>/seed<k>/ nor {RUNS}: emo-hf run makes them.")
+    runs, rest = _from_folders(place, recipe) if from_folders else _from_files(place)
+    if not runs:
+        failed = "".join(f"\n  {run.arm} seed {run.seed}: {run.reason}" for run in rest["failed"])
+        raise RecipeError(f"No run in {place} is finished.{failed}")
+    sizes = {run.get("size") for run in runs}
+    if len(sizes) != 1 or not sizes <= recipe.sizes.keys() or {run.get("recipe") for run in runs} != {recipe.name}:
+        raise RecipeError(f"{place} mixes runs of several recipes or sizes, or its {RECIPE} is not theirs.")
+    keys = [(run["arm"], run.get("seed")) for run in runs]
+    if not all(isinstance(seed, int) for _, seed in keys):
+        raise RecipeError(f"{place}: a summary has no seed.")
+    if len(set(keys)) != len(keys) or not {arm for arm, _ in keys} <= recipe.arms.keys():
+        raise RecipeError(f"{place}: a run is there twice, or its arm is not in {RECIPE}.")
+    places = {arm: place for place, arm in enumerate(recipe.arms)}
+    runs.sort(key=lambda run: (places[run["arm"]], run["seed"]))
+    return Comparison(recipe, sizes.pop(), command, text, results.table(runs), **rest, from_folders=from_folders)
+
+
+def run_folders(place: Path) -> Iterator[tuple[Path, RunConfig | None]]:
+    """Yields the folders of the runs below RUNS/<recipe>/<size> that were not moved aside, and their configurations.
+
+    A run_config is None if its ``config.yaml`` is of an earlier version of the schema.
+    """
+    for config in sorted(place.glob("*/seed*/config.yaml")):
+        if ".aside-" in config.parent.name:
+            continue
+        try:
+            yield config.parent, loading.run_config(config)
+        except RecipeError:
+            yield config.parent, None
+
+
+def _from_folders(place: Path, recipe: Recipe) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    runs, failed, ignored = [], [], []
+    found: dict[str, int] = {}
+    for folder, run_config in run_folders(place):
+        if run_config is None or run_config.size != place.name or not recipe.matches(run_config):
+            ignored.append(f"{folder.parent.name}/{folder.name}")
+        elif summary := results.read([folder]):
+            runs += summary
+            environment = (folder / ENVIRONMENT).read_text("utf-8") if (folder / ENVIRONMENT).exists() else "{}"
+            found[environment] = found.get(environment, 0) + 1
+        else:
+            failed.append(Failed(run_config.name, run_config.seed, _reason(folder)))
+    environments = [{"runs": count, **results.parsed(place, content)} for content, count in sorted(found.items())]
+    asides = len(list(place.glob("recipe.aside-*.yaml")))
+    rest = {"failed": sorted(failed), "ignored": ignored, "asides": asides, "environments": environments}
+    return runs, rest
+
+
+def _reason(folder: Path) -> str:
+    """Returns why a run has no summary, without what may be a key or a path: a log can hold anything."""
+    log = folder / "log.txt"
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    if not text.strip():
+        return "broke off without a message"
+    return masked_of_log(processes.explain(1, text))[:LONGEST]
+
+
+def _from_files(place: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    lines = (place / RUNS).read_text(encoding="utf-8").splitlines()
+    environments = results.read_json(place / ENVIRONMENT) if (place / ENVIRONMENT).exists() else []
+    if not (isinstance(environments, list) and all(isinstance(part, dict) for part in environments)):
+        raise RecipeError(f"{place / ENVIRONMENT} is not as a report wrote it: expected a list of objects.")
+    rest = results.read_json(place / FAILED) if (place / FAILED).exists() else {}
+    try:
+        failed = sorted(Failed(**run) for run in rest.get("failed", []))
+        found = {"failed": failed, "ignored": rest.get("ignored", []), "asides": rest.get("asides", 0)}
+    except (TypeError, AttributeError) as error:
+        raise RecipeError(f"{place / FAILED} is not as a report wrote it: {error}.") from None
+    return results.summaries(place / RUNS, lines), {**found, "environments": environments}

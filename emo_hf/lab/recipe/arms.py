@@ -1,0 +1,239 @@
+"""An arm of a recipe: one optimizer setting, and how it was chosen. Nothing in it may be silently without effect."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from transformers.training_args import OptimizerNames
+
+from emo_hf import registry
+from emo_hf.errors import OptionError, did_you_mean
+from emo_hf.hf.optim import names
+from emo_hf.lab.recipe import baselines
+from emo_hf.lab.recipe.baselines import ALIASES
+from emo_hf.lab.recipe.fields import (
+    MOST,
+    Count,
+    Finite,
+    Name,
+    NonNegative,
+    Positive,
+    Share,
+    StrictModel,
+    Text,
+    changed,
+)
+
+
+def _named(value: Any) -> Any:
+    """``tuning: untuned`` is short for ``tuning: {how: untuned}``."""
+    return {"how": value} if isinstance(value, str) else value
+
+
+class Tuning(StrictModel):
+    """How an arm came to its settings; every report repeats it.
+
+    Attributes:
+        how: nobody tried others; the authors of the optimizer advise them; or the best of a grid.
+        grid: option -> the values that were run.
+        chosen_by: what decided, and on which data.
+    """
+
+    how: Literal["untuned", "authors' default", "grid"]
+    grid: dict[Text, list[Any]] | None = None
+    chosen_by: Text | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Tuning":
+        if (self.how == "grid") != bool(self.grid and self.chosen_by):
+            raise ValueError("how: grid, grid and chosen_by go together")
+        return self
+
+    def __str__(self) -> str:
+        if self.how != "grid":
+            return self.how
+        return "grid: " + "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in self.grid.items())
+
+
+def _known_optimizer(name: str) -> str:
+    known = {member.value for member in OptimizerNames} | ALIASES.keys()  # the emo names are among them
+    if name not in known:
+        raise ValueError(f"unknown optimizer {name!r}.{did_you_mean(name, known)} `emo-hf ls` lists the emo family")
+    return name
+
+
+class Heard(StrictModel):
+    """What the optimizer hears instead of the loss: ``scale * loss + offset``. The gradient is not touched."""
+
+    scale: Positive = 1.0
+    offset: Finite = 0.0
+
+    _something = changed("scale", "offset")
+
+
+class Replay(StrictModel):
+    """Takes the step sizes that an earlier run recorded, instead of its own.
+
+    Attributes:
+        of: the arm whose run with the same seed, or with the next one of the recipe if `other_seed`, is replayed.
+        order: as recorded; shuffled in time; all equal to their mean; or a cosine to 0 with the same sum.
+    """
+
+    of: Name
+    other_seed: bool = False
+    order: Literal["recorded", "shuffled", "constant", "cosine"] = "recorded"
+
+
+class Condition(StrictModel):
+    """What is done to the training data, in this arm only.
+
+    Attributes:
+        label_noise: so large a share of the training labels is replaced by another class, the same with every arm.
+        corrupted_every: the labels of every so many-th batch are shuffled; the batches between them are clean.
+        train_examples: only the first so many.
+    """
+
+    label_noise: Share = 0.0
+    corrupted_every: Annotated[int, Field(ge=2, le=MOST)] | None = None
+    train_examples: Count | None = None
+
+    _something = changed("label_noise", "corrupted_every", "train_examples")
+
+
+class Handover(StrictModel):
+    """The training is cut in two at a share of its steps, by a checkpoint.
+
+    Attributes:
+        at: share of the steps.
+        optimizer: the second part goes on with the saved state of the optimizer, or starts with a fresh one.
+        data: the second part sees the same examples as the first, or each part its own half of the classes.
+    """
+
+    at: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    optimizer: Literal["kept", "fresh"]
+    data: Literal["same", "halves"] = "same"
+
+
+class Arm(StrictModel):
+    """One optimizer setting.
+
+    Attributes:
+        optim: a spec of the registry ("emosens", "emosens-3.9"), an ``optim`` of transformers ("adamw_torch"), or one
+            of `emo_hf.lab.recipe.baselines` ("lion").
+        lr: learning rate; a multiplier around 1.0 for emo optimizers from 3.7 on.
+        options: further options; ``emo-hf show NAME`` lists those of an emo optimizer.
+        weight_decay: of all parameters but biases and norms, as Trainer does it.
+        schedule: transformers' name of the learning rate schedule.
+        warmup: share of the steps over which the schedule rises from 0.
+        feed: false withholds the loss, as in the authors' runs: an emo optimizer or emopulse hears 0.0 at each step.
+        heard: it hears a changed loss.
+        driven_by: emopulse sets the rate of another optimizer by the loss; `lr` stands for the pulse's base of 1e-4.
+        replay: the step sizes come from another run; for optimizers from 3.7 on.
+        weights: the dtype of model and optimizer.
+        condition: what is done to the training data.
+        handover: the training is interrupted.
+        local_sgd_steps: each process of the recipe trains by itself, and their weights are averaged every so many
+            steps; without it they train synchronously.
+        family: the sweep that this arm is of: in a recipe ``sweep: [0.1, 1]`` instead of ``lr`` stands for one arm for
+            each rate, named like "emosens-lr-0.1".
+    """
+
+    optim: Annotated[str, AfterValidator(_known_optimizer)]
+    lr: Positive
+    options: dict[Text, Any] = {}
+    weight_decay: NonNegative = 0.0
+    schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
+    warmup: Share = 0.0
+    feed: bool = True
+    heard: Heard | None = None
+    driven_by: Literal["emopulse"] | None = None
+    replay: Replay | None = None
+    weights: Literal["float32", "bfloat16"] = "float32"
+    condition: Condition | None = None
+    handover: Handover | None = None
+    local_sgd_steps: Count | None = None
+    tuning: Annotated[Tuning, BeforeValidator(_named)]
+    family: Name | None = None
+
+    @property
+    def is_emo(self) -> bool:
+        return self.optim in names()
+
+    @property
+    def has_emotion(self) -> bool:
+        """Whether it hears the loss as emotion: an emo optimizer, or another one driven by emopulse."""
+        return self.is_emo or self.driven_by is not None
+
+    @property
+    def logs_moments(self) -> bool:
+        """Whether its signals hold the moments of the gradient."""
+        return self.is_emo and registry.find(self.optim).resolve(self.options)["moments"] != "off"
+
+    @property
+    def optimizer(self) -> str:
+        """`optim` with its version, e.g. "emosens-3.9", where it has one."""
+        return registry.find(self.optim).key if self.is_emo else self.optim
+
+    @property
+    def has_pulse(self) -> bool:
+        """Whether its step size can be held: emo optimizers from 3.7 on."""
+        return self.is_emo and "hold_pulse" in registry.find(self.optim).options
+
+    # fields are checked in the order above; those that failed are not in info.data
+
+    @field_validator("options")
+    @classmethod
+    def _reach_the_optimizer(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        optim = info.data.get("optim")
+        if own := {"lr", "weight_decay"} & options.keys():
+            raise ValueError(f"{' and '.join(sorted(own))}: write it beside options, not into them")
+        if optim in names():
+            try:
+                registry.find(optim).resolve(options)
+            except OptionError as error:
+                raise ValueError(str(error)) from None
+        elif optim in ALIASES:
+            baselines.check(optim, options)
+        elif optim and options:
+            raise ValueError(f"the optimizers of transformers take none here, and {optim!r} is one")
+        return options
+
+    @field_validator("weight_decay")
+    @classmethod
+    def _decays(cls, weight_decay: float, info: ValidationInfo) -> float:
+        optim = info.data.get("optim")
+        if weight_decay and optim in names() and "weight_decay" not in registry.find(optim).options:
+            raise ValueError(f"{optim} has no weight decay")
+        return weight_decay
+
+    @field_validator("warmup")
+    @classmethod
+    def _warms_up(cls, warmup: float, info: ValidationInfo) -> float:
+        if warmup and info.data.get("schedule") == "constant":
+            raise ValueError("schedule constant has none: use constant_with_warmup")
+        return warmup
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> "Arm":
+        problems = []
+        if not self.has_emotion and not (self.feed and self.heard is None):
+            problems.append(f"feed and heard are for emo optimizers and driven_by, and {self.optim!r} is neither")
+        if not self.feed and self.heard:
+            problems.append("feed: false leaves nothing to change by heard")
+        if self.driven_by and (self.is_emo or self.schedule != "constant"):
+            problems.append("driven_by is for other optimizers than the emo ones, with the schedule constant")
+        if self.replay and not (self.has_pulse and self.schedule == "constant"):
+            problems.append("replay is for emo optimizers from 3.7 on, with the schedule constant")
+        if self.handover and (self.local_sgd_steps or self.replay):
+            problems.append("handover goes neither with local_sgd_steps nor with replay")
+        if self.handover and self.handover.optimizer == "fresh" and self.schedule != "constant":
+            problems.append("a handover to a fresh optimizer is for the schedule constant: another would begin anew")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class Change(StrictModel):
+    """What a size changes in an arm."""
+
+    lr: Positive
+    tuning: Annotated[Tuning, BeforeValidator(_named)]

@@ -1,0 +1,44 @@
+"""What every part of a recipe is made of: a model that takes nothing it does not know, checked words and numbers."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# letters and digits with single separators between them: neither "..", nor a separator of any system, nor "-x"
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=64)]
+Text = Annotated[str, Field(min_length=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+MOST = 10**9  # of whatever is counted: more is a slip of the keyboard
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class StrictModel(BaseModel):
+    """No unknown keys, no conversions, no later changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def one_of(*names: str) -> Any:
+    """Returns a model validator: exactly one of the fields `names` is given."""
+
+    def check(model: StrictModel) -> StrictModel:
+        if len([name for name in names if getattr(model, name) is not None]) != 1:
+            raise ValueError(f"give exactly one of {', '.join(names)}")
+        return model
+
+    return model_validator(mode="after")(check)
+
+
+def changed(*names: str) -> Any:
+    """Returns a model validator: one of the fields `names` at least is not what it is without being given."""
+
+    def check(model: StrictModel) -> StrictModel:
+        if all(getattr(model, name) == type(model).model_fields[name].default for name in names):
+            raise ValueError(f"changes nothing: give {', '.join(names[:-1])} or {names[-1]}, or leave it out")
+        return model
+
+    return model_validator(mode="after")(check)

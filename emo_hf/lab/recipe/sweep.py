@@ -1,0 +1,56 @@
+"""A recipe as a sweep of Weights & Biases: its agents, on any number of machines, train one run after another.
+
+The grid is arm x seed. An agent starts ``emo-hf run RECIPE --size SIZE --report-to wandb --arm=adamw --seed=3``: each
+run_config lands in its own folder of that machine, and in the sweep's project.
+"""
+
+from typing import Any
+
+import yaml
+
+from emo_hf.errors import RecipeError
+from emo_hf.lab.recipe.schema import RunConfig
+
+HOW = """\
+# wandb sweep --project PROJECT FILE     prints ENTITY/PROJECT/ID
+# wandb agent ENTITY/PROJECT/ID          on each machine, in the environment and the folder where emo-hf is run
+"""
+
+
+def text(run_configs: list[RunConfig], recipe: str, description: str) -> str:
+    """Returns the YAML of a sweep.
+
+    Args:
+        run_configs: all of its runs.
+        recipe: what `emo-hf run` is told to run: a file or a name.
+        description: of the recipe.
+
+    Raises:
+        RecipeError: there is a run_config that no machine can train without the files of another run.
+    """
+    if replaying := sorted({run_config.name for run_config in run_configs if run_config.arm.replay}):
+        raise RecipeError(
+            f"{', '.join(replaying)}: needs what another run has written, maybe on another machine. Leave it out with"
+            " --arms, or use emo-hf run on one machine."
+        )
+    return HOW + yaml.safe_dump(configuration(run_configs, recipe, description), sort_keys=False, allow_unicode=True)
+
+
+def configuration(run_configs: list[RunConfig], recipe: str, description: str) -> dict[str, Any]:
+    """Returns a sweep as W&B's agents want it; the arguments are those of `text`."""
+    first = run_configs[0]
+    data = ["--data-dir", first.data_dir] if first.data_dir else []
+    return {
+        "name": f"{first.recipe}/{first.size}",
+        "description": description,
+        "method": "grid",
+        "parameters": {
+            "arm": {"values": list(dict.fromkeys(run_config.name for run_config in run_configs))},
+            "seed": {"values": list(dict.fromkeys(run_config.seed for run_config in run_configs))},
+        },
+        "program": "emo-hf",
+        "command": [
+            *("${env}", "${program}", "run", recipe, "--size", first.size, *data),
+            *("--report-to", "wandb", "${args}"),
+        ],
+    }

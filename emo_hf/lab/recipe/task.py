@@ -1,0 +1,174 @@
+"""What is learned: the data, the model, and how much of both. `sources` and `tasks` act on these words."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from emo_hf.lab.recipe.fields import MOST, Count, Positive, Share, StrictModel, Text, one_of
+
+TaskType = Literal["sequence-classification", "causal-lm", "image-classification"]
+FileSet = Literal["trec-6", "trec-50", "fashion-mnist", "tinyshakespeare", "wikitext-2"]
+
+METRICS: dict[TaskType, str] = {
+    "sequence-classification": "accuracy",
+    "causal-lm": "perplexity",
+    "image-classification": "accuracy",
+}
+# the sets that a task can read, from files in their original format or shipped with the package
+READS: dict[TaskType, tuple[str, ...]] = {
+    "sequence-classification": ("trec-6", "trec-50", "sentences"),
+    "causal-lm": ("tinyshakespeare", "wikitext-2", "sentences"),
+    "image-classification": ("fashion-mnist",),
+}
+
+
+class Hub(StrictModel):
+    """A repository of the Hugging Face hub at one commit."""
+
+    name: Text
+    revision: Text
+
+
+class HubData(Hub):
+    """A data set of the hub with the splits train and test, and the columns to read.
+
+    Attributes:
+        config: the name of its configuration, where it has several.
+        text: column of the texts; the images of an image set.
+        label: column of the classes; a text set without labels has none.
+    """
+
+    config: Text | None = None
+    text: Text
+    label: Text | None = None
+
+
+class Data(StrictModel):
+    """Where the examples come from.
+
+    Attributes:
+        embedded: a set that is shipped with the package.
+        hub: a data set of the hub.
+        files: what a folder given by ``--data-dir`` holds, in the original file format. Alone, it can only be read
+            from there.
+        holdout: evaluate on so many of the training examples, left out of the training, instead of on the test set:
+            for choosing settings.
+    """
+
+    embedded: Literal["sentences"] | None = None
+    hub: HubData | None = None
+    files: FileSet | None = None
+    holdout: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Data":
+        if bool(self.embedded) == bool(self.hub or self.files):
+            raise ValueError("give embedded, or hub and files, or one of these two")
+        return self
+
+
+class Task(StrictModel):
+    """What is learned from which data."""
+
+    type: TaskType
+    data: Data
+
+    @model_validator(mode="after")
+    def _reads(self) -> "Task":
+        for found in (self.data.embedded, self.data.files):
+            if found and found not in READS[self.type]:
+                raise ValueError(f"{self.type} does not read {found}, only {', '.join(READS[self.type])}")
+        return self
+
+    @property
+    def metric(self) -> str:
+        """The number that its evaluation gives besides the loss."""
+        return METRICS[self.type]
+
+
+class Config(StrictModel):
+    """A GPT-2 from its configuration, with a byte-level BPE tokenizer trained on the training examples."""
+
+    layers: Count
+    heads: Count
+    width: Count
+    vocabulary: Annotated[int, Field(ge=300, le=10**6)]  # 256 bytes, two special tokens, and merges
+    dropout: Share = 0.1
+    lowercase: bool = False
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "Config":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class Vision(StrictModel):
+    """A ResNet of basic blocks from its configuration, for images of one channel.
+
+    Attributes:
+        widths: channels of each stage; every stage but the first halves the image's sides.
+        blocks: of each stage.
+    """
+
+    widths: Annotated[list[Count], Field(min_length=1)]
+    blocks: Count = 1
+
+
+class Llama2c(StrictModel):
+    """A trained Llama in llama2.c's format: ``stories260K.bin`` and ``tok512.bin``, from the hub or ``--data-dir``."""
+
+    hub: Hub
+    files: Literal["stories260k"]
+
+
+class Lora(StrictModel):
+    """Adapters of low rank in the linear layers named `targets`; all other weights stay as they are."""
+
+    rank: Count
+    alpha: Positive
+    targets: Annotated[list[Text], Field(min_length=1)]
+    dropout: Share = 0.0
+
+
+class Model(StrictModel):
+    """From a configuration, from the hub with its weights and tokenizer, or from a file of llama2.c."""
+
+    config: Config | None = None
+    vision: Vision | None = None
+    hub: Hub | None = None
+    llama2c: Llama2c | None = None
+    lora: Lora | None = None
+
+    _source = one_of("config", "vision", "hub", "llama2c")
+
+    @model_validator(mode="after")
+    def _pretrained(self) -> "Model":
+        if self.lora and not (self.hub or self.llama2c):
+            raise ValueError("lora adapts a trained model: give hub or llama2c")
+        return self
+
+
+class Scale(StrictModel):
+    """How much of the task: model, steps and examples.
+
+    Attributes:
+        epochs: passes over the training examples; or
+        steps: optimizer steps.
+        batch_size: examples per optimizer step, of all processes together.
+        max_tokens: longer texts are cut; the length of every piece of a causal-lm text.
+        evaluations: how many, evenly spread; the last one is at the end and is the result.
+        train_examples: use only the first so many training examples.
+        test_examples: use only the first so many evaluation examples.
+    """
+
+    model: Model
+    epochs: Annotated[Positive, Field(le=MOST)] | None = None
+    steps: Count | None = None
+    batch_size: Count
+    max_tokens: Annotated[int, Field(ge=8, le=MOST)] = 64
+    evaluations: Count = 1
+    train_examples: Count | None = None
+    test_examples: Count | None = None
+
+    _length = one_of("epochs", "steps")

@@ -1,0 +1,150 @@
+"""What is wrong with a recipe whose parts are right each for itself.
+
+A check yields one line for each problem; `emo_hf.lab.recipe.loading` puts the file's name before them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from emo_hf.errors import did_you_mean
+from emo_hf.lab.recipe.arms import Arm
+from emo_hf.lab.recipe.baselines import ALIASES
+from emo_hf.lab.recipe.rules import Basin, Contrast, RuleLine
+
+if TYPE_CHECKING:
+    from emo_hf.lab.recipe.schema import Recipe
+
+HEARING = "an emo optimizer, or driven_by", lambda recipe, arm: arm.has_emotion
+MOMENTS = "an emo optimizer with options: {moments: log}", lambda recipe, arm: arm.logs_moments
+# what a metric takes that not every task and arm has, in words and as a question
+NEEDS: dict[str, tuple[str, Callable[["Recipe", Arm], bool]]] = {
+    "accuracy": ("a task of classes", lambda recipe, arm: recipe.task.metric == "accuracy"),
+    "perplexity": ("the task causal-lm", lambda recipe, arm: recipe.task.metric == "perplexity"),
+    "gap": ("equal_train_loss", lambda recipe, arm: recipe.equal_train_loss is not None),
+    "stop_regret": HEARING,
+    "stop_share": HEARING,
+    "skewness_correlation": MOMENTS,
+    "kurtosis_correlation": MOMENTS,
+    "earlier_accuracy": (
+        "a handover with data: halves",
+        lambda recipe, arm: arm.handover is not None and arm.handover.data == "halves",
+    ),
+}
+
+IDLE_ON_FUNCTIONS = ("feed", "heard", "driven_by", "replay", "weights", "condition", "handover")
+
+
+def problems(recipe: "Recipe") -> list[str]:
+    """Returns all of them."""
+    found = [problem for check in (_sizes, _names, _conditions, _replays, _metrics) for problem in check(recipe)]
+    if len(set(recipe.seeds)) != len(recipe.seeds):
+        found.append(f"seeds: got {recipe.seeds}, expected every seed once")
+    if recipe.rule and not (recipe.claim and recipe.source):
+        found.append("rule: decides a claim: give claim and source")
+    if not recipe.processes:
+        found += alone(recipe.arms)
+    if recipe.task.type == "causal-lm":
+        halved = [name for name, arm in recipe.arms.items() if arm.handover and arm.handover.data == "halves"]
+        found += [f"arms.{name}.handover.data: halves are of classes, and running text has none" for name in halved]
+    return found
+
+
+def alone(arms: dict[str, Arm]) -> list[str]:
+    """Returns what is wrong with `arms` where each run is one process."""
+    found = [name for name, arm in arms.items() if arm.local_sgd_steps]
+    return [f"arms.{name}.local_sgd_steps: one process has nothing to average: give processes" for name in found]
+
+
+def of_function(arms: dict[str, Arm]) -> list[str]:
+    """Returns what is wrong with `arms` that go down a function: they have neither batches nor an `EmoTrainer`."""
+    found = alone(arms)
+    for name, arm in arms.items():
+        idle = [field for field in IDLE_ON_FUNCTIONS if getattr(arm, field) != Arm.model_fields[field].default]
+        found += [f"arms.{name}.{field}: has no effect on a function: leave it out" for field in idle]
+        if arm.optim in ALIASES:
+            found.append(f"arms.{name}.optim: {arm.optim} is of another package: give one of emo_hf or transformers")
+    return found
+
+
+def _sizes(recipe: "Recipe") -> Iterator[str]:
+    if recipe.default_size not in recipe.sizes:
+        yield f"default_size: {recipe.default_size!r} is not among sizes: {', '.join(recipe.sizes)}"
+    for size, content in recipe.sizes.items():
+        for arm in content.arms.keys() - recipe.arms.keys():
+            yield f"sizes.{size}.arms.{arm}: no such arm.{did_you_mean(arm, recipe.arms)}"
+        if content.batch_size % (recipe.processes or 1):
+            yield f"sizes.{size}.batch_size: not a multiple of the {recipe.processes} processes"
+        if bool(content.model.vision) != (recipe.task.type == "image-classification"):
+            yield f"sizes.{size}.model: a vision model and image-classification go together"
+
+
+def _names(recipe: "Recipe") -> Iterator[str]:
+    """Names of arms and sweeps that are none."""
+    named = [("baseline", recipe.baseline)] if recipe.baseline else []
+    for where, line in _lines(recipe):
+        if isinstance(line, Basin):
+            for sweep in {line.sweep, line.against} - recipe.families.keys():
+                yield f"{where}: no such sweep: {sweep}.{did_you_mean(sweep, recipe.families)}"
+        else:
+            named += [(where, arm) for arm in line.arms()]
+            if isinstance(line, Contrast) and line.beyond and not line.against:
+                yield f"{where}: beyond takes a difference from a difference: give against"
+    for values in (recipe.published.values if recipe.published else {}).values():
+        named += [("published", arm) for arm in values]
+    named += [(f"arms.{name}.replay.of", arm.replay.of) for name, arm in recipe.arms.items() if arm.replay]
+    for where, arm in named:
+        if arm not in recipe.arms:
+            yield f"{where}: no such arm: {arm}.{did_you_mean(arm, recipe.arms)}"
+
+
+def _conditions(recipe: "Recipe") -> Iterator[str]:
+    """Batches to corrupt that come after the training; the size smoke decides nothing, and may be too short."""
+    lengths = {size: content.steps for size, content in recipe.sizes.items() if content.steps and size != "smoke"}
+    for name, arm in recipe.arms.items():
+        every = arm.condition.corrupted_every if arm.condition else None
+        for size, steps in lengths.items():
+            if every and steps <= every:
+                where = f"arms.{name}.condition.corrupted_every"
+                yield f"{where}: got {every}, expected less than the {steps} steps of sizes.{size}"
+
+
+def _replays(recipe: "Recipe") -> Iterator[str]:
+    """Arms that replay one that has no step sizes of its own to give."""
+    for name, arm in recipe.arms.items():
+        source = recipe.arms.get(arm.replay.of) if arm.replay else None
+        if source and source.replay:
+            yield f"arms.{name}.replay.of: {arm.replay.of} is itself a replay: give an arm with sizes of its own"
+        elif source and not (source.has_pulse or source.driven_by):
+            yield f"arms.{name}.replay.of: {arm.replay.of} has no pulse: give an emo optimizer from 3.7 on"
+
+
+def _metrics(recipe: "Recipe") -> Iterator[str]:
+    """Metrics that no arm of the recipe, or not every arm of a line, can have."""
+    lacking = _without(recipe, recipe.judged, recipe.arms)
+    hopeless = len(lacking) == len(recipe.arms)
+    if hopeless:
+        yield f"metric: no arm has {recipe.judged}: it takes {NEEDS[recipe.judged][0]}"
+    for where, line in _lines(recipe):
+        if hopeless and line.metric is None:
+            continue
+        metric = line.metric or recipe.judged
+        if isinstance(line, Basin):
+            arms = [arm for sweep in (line.sweep, line.against) for arm in recipe.families.get(sweep, [])]
+        else:
+            arms = [arm for arm in line.arms() if arm in recipe.arms]
+        if lacking := _without(recipe, metric, arms):
+            yield f"{where}: no {metric} of {', '.join(lacking)}: it takes {NEEDS[metric][0]}"
+
+
+def _lines(recipe: "Recipe") -> Iterator[tuple[str, RuleLine]]:
+    """All lines and where they are."""
+    for where, lines in (("rule", recipe.rule), ("also", recipe.also)):
+        yield from ((f"{where}.{number}", line) for number, line in enumerate(lines))
+
+
+def _without(recipe: "Recipe", metric: str, arms: Iterable[str]) -> list[str]:
+    """Those of `arms` that cannot have `metric`, each once."""
+    if metric not in NEEDS:
+        return []
+    _, has = NEEDS[metric]
+    return [arm for arm in dict.fromkeys(arms) if not has(recipe, recipe.arms[arm])]

@@ -1,0 +1,188 @@
+"""The processes that train one run, as the ones who start them see them.
+
+    one process, own model and data    forked from a server that has loaded torch and transformers: it begins at once
+    one process, something of the hub  a new interpreter, since the server is told at its start to keep off the network
+    several processes                  torchrun, which finds a free port for them
+
+All of them train by `main(arguments)` of a module, write what they say into a log file, have a session of their own
+(ctrl-C reaches only the one that started them) and end with the one that started them. Only rank 0 writes the run's
+files; an emo optimizer with `local_sgd_steps` adds ``rank1/emo_signals.jsonl`` and so on.
+"""
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from multiprocessing import forkserver
+from pathlib import Path
+
+PRELOAD = ["emo_hf.lab.run.worker", "emo_hf.lab.run.preload"]
+OFFLINE = {"HF_HUB_OFFLINE": "1"}  # else every library may try, and wait, by itself
+# What the server's libraries read when they are loaded: no threads (they do not survive a fork), no CUDA before it.
+SERVER = {
+    **OFFLINE,
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
+FORKS = sys.platform == "linux"  # elsewhere system libraries may not survive it
+PATIENCE = 5  # seconds that a run has to end before it is killed
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+# torchrun's own lines, with the path as it is seen from the current folder:
+# E1121 09:50:00 47 .venv/.../torch/distributed/elastic/multiprocessing/api.py:9] failed (exitcode: 1) ...
+_REPORT = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/multiprocessing/api\.py", re.MULTILINE)
+_EXIT = re.compile(r"failed \(exitcode: (-?\d+)\)")
+_RANK = re.compile(r"^\[rank\d+\]: ")  # torch's mark on the lines of a traceback
+
+
+def start(
+    module: str, arguments: Sequence[str], log: Path, processes: int | None = None, offline: bool = True
+) -> "subprocess.Popen | Forked":
+    """Starts what trains a run.
+
+    Args:
+        module: its name; `main(arguments)` of it trains.
+        arguments: what that gets.
+        log: a file, to which everything that it says is added.
+        processes: how many, under torchrun; None is one.
+        offline: it needs nothing of the hub, and is not to ask it.
+    """
+    environment = {**os.environ, **(OFFLINE if offline else {})}
+    log.touch()
+    if FORKS and offline and not processes:
+        return Forked(module, arguments, environment, log)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command(module, arguments, processes),
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def command(module: str, arguments: Sequence[str], processes: int | None) -> list[str]:
+    """Returns the command that runs ``module`` in so many processes."""
+    several = (*TORCHRUN, str(processes)) if processes else ()
+    return [sys.executable, *several, "-m", module, *arguments]
+
+
+class Forked:
+    """A process forked from the server, with as much of `subprocess.Popen` as is used of it."""
+
+    def __init__(self, module: str, arguments: Sequence[str], environment: dict[str, str], log: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOAD)
+        with _as_server():
+            forkserver.ensure_running()
+        # no daemon: it may have worker processes of its own
+        self._process = context.Process(
+            target=_run, args=(module, list(arguments), environment, str(log)), name=module, daemon=False
+        )
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if (code := self._process.exitcode) is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout)
+        return code
+
+
+@contextlib.contextmanager
+def _as_server() -> Iterator[None]:
+    """Has what is started meanwhile inherit `SERVER` and no standard output: some libraries print on import."""
+    before, output = dict(os.environ), os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.environ.update(SERVER)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
+        os.close(nowhere)
+        for name in SERVER:
+            os.environ.pop(name)
+            if name in before:
+                os.environ[name] = before[name]
+
+
+def _run(module: str, arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """The life of a forked process. The server's environment is that of its own start, so the caller's comes along."""
+    os.setsid()
+    file = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    os.environ.clear()
+    os.environ.update(environment)
+    importlib.import_module(module).main(arguments)
+
+
+def end(children: "Sequence[subprocess.Popen | Forked]") -> None:
+    """Ends those that are still at work, and waits until they are gone."""
+    alive = [child for child in children if child.poll() is None]
+    for child in alive:
+        child.terminate()
+    for child in alive:
+        try:
+            child.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+    for child in children:
+        if isinstance(child, subprocess.Popen):
+            child.stdin.close()
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, whatever happened to it."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent:
+            parent.join()
+        else:  # not sys.stdin: its lock would be held when the interpreter ends. torchrun's workers inherit it
+            os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def rank() -> int:
+    """Returns the rank of this process, 0 if it is the only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def explain(code: int, log: str) -> str:
+    """Returns one line on why a run ended without a summary.
+
+    Args:
+        code: the exit code of what was started.
+        log: everything it has written.
+    """
+    if report := _REPORT.search(log):  # what the first process that failed has said stands before it
+        worker = _EXIT.search(log)
+        code, log = int(worker[1]) if worker else code, log[: report.start()]
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    lines = [line for line in log.splitlines() if line.strip()]
+    return _RANK.sub("", lines[-1]) if lines else f"exit code {code} without a message"

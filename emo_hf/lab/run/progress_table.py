@@ -1,0 +1,107 @@
+"""Where all runs of `emo-hf run` stand: a table for a terminal, or a line for every run that has ended."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from emo_hf.lab.run.runner import Board, Outcome
+
+
+def table(board: Board) -> Group:
+    """Returns all runs together, the runs under way, and the arms."""
+    return Group(_together(board), _under_way(board), _arms(board))
+
+
+def _together(board: Board) -> Table:
+    total, ended = len(board.run_configs), len(board.outcomes)
+    grid = Table.grid(padding=(0, 1))
+    left = remaining(board)
+    time_left = f"about {duration(left)} left" if left is not None and ended < total else ""
+    grid.add_row("runs", ProgressBar(total, ended, width=30), f"{ended}/{total}", time_left)
+    return grid
+
+
+def _under_way(board: Board) -> Table:
+    shown = Table(box=None, padding=(0, 1))
+    shown.add_column("under way")
+    shown.add_column("")
+    for name in ("step", "loss", board.run_configs[0].task.metric, "time"):
+        shown.add_column(name, justify="right")
+    for run in board.running.values():
+        steps = f"{run.step}/{run.total}" if run.total else "starting"
+        shown.add_row(
+            f"{run.run_config.name} seed {run.run_config.seed}",
+            ProgressBar(run.total or 1, run.step, width=20),
+            steps,
+            _number(run.last.get("loss")),
+            _number(run.last.get(f"eval_{run.run_config.task.metric}")),
+            duration(time.monotonic() - run.started),
+        )
+    return shown
+
+
+def _arms(board: Board) -> Table:
+    total = Counter(run_config.name for run_config in board.run_configs)
+    ended = board.outcomes.values()
+    failed = Counter(outcome.run_config.name for outcome in ended if outcome.error)
+    finished = Counter(outcome.run_config.name for outcome in ended if not outcome.error)
+    shown = Table(box=None, padding=(0, 1))
+    shown.add_column("arm")
+    for name in ("finished", "failed", "seeds"):
+        shown.add_column(name, justify="right")
+    for arm, seeds in total.items():
+        bad = Text(str(failed[arm]), style="bold red") if failed[arm] else "0"
+        shown.add_row(arm, str(finished[arm]), bad, str(seeds), style="green" if finished[arm] == seeds else "")
+    return shown
+
+
+def remaining(board: Board) -> float | None:
+    """Returns the seconds until all runs have ended, by those that were finished; None before the first."""
+    times = [outcome.seconds for outcome in board.outcomes.values() if not (outcome.skipped or outcome.error)]
+    if not times:
+        return None
+    mean = sum(times) / len(times)
+    waiting = len(board.run_configs) - len(board.outcomes) - len(board.running)
+    left = [mean * (1 - run.step / run.total) if run.total else mean for run in board.running.values()]
+    longest = max(left, default=0.0) if not waiting else 0.0
+    return max((mean * waiting + sum(left)) / board.jobs, longest)
+
+
+class News:
+    """The runs that have ended since the last look, a line for each."""
+
+    def __init__(self) -> None:
+        self._told = 0
+
+    def lines(self, board: Board) -> Iterator[str]:
+        ended = list(board.outcomes.values())
+        for number, outcome in enumerate(ended[self._told :], start=self._told + 1):
+            if not outcome.skipped:
+                yield f"[{number}/{len(board.run_configs)}] {_line(outcome)}"
+        self._told = len(ended)
+
+
+def _line(outcome: Outcome) -> str:
+    run_config = outcome.run_config
+    name = f"{run_config.name} seed {run_config.seed}"
+    if outcome.error:
+        return f"{name}: failed after {duration(outcome.seconds)}: {outcome.error}"
+    result = json.loads((outcome.folder / "summary.json").read_text(encoding="utf-8")).get(run_config.task.metric)
+    return f"{name}: {run_config.task.metric} {_number(result)}, {duration(outcome.seconds)}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in the unit that fits it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

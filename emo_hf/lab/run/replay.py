@@ -1,0 +1,58 @@
+"""The step sizes of an earlier run, for a run that takes them instead of its own emotion's.
+
+If a training gains nothing by hearing its own loss, the same sizes do as well when they come from another seed, in
+another order, all at their mean, or as a plain cosine of the same sum.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from emo_hf import mechanism
+from emo_hf.dashboards import read_signals
+from emo_hf.errors import RecipeError
+from emo_hf.lab.recipe.schema import RunConfig
+
+HELD = mechanism.V3_9.pulse.base  # step size of a held pulse at a multiplier of 1
+
+
+def step_sizes(run_config: RunConfig, folder: Path, steps: int) -> list[float]:
+    """Returns the size of each of `steps` optimizer steps.
+
+    Args:
+        run_config: a run_config whose arm replays another one.
+        folder: of its run; the run to replay lies beside it.
+
+    Raises:
+        RecipeError: that run is missing or shorter.
+    """
+    replay = run_config.arm.replay
+    source = folder.parents[1] / replay.of / f"seed{run_config.replayed_seed}"
+    path = source / "emo_signals.jsonl"
+    sizes = [row["emo/lr"] for row in read_signals(path)] if (source / "summary.json").exists() else []
+    if len(sizes) < steps:
+        raise RecipeError(
+            f"{run_config.name} replays {replay.of} with seed {run_config.replayed_seed}, which has recorded"
+            f" {len(sizes)} of {steps} steps: run {replay.of} with that seed first."
+        )
+    return arranged(sizes[:steps], replay.order, run_config.seed)
+
+
+def arranged(sizes: list[float], order: str, seed: int) -> list[float]:
+    """Returns `sizes` in another order, or others with the same sum; ``recorded`` changes nothing.
+
+    Args:
+        sizes: one a step, at least one.
+        order: of `emo_hf.lab.recipe.arms.Replay`.
+        seed: of the shuffling.
+    """
+    mean, count = sum(sizes) / len(sizes), len(sizes)
+    match order:
+        case "shuffled":
+            return np.random.default_rng(seed).permutation(sizes).tolist()
+        case "constant":
+            return [mean] * count
+        case "cosine":
+            return [mean * (1 + math.cos(math.pi * (step + 0.5) / count)) for step in range(count)]
+    return sizes

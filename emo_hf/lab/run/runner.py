@@ -1,0 +1,268 @@
+"""Trains runs, several at once if wanted, each in a process (or several) and a folder of its own:
+
+    RUNS/<recipe>/<size>/<arm>/seed<k>/    config.yaml env.json emo_signals.jsonl history.jsonl log.txt summary.json
+
+A folder with a summary and the same configuration is finished and skipped. Any other folder found there (a run that
+broke off, or one of another configuration) is moved aside, never overwritten; `emo_hf.lab.run.checkpoints` can go on
+with one that broke off. An interrupt or the death of this process costs the runs that are under way, no more.
+
+A run is locked while it is under way, and from its end until all are done. So several emo-hf may be at work on one
+recipe: each takes what nobody else has, and waits for the rest.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from filelock import FileLock, Timeout
+
+from emo_hf.dashboards.jsonl import read_new, write_whole
+from emo_hf.lab.recipe.schema import RunConfig
+from emo_hf.lab.run import checkpoints, processes
+
+logger = logging.getLogger(__name__)
+
+CHILD = "emo_hf.lab.run.worker"  # the module that trains a run_config
+POLL = 0.2  # seconds between two looks at the runs
+BLOCK = 4096  # bytes; a disk with fewer free is full
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How run_configs are run; nothing here is to change a result.
+
+    Attributes:
+        report_to: "none", "wandb" or "trackio".
+        jobs: how many runs at once.
+        save_every: steps between two checkpoints of a run; None saves none.
+        resume: a broken run goes on from its newest checkpoint, if it has one.
+    """
+
+    report_to: str = "none"
+    jobs: int = 1
+    save_every: int | None = None
+    resume: bool = False
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads of torch each run gets; None leaves it to torch, and to the user's OMP_NUM_THREADS."""
+        if self.jobs == 1 or "OMP_NUM_THREADS" in os.environ:
+            return None
+        return max(1, torch.get_num_threads() // self.jobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: finished, or with an error in one line. `skipped` means that it was finished before."""
+
+    run_config: RunConfig
+    folder: Path
+    skipped: bool = False
+    error: str | None = None
+    seconds: float = 0.0  # from its start to its end, as a clock on the wall sees it
+
+
+@dataclass
+class ActiveRun:
+    """A run under way, as far as its history is written."""
+
+    run_config: RunConfig
+    folder: Path
+    lock: FileLock
+    started: float = field(default_factory=time.monotonic)
+    child: Any = None  # as `processes.start` returns it
+    step: int = 0
+    total: int = 0  # 0 while unknown
+    last: dict[str, Any] = field(default_factory=dict)  # the newest value of everything that Trainer logs
+    _read: int = 0
+
+    def poll(self) -> None:
+        """Takes in what was logged since the last look."""
+        path = self.folder / "history.jsonl"
+        if not path.exists():
+            return
+        rows, self._read = read_new(path, self._read)
+        for row in rows:
+            self.step, self.total = row["step"], row.get("total_steps", self.total)
+            self.last |= row
+
+
+@dataclass
+class Board:
+    """Where all runs stand: `outcomes` by the place of their run_config, in the order in which they ended."""
+
+    run_configs: list[RunConfig]
+    jobs: int
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    running: dict[int, ActiveRun] = field(default_factory=dict)
+
+
+Watch = Callable[[Board], None]  # told where all runs stand, at every look
+
+
+def run(run_configs: list[RunConfig], runs: Path, settings: Settings, watch: Watch) -> list[Outcome]:
+    """Trains what is not finished; a run that fails does not stop the others. Returns the outcomes in the given order.
+
+    Args:
+        run_configs: of one recipe and one size.
+        runs: the folder of all runs.
+        settings: how.
+        watch: see `Watch`.
+    """
+    place = runs / run_configs[0].recipe / run_configs[0].size
+    place.mkdir(parents=True, exist_ok=True)
+    work = _Work(place, settings, Board(run_configs, settings.jobs))
+    try:
+        while work.goes_on():
+            watch(work.board)
+        watch(work.board)
+    finally:
+        work.close()
+    return [work.board.outcomes[number] for number in range(len(run_configs))]
+
+
+class _Work:
+    """The run_configs that wait and the runs under way."""
+
+    def __init__(self, place: Path, settings: Settings, board: Board) -> None:
+        self.place = place
+        self.settings = settings
+        self.board = board
+        self._waiting = list(range(len(board.run_configs)))
+        self._finished: list[FileLock] = []  # held to the end: nobody may move the results aside before
+        self._told: set[int] = set()
+
+    def goes_on(self) -> bool:
+        """Starts what there is room for, looks at what is under way; returns whether anything is left."""
+        possible = [number for number in self._waiting if self._is_possible(number)]
+        if not (possible or self.board.running):  # runs that replay each other: they will fail, and say why
+            possible = self._waiting[:1]
+        for number in possible:
+            if len(self.board.running) == self.settings.jobs:
+                break
+            self._waiting.remove(number)
+            self._take(number)
+        if not (self.board.running or self._waiting):
+            return False
+        time.sleep(POLL)
+        for number, run in list(self.board.running.items()):
+            code = run.child.poll()
+            run.poll()
+            if code is not None:
+                del self.board.running[number]
+                self.board.outcomes[number] = self._ended(run, code)
+        return True
+
+    def _is_possible(self, number: int) -> bool:
+        """Whether the run that a run_config replays, if it does, is not among those that are still to end."""
+        run_config = self.board.run_configs[number]
+        if not run_config.arm.replay:
+            return True
+        key = (run_config.arm.replay.of, run_config.replayed_seed)
+        left = (other for at, other in enumerate(self.board.run_configs) if at not in self.board.outcomes)
+        return key not in {(other.name, other.seed) for other in left}
+
+    def _take(self, number: int) -> None:
+        """Skips a run_config that is finished, starts one that is free, puts back one that another emo-hf is at."""
+        run_config = self.board.run_configs[number]
+        folder = self.place / run_config.name / f"seed{run_config.seed}"
+        if _is_finished(run_config, folder):
+            self.board.outcomes[number] = Outcome(run_config, folder, skipped=True)
+            return
+        lock = FileLock(self.place / ".locks" / f"{run_config.name}-seed{run_config.seed}")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if _config(folder) not in (None, _as_config(run_config)):
+                error = "another emo-hf is at work on another configuration of it: wait, or give another --runs-dir"
+                self.board.outcomes[number] = Outcome(run_config, folder, error=error)
+                return
+            if number not in self._told:
+                self._told.add(number)
+                logger.warning("Another emo-hf is at work in %s: waiting for its result.", folder)
+            self._waiting.append(number)
+            return
+        if _is_finished(run_config, folder):  # while the lock was on its way
+            lock.release()
+            self._waiting.insert(0, number)
+            return
+        self.board.running[number] = run = ActiveRun(run_config, folder, lock)
+        self._start(run)
+
+    def _start(self, run: ActiveRun) -> None:
+        run_config, folder = run.run_config, run.folder
+        arguments = [str(folder), "--report-to", self.settings.report_to]
+        if self.settings.threads and not run_config.processes:
+            arguments += ["--threads", str(self.settings.threads)]
+        if self.settings.save_every:
+            arguments += ["--save-every", str(self.settings.save_every)]
+        if checkpoint := self._checkpoint(run):
+            checkpoints.rewind(folder, checkpoint)
+            arguments += ["--checkpoint", str(checkpoint)]
+        else:
+            if folder.exists():
+                _move_aside(folder, _config(folder) == _as_config(run_config))
+            folder.mkdir(parents=True)
+            write_whole(folder / "config.yaml", yaml.safe_dump(_as_config(run_config), sort_keys=False).encode())
+        run.child = processes.start(
+            CHILD, arguments, folder / "log.txt", processes=run_config.processes, offline=not run_config.needs_hub
+        )
+        run.started = time.monotonic()  # the first one waits until the libraries are loaded
+
+    def _checkpoint(self, run: ActiveRun) -> Path | None:
+        """Returns what a broken run goes on from, if it may: a checkpoint of the very same configuration."""
+        if not self.settings.resume or _config(run.folder) != _as_config(run.run_config):
+            return None
+        return checkpoints.newest(run.run_config, run.folder)
+
+    def _ended(self, run: ActiveRun, code: int) -> Outcome:
+        processes.end([run.child])
+        seconds = time.monotonic() - run.started
+        if (run.folder / "summary.json").exists():
+            self._finished.append(run.lock)
+            checkpoints.remove(run.folder)
+            return Outcome(run.run_config, run.folder, seconds=seconds)
+        run.lock.release()
+        error = processes.explain(code, (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace"))
+        if shutil.disk_usage(run.folder).free < BLOCK:  # then the log lacks its end, which says why
+            error += f" (no space is left on the disk of {run.folder})"
+        return Outcome(run.run_config, run.folder, error=error, seconds=seconds)
+
+    def close(self) -> None:
+        """Ends what is under way."""
+        runs = self.board.running.values()
+        processes.end([run.child for run in runs if run.child])
+        for lock in (*self._finished, *(run.lock for run in runs)):
+            lock.release()
+
+
+def _as_config(run_config: RunConfig) -> dict[str, Any]:
+    return run_config.model_dump(mode="json", exclude_none=True)
+
+
+def _is_finished(run_config: RunConfig, folder: Path) -> bool:
+    return (folder / "summary.json").exists() and _config(folder) == _as_config(run_config)
+
+
+def _config(folder: Path) -> Any:
+    """Returns the configuration of the run in `folder`, None if it has none."""
+    try:
+        return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return None
+
+
+def _move_aside(folder: Path, same_config: bool) -> None:
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.aside-{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    why = "did not finish" if same_config else "has another configuration"
+    logger.warning("The run in %s %s: moved to %s.", folder, why, aside.name)

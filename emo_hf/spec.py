@@ -1,0 +1,123 @@
+"""What an optimizer of the family is made of: one frozen spec of choices."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from emo_hf.emotion import BRANCHES
+from emo_hf.errors import OptionError, did_you_mean
+from emo_hf.geometry import Geometry
+from emo_hf.kernels import IMPLEMENTATIONS
+from emo_hf.mechanism import Mechanism
+from emo_hf.shadow import Shadow
+from emo_hf.updates import Update
+
+GROUP_OPTIONS = ("lr", "betas", "eps", "weight_decay", "lynx_betas")  # may differ between parameter groups
+CHOICES = {
+    "branch": BRANCHES,
+    "on_nonfinite_loss": ("raise", "skip"),
+    "moments": ("off", "log", "drive"),
+    "implementation": IMPLEMENTATIONS,
+    "compensation": ("off", "kahan"),
+}
+ALWAYS = {"on_nonfinite_loss": "raise", "moments": "off", "implementation": "auto", "compensation": "off"}
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerSpec:
+    """One optimizer at one version.
+
+    Attributes:
+        name: the string users type, e.g. "emosens".
+        version: upstream's, e.g. "3.9".
+        mechanism, update, shadow, geometry: what it computes.
+        defaults: upstream's constructor defaults of the arguments that act.
+        dead: upstream's arguments that have no effect; passing one is an error.
+        recommended_lr: the author's advice, in words.
+        source: repository@commit.
+        quirks: what this version does that its user would not expect, a sentence each.
+    """
+
+    name: str
+    version: str
+    mechanism: Mechanism
+    update: Update
+    shadow: Shadow
+    defaults: Mapping[str, Any]
+    source: str
+    recommended_lr: str
+    geometry: Geometry | None = None
+    dead: tuple[str, ...] = ()
+    quirks: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def key(self) -> str:
+        """Name and version, e.g. "emosens-3.9"."""
+        return f"{self.name}-{self.version}"
+
+    @property
+    def lr_is_multiplier(self) -> bool:
+        """True: `lr` multiplies the pulse and is around 1.0. False: `lr` is the base rate of the dampers."""
+        return self.mechanism.pulse is not None
+
+    @property
+    def elementwise(self) -> bool:
+        """True: any slice of the weights may be updated alone, as DeepSpeed ZeRO and FSDP1 do."""
+        return self.update.elementwise and self.geometry is None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option that acts, with its default."""
+        options = dict(self.defaults)
+        if self.mechanism.branch:
+            options["branch"] = self.mechanism.branch
+        if self.mechanism.can_hold:
+            options["hold_pulse"] = False
+        return {**ALWAYS, **options}
+
+    @property
+    def state_ratio(self) -> float:
+        """State bytes per parameter byte of a 768 x 768 matrix, without shadow."""
+        param = torch.empty(768, 768, device="meta")
+        return sum(t.numel() for t in self.update.init(param).values()) / param.numel()
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns `options` with `given` on top, checked.
+
+        Raises:
+            OptionError: an unknown, dead or out-of-range option; every problem is listed.
+        """
+        problems = []
+        options = self.options
+        for name, value in given.items():
+            if name in self.dead:
+                problems.append(f"{name} has no effect in {self.key}: remove it")
+            elif name not in options:
+                problems.append(f"unknown option {name!r}.{did_you_mean(name, options)}")
+            elif problem := _out_of_range(self, name, value):
+                problems.append(f"{name}: got {value!r}, expected {problem}")
+        if problems:
+            raise OptionError(f"{self.key}: {'; '.join(problems)}. Valid options: {', '.join(sorted(options))}.")
+        return {**options, **given}
+
+
+def _out_of_range(spec: OptimizerSpec, name: str, value: Any) -> str:
+    """Returns what was expected of an option, or an empty string if `value` is that."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    match name:
+        case "lr":
+            if spec.lr_is_multiplier:
+                return "" if number and value > 0 else "a multiplier > 0, around 1.0"
+            return "" if number and value >= 0 else "a learning rate >= 0"
+        case "eps" | "weight_decay" | "stopcoef":
+            return "" if number and value >= 0 else "a number >= 0"
+        case "betas" | "lynx_betas":
+            pair = isinstance(value, tuple | list) and len(value) == 2
+            return "" if pair and all(isinstance(b, int | float) and 0 <= b < 1 for b in value) else "two in [0, 1)"
+        case _ if name in CHOICES:
+            return "" if value in CHOICES[name] else f"one of {', '.join(CHOICES[name])}"
+        case _:
+            return "" if isinstance(value, bool) else "true or false"
