@@ -48,8 +48,8 @@ def test_read(tmp_path):
 
 def test_numbers_that_json_lacks():
     row = {"a": 1.0, "b": math.nan, "c": -math.inf, "d": "x"}
-    assert measures.finite(row) == {"a": 1.0, "b": None, "c": None, "d": "x", "nonfinite": ["b", "c"]}
-    assert measures.finite({"a": 1.0}) == {"a": 1.0}
+    assert measures.null_nonfinite(row) == {"a": 1.0, "b": None, "c": None, "d": "x", "nonfinite": ["b", "c"]}
+    assert measures.null_nonfinite({"a": 1.0}) == {"a": 1.0}
 
 
 def test_summary_is_whole_or_absent(tmp_path):
