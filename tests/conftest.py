@@ -3,8 +3,11 @@
 import os
 import tempfile
 
+from tests import ROOT
+
 _HUB = tempfile.TemporaryDirectory(prefix="emo-hf-tests-")  # transformers and datasets read HF_HOME once, on import
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", HF_HOME=_HUB.name)
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # of children
 os.environ["EMO_HF_NATIVE"] = "0"  # no test builds or finds the C++ kernel unless it asks for it
 
 import pytest  # noqa: E402

@@ -2,7 +2,6 @@
 
 import math
 import random
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +10,8 @@ from emo_hf.dashboards.metrics import METRICS, OF_ROWS, OF_TRAINER, SECTIONS, SU
 from emo_hf.dashboards.window import Window, summarize
 from emo_hf.signals import NAMES, PREFIX
 from scripts import signals_page
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 PANELS = [panel for section in SECTIONS for panel in section.panels]
 
 

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from recorded import row, write_cell, write_rows, write_run
 from rich.console import Console
 
 from emo_hf.cli import main
 from emo_hf.dashboards.metrics import METRICS
 from emo_hf.dashboards.watch import Follower, Sparkline, View, watch
 from emo_hf.errors import RecordError
+from tests.dashboards.recorded_runs import row, write_cell, write_rows, write_run
 
 
 def seen(what: object, width: int = 80, **settings: object) -> str:

@@ -19,6 +19,7 @@ from emo_hf.dashboards import workspace
 from emo_hf.dashboards.metrics import METRICS, SECTIONS, SUMMARY
 from emo_hf.dashboards.sinks import STEP
 from emo_hf.errors import DashboardError
+from tests import ROOT
 
 GOLDEN = Path(__file__).with_name("workspace.json")
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")  # wandb_workspaces'
@@ -97,7 +98,7 @@ import wandb
 from transformers import Trainer, TrainingArguments
 import emo_hf
 sys.path.insert(0, sys.argv[1])
-from tiny_gpt2 import make_data, make_model
+from tests.hf.tiny_gpt2 import make_data, make_model
 
 for optim, options in (("emosens", "moments=log,use_shadow=true"), ("emonavi", None)):
     args = TrainingArguments(optim, optim=optim, optim_args=options, max_steps=4, use_cpu=True, report_to=["wandb"],
@@ -111,7 +112,7 @@ wandb.teardown()
 
 def test_every_metric_that_is_named_is_logged(tmp_path: Path, inspect, monkeypatch) -> None:
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parents[1] / "hf")]
+    command = [sys.executable, "-c", SCRIPT, str(ROOT)]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=120, capture_output=True)
     (run,) = (tmp_path / "wandb").glob("offline-run-*")  # two trainings of one process are one run
     logged: set[str] = set()

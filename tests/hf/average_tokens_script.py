@@ -1,10 +1,11 @@
 """Two ranks with very different numbers of labels; each writes what it saw. Run by test_average_tokens.py."""
 
 import torch
-from losses import token_mean
-from tiny_gpt2 import Meter, freeze, leave, make_data, make_model
 from torch.utils.data import SequentialSampler
 from transformers import HfArgumentParser, Trainer, TrainingArguments
+
+from tests.hf.loss_functions import token_mean
+from tests.hf.tiny_gpt2 import Meter, freeze, leave, make_data, make_model
 
 
 class InOrder(Trainer):

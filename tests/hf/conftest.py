@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from accelerate.state import AcceleratorState
-from tiny_gpt2 import make_data, make_model
 from transformers import Trainer, TrainingArguments
 
 from emo_hf.hf import trainer as hf_trainer
-
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+from tests.hf.tiny_gpt2 import make_data, make_model
 
 
 @pytest.fixture(scope="session", autouse=True)

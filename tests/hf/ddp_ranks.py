@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tiny_gpt2 import Meter, leave, let_cpu_ranks_resume, make_data, make_model
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from transformers import Trainer, TrainingArguments
 
@@ -15,6 +14,7 @@ from emo_hf import registry
 from emo_hf.errors import CheckpointError
 from emo_hf.hf import feed
 from emo_hf.spec import OptimizerSpec
+from tests.hf.tiny_gpt2 import Meter, leave, let_cpu_ranks_resume, make_data, make_model
 
 STEPS, HALF = 20, 10
 LONG = 50  # steps that the ranks must agree on
@@ -34,12 +34,12 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 def distinct_rows() -> list[OptimizerSpec]:
-    """One row for each pair of update rule and geometry."""
-    return list({(row.update, row.geometry): row for row in registry.specs()}.values())
+    """One spec for each pair of update rule and geometry."""
+    return list({(spec.update, spec.geometry): spec for spec in registry.specs()}.values())
 
 
-def shadowed(row: OptimizerSpec) -> dict[str, str]:
-    return {"optim": row.key} | ({"optim_args": "use_shadow=true"} if "use_shadow" in row.options else {})
+def shadowed(spec: OptimizerSpec) -> dict[str, str]:
+    return {"optim": spec.key} | ({"optim_args": "use_shadow=true"} if "use_shadow" in spec.options else {})
 
 
 def objective(folder: str) -> dict[str, Any]:
@@ -55,15 +55,15 @@ def objective(folder: str) -> dict[str, Any]:
     return {"local": local, "fed": meter.fed, "truth": meter.truth, "weights": weights(trainer), "rates": logs}
 
 
-def family(folder: str, row: OptimizerSpec) -> dict[str, Any]:
-    trainer = Trainer(make_model(), make_args(folder, max_steps=LONG, **shadowed(row)), train_dataset=make_data())
+def family(folder: str, spec: OptimizerSpec) -> dict[str, Any]:
+    trainer = Trainer(make_model(), make_args(folder, max_steps=LONG, **shadowed(spec)), train_dataset=make_data())
     meter = Meter(trainer)
     trainer.train()
     return {"fed": meter.fed, "weights": weights(trainer)}
 
 
 def families(folder: str) -> dict[str, Any]:
-    return {row.key: family(folder, row) for row in distinct_rows()}
+    return {spec.key: family(folder, spec) for spec in distinct_rows()}
 
 
 def unreduced(folder: str) -> dict[str, Any]:
@@ -77,21 +77,21 @@ def unreduced(folder: str) -> dict[str, Any]:
 
 
 def resume(folder: str) -> dict[str, Any]:
-    """For every row: the weights after 20 steps, straight and resumed from step 10, and the file of the state."""
+    """For every spec: the weights after 20 steps, straight and resumed from step 10, and the file of the state."""
     let_cpu_ranks_resume()
     found = {}
-    for row in registry.specs():
+    for spec in registry.specs():
         args = make_args(
-            f"{folder}/{row.key}", max_steps=STEPS, save_strategy="steps", save_steps=HALF, **shadowed(row)
+            f"{folder}/{spec.key}", max_steps=STEPS, save_strategy="steps", save_steps=HALF, **shadowed(spec)
         )
         ends = []
-        for checkpoint in (None, f"{folder}/{row.key}/checkpoint-{HALF}"):
+        for checkpoint in (None, f"{folder}/{spec.key}/checkpoint-{HALF}"):
             trainer = Trainer(make_model(), args, train_dataset=make_data())
             Meter(trainer)
             trainer.train(resume_from_checkpoint=checkpoint)
             state = copy.deepcopy(feed.find_optimizer(trainer.optimizer).state_dict())
             ends.append((weights(trainer), state))
-        found[row.key] = ends
+        found[spec.key] = ends
     return found
 
 

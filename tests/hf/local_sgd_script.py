@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_gpt2 import Meter, leave, let_cpu_ranks_resume, make_data, make_model
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import emo_hf
 from emo_hf.hf.feed import find_listener, find_optimizer
+from tests.hf.tiny_gpt2 import Meter, leave, let_cpu_ranks_resume, make_data, make_model
 
 RANK = 0
 

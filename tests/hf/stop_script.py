@@ -1,14 +1,14 @@
-"""Two ranks stop when they are ready, keep a checkpoint then, or leave a step out. Run by test_stop.py."""
+"""Two ranks stop when they are ready, keep a checkpoint then, or leave a step out. Run by test_stopping.py."""
 
 import math
 from typing import Any
 
 import torch
-from tiny_gpt2 import leave, make_data, make_model
 from transformers import Trainer, TrainingArguments
 
 from emo_hf.hf import EmotionCallback
 from emo_hf.hf.feed import find_optimizer
+from tests.hf.tiny_gpt2 import leave, make_data, make_model
 
 
 def train(name: str) -> None:

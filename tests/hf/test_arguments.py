@@ -5,13 +5,11 @@ import dataclasses
 import json
 import pickle
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 import torch
 import yaml
-from tiny_gpt2 import make_data, make_model
 from transformers import HfArgumentParser, Trainer, TrainingArguments
 
 from emo_hf import EmoArgumentsMixin, EmotionCallback, EmoTrainingArguments, registry
@@ -21,8 +19,9 @@ from emo_hf.hf import trainer as hf_trainer
 from emo_hf.hf.arguments import callback_options
 from emo_hf.hf.optim import EMO_FIELDS, class_and_kwargs
 from emo_hf.spec import CHOICES
+from tests import ROOT
+from tests.hf.tiny_gpt2 import make_data, make_model
 
-ROOT = Path(__file__).parents[2]
 OPTIONS = {
     "optim": "emocats",
     "emo_version": "3.8",

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ddp_ranks
 import pytest
 import torch
 from accelerate import debug_launcher
-from contract import same
-from two_ranks import forget_accelerate, ignore_known_warnings, on_two_ranks
 
 from emo_hf import registry
+from tests.hf import ddp_ranks
+from tests.hf.two_processes import forget_accelerate, ignore_known_warnings, on_two_ranks
+from tests.optimizer_contract import same
 
 HERE = Path(__file__).parent
 
@@ -71,9 +71,9 @@ def test_every_rank_gets_the_objective(under_torchrun):
 
 
 @pytest.mark.parametrize("launcher", ["under_torchrun", "under_debug_launcher"])
-@pytest.mark.parametrize("row", ddp_ranks.distinct_rows(), ids=lambda row: row.key)
-def test_ranks_have_the_same_weights_after_50_steps(launcher, row, request):
-    first, second = (rank[row.key] for rank in request.getfixturevalue(launcher)("families"))
+@pytest.mark.parametrize("spec", ddp_ranks.distinct_rows(), ids=lambda spec: spec.key)
+def test_ranks_have_the_same_weights_after_50_steps(launcher, spec, request):
+    first, second = (rank[spec.key] for rank in request.getfixturevalue(launcher)("families"))
     assert len(first["fed"]) == ddp_ranks.LONG
     assert first["fed"] == second["fed"]
     assert same(first["weights"], second["weights"])
@@ -109,16 +109,16 @@ def resume_and_refuse() -> tuple[dict[str, Any], str]:
     return ddp_ranks.resume("resume"), ddp_ranks.refusal("resume")
 
 
-@pytest.mark.parametrize("row", registry.specs(), ids=lambda row: row.key)
-def test_resume_is_bit_exact_on_both_ranks(row, resumed):
+@pytest.mark.parametrize("spec", registry.specs(), ids=lambda spec: spec.key)
+def test_resume_is_bit_exact_on_both_ranks(spec, resumed):
     folder, ranks = resumed
     for found, _ in ranks:
-        straight, again = found[row.key]
+        straight, again = found[spec.key]
         assert same(straight, again)
-        assert same(straight, ranks[0][0][row.key][0])
-    file = folder / "resume" / row.key / f"checkpoint-{ddp_ranks.HALF}" / "optimizer.pt"
+        assert same(straight, ranks[0][0][spec.key][0])
+    file = folder / "resume" / spec.key / f"checkpoint-{ddp_ranks.HALF}" / "optimizer.pt"
     saved = torch.load(file, weights_only=True)
-    assert saved["param_groups"][0]["optimizer"] == row.key
+    assert saved["param_groups"][0]["optimizer"] == spec.key
 
 
 def test_a_checkpoint_of_another_version_is_refused_on_both_ranks(resumed):

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
-from contract import same
-from tiny_gpt2 import make_data, make_model
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from two_ranks import forget_accelerate, on_two_ranks
 
 from emo_hf import registry
 from emo_hf.errors import EmoError
 from emo_hf.hf.feed import find_optimizer
+from tests.hf.tiny_gpt2 import make_data, make_model
+from tests.hf.two_processes import forget_accelerate, on_two_ranks
+from tests.optimizer_contract import same
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 

@@ -18,8 +18,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from emo_hf.dashboards import read_signals, report
 from emo_hf.errors import CheckpointError, NonFiniteLossError
 from emo_hf.hf.feed import find_optimizer
+from tests import ROOT
 
-HERE = str(Path(__file__).parent)
+HERE = str(ROOT)
 SAVING = {"max_steps": 12, "save_strategy": "steps", "save_steps": 4}
 BAD = 7  # the step whose loss is not finite
 
@@ -149,7 +150,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import torch
-from tiny_gpt2 import make_data, make_model
+from tests.hf.tiny_gpt2 import make_data, make_model
 from transformers import Trainer, TrainingArguments
 import emo_hf
 
@@ -248,7 +249,7 @@ def test_a_full_disk(strategy, small_disk, make_trainer, caplog):
 DYING = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
-from tiny_gpt2 import make_data, make_model
+from tests.hf.tiny_gpt2 import make_data, make_model
 from transformers import Trainer, TrainerCallback, TrainingArguments
 import emo_hf
 

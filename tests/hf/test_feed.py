@@ -3,13 +3,13 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from losses import token_mean
-from tiny_gpt2 import Meter
 from transformers import Trainer
 
 from emo_hf.errors import MissingLossError
 from emo_hf.hf import EmotionCallback, EmoTrainer, attach
 from emo_hf.hf import trainer as hf_trainer
+from tests.hf.loss_functions import token_mean
+from tests.hf.tiny_gpt2 import Meter
 
 
 def build(way, make_trainer, **options):

@@ -3,14 +3,14 @@
 import pytest
 import torch
 import transformers
-from losses import IgnoresCount, Stream, UsesCount, batch_mean
 from packaging.version import Version
-from tiny_gpt2 import Meter
 from transformers import Trainer, TrainerCallback
 
 from emo_hf.hf import EmotionCallback
 from emo_hf.hf import trainer as hf_trainer
 from emo_hf.hf.feed import find_optimizer
+from tests.hf.loss_functions import IgnoresCount, Stream, UsesCount, batch_mean
+from tests.hf.tiny_gpt2 import Meter
 
 CHECKPOINTING = (
     "activation_checkpointing" if Version(transformers.__version__) >= Version("5.20") else "gradient_checkpointing"

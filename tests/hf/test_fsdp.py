@@ -14,8 +14,6 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from contract import build, same
-from tiny_gpt2 import OLD, make_data, make_model
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -25,12 +23,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 from transformers import Trainer, TrainingArguments
-from two_ranks import on_two_ranks
 
 from emo_hf import registry
 from emo_hf.errors import EmoError
 from emo_hf.hf.feed import find_optimizer
 from emo_hf.spec import OptimizerSpec
+from tests.hf.tiny_gpt2 import OLD, make_data, make_model
+from tests.hf.two_processes import on_two_ranks
+from tests.optimizer_contract import build, same
 
 # Every zone of every scalar: 0 to -0.7, 0.9 and -1 in 3.0, 0.4 and -0.97 from 3.1 on
 LOSSES = (2.0, 1.6, 2.2, 1.9, 1.5, 3.5, 2.2, 1.8, 2.0, 1.9, 0.2, 20.0)

@@ -1,8 +1,8 @@
 """Scripts that do not import emo_hf, run by ``python -m emo_hf.launch``; and a process with the wrap turned off."""
 
-from pathlib import Path
-
 import pytest
+
+from tests import ROOT
 
 SCRIPT = """
 import sys
@@ -73,7 +73,7 @@ create_optimizer = Trainer.create_optimizer
 import emo_hf
 from emo_hf.errors import MissingLossError
 sys.path.insert(0, sys.argv[1])
-from tiny_gpt2 import Meter, make_data, make_model
+from tests.hf.tiny_gpt2 import Meter, make_data, make_model
 
 assert Trainer.create_optimizer is create_optimizer
 
@@ -98,4 +98,4 @@ assert meter.fed == meter.truth and len(meter.fed) == 3, (meter.fed, meter.truth
 assert len(Path("out/emo_signals.jsonl").read_text().splitlines()) == 3
 """
     )
-    run_python("train.py", str(Path(__file__).parent), EMO_HF_PATCH="0")
+    run_python("train.py", str(ROOT), EMO_HF_PATCH="0")

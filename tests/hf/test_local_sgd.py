@@ -12,11 +12,11 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
-from tiny_gpt2 import OLD, Meter
 from transformers import TrainerControl, TrainerState
 
 from emo_hf.errors import CheckpointError, OptionError
 from emo_hf.hf import EmoTrainer, local_sgd
+from tests.hf.tiny_gpt2 import OLD, Meter
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ docs/versions.md tells users.
 
 import pytest
 import transformers
-from losses import IgnoresCount, Stream, UsesCount, batch_mean, token_mean
 from packaging.version import Version
-from tiny_gpt2 import Meter, freeze, make_data
 from transformers import Trainer
+
+from tests.hf.loss_functions import IgnoresCount, Stream, UsesCount, batch_mean, token_mean
+from tests.hf.tiny_gpt2 import Meter, freeze, make_data
 
 INSTALLED = Version(transformers.__version__)
 RIGHT, SUMMED = [1, 1, 1], [4, 4, 2]  # 10 micro-batches: groups of 4, 4 and 2

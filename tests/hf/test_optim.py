@@ -17,7 +17,7 @@ from emo_hf import registry
 from emo_hf.errors import OptionError, RegistrationError, UnknownOptimizerError
 from emo_hf.hf import optim
 
-NAMES = [*registry.families(), *(row.key for row in registry.specs())]
+NAMES = [*registry.families(), *(spec.key for spec in registry.specs())]
 
 
 def build(trainer: Trainer) -> torch.optim.Optimizer:

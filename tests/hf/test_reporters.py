@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from emo_hf.dashboards import Recorder
 from emo_hf.hf import EmotionCallback
 from emo_hf.hf import trainer as hf_trainer
+from tests import ROOT
 
 STEPS = 14
 Points = list[tuple[int, str, float]]  # step, key, value
@@ -104,7 +105,7 @@ import comet_ml
 from transformers import Trainer, TrainingArguments
 import emo_hf
 sys.path.insert(0, sys.argv[1])
-from tiny_gpt2 import make_data, make_model
+from tests.hf.tiny_gpt2 import make_data, make_model
 
 args = TrainingArguments("run", optim="emosens", max_steps=14, seed=3, use_cpu=True, per_device_train_batch_size=2,
                          report_to=["comet_ml"], save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False)
@@ -117,7 +118,7 @@ def test_comet(run_python, read_signals, home: Path) -> None:  # in a process of
     if importlib.util.find_spec("comet_ml") is None:
         pytest.skip("comet_ml is not installed")
     (home / "train.py").write_text(COMET)
-    run_python("train.py", str(Path(__file__).parent))
+    run_python("train.py", str(ROOT))
     (archive,) = (home / "comet").glob("*.zip")
     messages = [json.loads(line) for line in zipfile.ZipFile(archive).read("messages.json").splitlines()]
     metrics = [message["payload"]["metric"] for message in messages if message["type"] == "metric_msg"]

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from contract import every_row, same, without_3_1_warning
 
 from emo_hf import registry
 from emo_hf.errors import CheckpointError
 from emo_hf.hf import EmotionCallback
 from emo_hf.hf import trainer as hf_trainer
+from tests.optimizer_contract import every_row, same, without_3_1_warning
 
 STEPS, HALF = 20, 10
 SAVING = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": HALF}
@@ -23,15 +23,15 @@ def outcome(trainer, read_signals):
         "optimizer": trainer.optimizer.state_dict(),
         "scheduler": trainer.lr_scheduler.state_dict(),
         "logs": [log for log in trainer.state.log_history if "loss" in log],
-        "rows": [{name: value for name, value in row.items() if name != "emo/step_seconds"} for row in rows],
+        "rows": [{name: value for name, value in spec.items() if name != "emo/step_seconds"} for spec in rows],
     }
 
 
 @every_row
 @without_3_1_warning
-def test_every_row_resumes_bit_for_bit(row, make_trainer, read_signals):
-    options = {"optim": row.key, "lr_scheduler_type": "linear", **SAVING}
-    if "use_shadow" in row.options:
+def test_every_row_resumes_bit_for_bit(spec, make_trainer, read_signals):
+    options = {"optim": spec.key, "lr_scheduler_type": "linear", **SAVING}
+    if "use_shadow" in spec.options:
         options["optim_args"] = "use_shadow=true"
     trainer = make_trainer(**options)
     trainer.train()
@@ -46,7 +46,7 @@ def test_every_row_resumes_bit_for_bit(row, make_trainer, read_signals):
     for part in straight:
         assert same(halves[part], straight[part]), part
     saved = torch.load(checkpoint / "optimizer.pt", weights_only=True)
-    assert all(group["optimizer"] == row.key and type(group["emo"]) is tuple for group in saved["param_groups"])
+    assert all(group["optimizer"] == spec.key and type(group["emo"]) is tuple for group in saved["param_groups"])
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_without_optimizer_state_the_emotion_starts_anew_and_it_is_said(
     (warning,) = (record.message for record in caplog.records if "start anew" in record.message)
     assert "resumes at step 1 " in warning
     rows = read_signals(trainer.args.output_dir)
-    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert [spec["step"] for spec in rows] == [1, 2, 3]
     assert rows[1]["emo/ema_long"] == pytest.approx(rows[1]["emo/loss"])
 
 

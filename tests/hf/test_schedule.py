@@ -10,7 +10,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import GradientState
-from tiny_gpt2 import Meter, make_data
 from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
@@ -22,6 +21,7 @@ from emo_hf.hf import callback as hf_callback
 from emo_hf.hf import trainer as hf_trainer
 from emo_hf.hf.feed import find_listener
 from emo_hf.hf.schedule import find_pulse
+from tests.hf.tiny_gpt2 import Meter, make_data
 
 EMOPULSE = {"optim": "adamw_torch", "lr_scheduler_type": "emopulse", "learning_rate": 1e-3}
 every_way = pytest.mark.parametrize("way", ["wrap", "mixin", "attach", "callback"])

@@ -5,13 +5,13 @@ import gc
 from types import SimpleNamespace
 
 import pytest
-from tiny_gpt2 import make_data, make_model
 from transformers import Trainer, TrainerCallback
 
 from emo_hf import EmotionCallback, EmoTrainer, EmoTrainingArguments, registry
 from emo_hf.hf import trainer as hf_trainer
 from emo_hf.hf.feed import find_optimizer
 from emo_hf.scheduler import innermost
+from tests.hf.tiny_gpt2 import make_data, make_model
 
 optuna = pytest.importorskip("optuna")
 

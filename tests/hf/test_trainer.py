@@ -9,7 +9,6 @@ import pytest
 import torch
 import transformers
 from packaging.version import Version
-from tiny_gpt2 import make_data
 from transformers import Trainer, TrainerCallback
 from transformers.integrations import integration_utils
 
@@ -19,6 +18,7 @@ from emo_hf.hf import EmotionCallback, EmoTrainer, LossFeed, attach
 from emo_hf.hf import callback as hf_callback
 from emo_hf.hf import trainer as hf_trainer
 from emo_hf.hf.feed import find_optimizer
+from tests.hf.tiny_gpt2 import make_data
 
 
 class StopAt(TrainerCallback):

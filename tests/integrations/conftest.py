@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_gpt2 import Meter
-from tiny_text import make_tokenizer
 from transformers import PreTrainedTokenizerFast, Trainer
 
 from emo_hf.hf import EmotionCallback, EmoTrainerMixin
 from emo_hf.hf import trainer as hf_trainer
+from tests.hf.tiny_gpt2 import Meter
+from tests.integrations.tiny_text import make_tokenizer
 
 
 @pytest.fixture(scope="session")

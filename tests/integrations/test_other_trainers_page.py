@@ -6,15 +6,23 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from tiny_text import OLD_NAMES, examples, make_encoder, make_llama, make_reward_model, make_seq2seq_model
 
 from emo_hf.hf.feed import find_optimizer
+from tests import ROOT
+from tests.integrations.tiny_text import (
+    OLD_NAMES,
+    examples,
+    make_encoder,
+    make_llama,
+    make_reward_model,
+    make_seq2seq_model,
+)
 
 for package in ("trl", "peft", "sentence_transformers"):
     pytest.importorskip(package)
 pytestmark = pytest.mark.filterwarnings(OLD_NAMES)
 
-PAGE = Path(__file__).parents[2] / "docs" / "other-trainers.md"
+PAGE = ROOT / "docs" / "other-trainers.md"
 EXAMPLES = [
     pytest.param(heading, code, id=f"{heading}-{i}")
     for heading, section in re.findall(r"^#+ (.+)\n((?:(?!#+ ).*\n)*)", PAGE.read_text(encoding="utf-8"), re.MULTILINE)

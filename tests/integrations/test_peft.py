@@ -4,10 +4,10 @@ import functools
 
 import pytest
 import torch
-from tiny_text import OLD_NAMES, examples, make_model
 from transformers import Trainer, TrainingArguments
 
 import emo_hf
+from tests.integrations.tiny_text import OLD_NAMES, examples, make_model
 
 peft = pytest.importorskip("peft")
 optimizers = pytest.importorskip("peft.optimizers")

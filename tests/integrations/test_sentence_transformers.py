@@ -2,7 +2,8 @@
 
 import pytest
 from datasets import Dataset
-from tiny_text import examples, make_encoder
+
+from tests.integrations.tiny_text import examples, make_encoder
 
 st = pytest.importorskip("sentence_transformers")
 losses = pytest.importorskip("sentence_transformers.sentence_transformer.losses")

@@ -1,7 +1,8 @@
 """`Seq2SeqTrainer`, which generates while it evaluates: the fed loss is the objective, in every way in."""
 
-from tiny_text import examples, make_seq2seq_model
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+from tests.integrations.tiny_text import examples, make_seq2seq_model
 
 
 def test_fed_loss_is_the_objective_of_seq2seq(build, options, tokenizer, check):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from datasets import Dataset
-from tiny_text import OLD_NAMES, examples, make_model, make_reward_model
+
+from tests.integrations.tiny_text import OLD_NAMES, examples, make_model, make_reward_model
 
 trl = pytest.importorskip("trl")
 pytestmark = pytest.mark.filterwarnings(OLD_NAMES)

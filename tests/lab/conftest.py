@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from made_up_data import tale, write_fashion_mnist, write_stories260k, write_trec
 
 from emo_hf.lab.run import runner
+from tests.lab.made_up_data import tale, write_fashion_mnist, write_stories260k, write_trec
 
 
 @pytest.fixture

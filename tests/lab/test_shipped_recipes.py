@@ -1,15 +1,14 @@
 """Every shipped recipe at its smoke size, on made-up data in the original formats, from the command to the report."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from emo_hf import cli
 from emo_hf.lab.recipe import loading
 from emo_hf.lab.recipe.schema import Recipe
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 RECIPES = [path for path in loading.shipped(ROOT / "recipes") if isinstance(loading.recipe(str(path)), Recipe)]
 
 

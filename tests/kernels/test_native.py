@@ -1,0 +1,233 @@
+"""The C++ kernel for CPUs computes what the rules of `emo_hf.updates` say, and nobody needs it."""
+
+import functools
+import logging
+import shutil
+
+import pytest
+import torch
+
+from emo_hf import geometry, registry
+from emo_hf.kernels import compensation, native
+from tests.kernels.test_kernels import distance, drift, trained
+from tests.optimizer_contract import build, every_row, same, without_3_1_warning, without_16_bit_warning
+from tests.test_updates import follow_the_traces
+
+pytestmark = [without_3_1_warning, without_16_bit_warning]
+FOUND, BUILT = native._found.__wrapped__, native._built.__wrapped__
+OWN = [spec for spec in registry.specs() if spec.update.apply in native.RULES]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The kernel, built once in a folder of its own."""
+    if not all(shutil.which(tool, path=native.search_path()) for tool in ("c++", "ninja")):
+        pytest.skip("no compiler or no ninja")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path_factory.mktemp("extensions")))
+        patch.setenv("EMO_HF_NATIVE", "1")
+        assert FOUND() is None
+        library = native._built()
+        assert library is not None
+        assert native._path().exists()
+    return library
+
+
+@pytest.fixture
+def kernel(built, monkeypatch):
+    monkeypatch.setenv("EMO_HF_NATIVE", "1")
+    monkeypatch.setattr(native, "_found", lambda: built)  # as a later process has it
+    return built
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("spec", registry.specs(), ids=lambda spec: spec.key)
+def test_parameters_are_those_of_the_released_code(spec, dtype, kernel):
+    follow_the_traces(spec, dtype, "fused")
+
+
+@every_row
+@pytest.mark.parametrize("shadow", [False, True])
+def test_agrees_with_the_rules_in_float32(spec, shadow, kernel):
+    assert distance(trained(spec, "auto", shadow=shadow), trained(spec, "forloop", shadow=shadow)) < 2e-5
+
+
+@every_row
+def test_loses_no_more_in_bfloat16_than_the_rule(spec, kernel):
+    exact = trained(spec, "forloop", size=0.01)
+
+    def error(implementation):
+        params = trained(spec, implementation, torch.bfloat16, size=0.01)
+        return sum((a.double() - b.double()).square().sum() for a, b in zip(params, exact, strict=True)).sqrt()
+
+    assert error("auto") < 1.5 * error("forloop")
+
+
+def group(shapes, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    params = [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
+    for param in params:
+        param.grad = torch.randn(param.shape, generator=generator).to(dtype)
+    return params
+
+
+def lists_of(spec, params):
+    return params, [param.grad for param in params], [spec.update.init(param) for param in params]
+
+
+H = registry.updates.Hyper(
+    step=0.01, decay=0.1, lion_decay=0.2, beta1=0.9, beta2=0.99, eps=1e-8, scalar=0.5, freshness=0.7
+)
+LARGE = ((300, 301), (70_001,), (3,), (), (5, 40_000), (0,))  # more than one thread's share, and remainders
+
+
+@pytest.mark.parametrize("spec", [*OWN, registry.find("emofact-3.0")], ids=lambda spec: spec.key)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_large_and_small_tensors_in_one_call(spec, dtype, kernel):
+    ours, theirs = lists_of(spec, group(LARGE, dtype)), lists_of(spec, group(LARGE, torch.float64))
+    for a, b in zip(ours[0], theirs[0], strict=True):
+        b.data.copy_(a)
+        b.grad.copy_(a.grad)
+    with torch.no_grad():
+        assert native.run(spec.update, ours, H, 1.01) == ([], [], [])
+        for param, grad, state in zip(*theirs, strict=True):
+            spec.update.apply(param.mul_(1.01), grad, state, H)
+    close = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
+    for a, b in zip((*ours[0], *ours[1]), (*theirs[0], *theirs[1]), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=close, atol=close)
+    for a, b in zip(ours[2], theirs[2], strict=True):
+        torch.testing.assert_close({k: v.double() for k, v in a.items()}, b, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("key", ["emosens-3.9", "emotion-3.9", "emofact-3.0"])
+def test_the_number_of_threads_changes_nothing(key, kernel):
+    spec = registry.find(key)
+
+    def after(threads):
+        torch.set_num_threads(threads)
+        try:
+            lists = lists_of(spec, group(LARGE))
+            with torch.no_grad():
+                for _ in range(3):
+                    native.run(spec.update, lists, H)
+            return lists[0], lists[2], native.l1_norm(lists[0])
+        finally:
+            torch.set_num_threads(1)
+
+    assert same(after(1), after(3))
+
+
+def test_what_it_cannot_take_goes_by_the_rule(kernel):
+    spec = registry.find("emocats-3.9")
+
+    def tensors():
+        plain, strided, mixed, frozen, other = group([(70, 50)] * 5)
+        strided.data, strided.grad = strided.data.mT.contiguous().mT, strided.grad.mT.contiguous().mT
+        mixed.data, mixed.grad = mixed.data.double(), None
+        mixed.grad = torch.ones_like(mixed)
+        frozen.grad, other.grad = None, other.grad.mT.contiguous().mT
+        return [plain, strided, mixed, frozen, other]
+
+    ours, theirs = tensors(), tensors()
+    for params, implementation in ((ours, "auto"), (theirs, "forloop")):
+        optimizer = build(spec, params, implementation=implementation)
+        for loss in (1.0, 2.0, 0.5):
+            optimizer.step(loss=loss)
+    assert same([ours[i] for i in (1, 3, 4)], [theirs[i] for i in (1, 3, 4)])
+    assert distance(ours, theirs) < 1e-6
+
+
+def test_autograd_notices_that_parameters_changed(kernel):
+    (param,) = group([(4,)])
+    product = (param * param).sum()
+    build(registry.find("emosens-3.9"), [param], implementation="auto").step(loss=1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+@pytest.mark.parametrize("key", ["emosens-3.9", "emocats-3.9", "emoairy-3.9", "emotion-3.9"])
+def test_kahan_keeps_the_steps_that_bfloat16_loses(key, kernel, monkeypatch):
+    spec = registry.find(key)
+    exact, _ = drift(spec, torch.float32)
+    monkeypatch.setattr(compensation, "run", lambda *_: pytest.fail("not by the kernel"))
+    kept, optimizer = drift(spec, torch.bfloat16, implementation="auto", compensation="kahan")
+    (state,) = optimizer.state.values()
+    kept = kept + state[compensation.KEY].double()
+    assert (kept - exact).norm() < 0.05 * exact.norm()
+
+
+def test_compensated_and_plain_tensors_in_one_group(kernel):
+    spec = registry.find("emocats-3.9")
+    params, grads, states = lists_of(spec, group([(40, 25), (7,)], torch.bfloat16))
+    states[1][compensation.KEY] = torch.zeros_like(params[1])
+    before = [param.detach().clone() for param in params]
+    assert native.run(spec.update, (params, grads, states), H._replace(step=1e-6, lion_decay=0.0)) == ([], [], [])
+    assert same([param.detach() for param in params], before)
+    torch.testing.assert_close(states[1][compensation.KEY], -1e-6 * grads[1].sign())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_norm(dtype, kernel):
+    params = [param.detach() for param in group(LARGE, dtype)]
+    exact = sum(param.double().abs().sum().item() for param in params)
+    assert native.l1_norm(params) == pytest.approx(exact, rel=1e-12)
+    assert native.l1_norm([*params, params[0].mT]) is None
+    assert geometry.l1_norm(params) == pytest.approx(exact, rel=1e-7)
+
+
+# -- building --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_built(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMO_HF_NATIVE", "1")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setattr(native, "_found", functools.cache(FOUND))
+    monkeypatch.setattr(native, "_built", functools.cache(BUILT))
+    return tmp_path
+
+
+def one_step(implementation):
+    params = group([(8, 8)])
+    build(registry.find("emocats-3.9"), params, implementation=implementation).step(loss=1.0)
+    return params
+
+
+def test_auto_never_builds(nothing_built, monkeypatch):
+    monkeypatch.setattr(native, "_compile", lambda *_: pytest.fail("auto started a compiler"))
+    one_step("auto")
+    one_step("forloop")
+    assert not list(nothing_built.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Ninja is required"), ImportError("setuptools"), FileNotFoundError("c++"), OSError("full")]
+)
+def test_without_a_compiler_the_work_is_done_and_one_message_says_so(error, nothing_built, monkeypatch, caplog):
+    def fail(folder, name):
+        (folder / "half").write_text("")
+        raise error
+
+    monkeypatch.setattr(native, "_compile", fail)
+    with caplog.at_level(logging.WARNING, "emo_hf"):
+        ours = [one_step("fused") for _ in range(3)]
+    assert distance(ours[-1], one_step("forloop")) < 1e-6
+    assert [record.message for record in caplog.records if str(error) in record.message and "ninja" in record.message]
+    assert len(caplog.records) == 1
+    assert not list(nothing_built.iterdir())
+
+
+def test_a_broken_library_is_no_disaster(nothing_built, caplog):
+    native._path().write_text("not a library")
+    one_step("auto")
+    assert "could not be built or loaded" in caplog.text
+
+
+@pytest.mark.parametrize("why", ["switched off", "several processes"])
+def test_it_can_be_off(why, nothing_built, monkeypatch):
+    monkeypatch.setattr(native, "_compile", lambda *_: pytest.fail("built"))
+    if why == "switched off":
+        monkeypatch.setenv("EMO_HF_NATIVE", "0")
+    else:
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    one_step("fused")
