@@ -22,7 +22,7 @@ from emo_hf.hf.feed import await_accelerator, stop_feeding
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-SENTENCES = Path(emo_hf.__file__).parent / "lab" / "data" / "sentences.tsv"
+SENTENCES = Path(emo_hf.__file__).parent / "lab" / "sources" / "data" / "sentences.tsv"
 OLD = Version(transformers.__version__) < Version("5.2")  # no table of handlers: the getter is wrapped
 
 
