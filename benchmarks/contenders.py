@@ -29,8 +29,7 @@ Make = Callable[[Sequence[torch.nn.Parameter]], Optimizer]
 
 
 def ours(key: str, implementation: str = "auto", **options) -> Make:
-    row = registry.find(key)
-    if "weight_decay" in row.options:
+    if "weight_decay" in registry.find(key).options:
         options["weight_decay"] = WEIGHT_DECAY
     return lambda params: registry.build(key, params, implementation=implementation, **options)
 

@@ -17,8 +17,8 @@ def run(options: Namespace) -> dict[str, Any]:
     noise = random.Random(0)
     losses = [2 + noise.random() for _ in range(STEPS)]
     rows = []
-    for version, row in {row.version: row for row in registry.specs()}.items():
-        mechanism = registry.build(row.key, [torch.nn.Parameter(torch.zeros(1))]).mechanism
+    for version, spec in {spec.version: spec for spec in registry.specs()}.items():
+        mechanism = registry.build(spec.key, [torch.nn.Parameter(torch.zeros(1))]).mechanism
         state = mechanism.start()
 
         def steps(mechanism=mechanism, state=state) -> None:

@@ -8,6 +8,7 @@ from tests.kernels.test_kernels import COMPILED
 from tests.optimizer_contract import LOSSES, build, every_row, make_params, without_3_1_warning
 
 pytestmark = [
+    pytest.mark.cuda,
     without_3_1_warning,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
     pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:DeprecationWarning"),  # torch.compile's own imports

@@ -16,6 +16,7 @@ if CHROMIUM is None:
     pytest.skip("no chromium on this machine (Debian: apt-get install chromium)", allow_module_level=True)
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra `test`)")
 
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SHOWN = "[...plots.values()].map(plot => [plot.scales.x.min, plot.scales.x.max])"  # steps of every chart
 
 
