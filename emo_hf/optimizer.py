@@ -50,6 +50,14 @@ def require_finite(observed: float | Scalar, receiver: str) -> float:
     return loss
 
 
+def _owned(tensor: Tensor) -> Tensor:
+    """Returns a DTensor of contiguous shards; torch 2.6 restores them from a full checkpoint as views of the whole."""
+    if not hasattr(tensor, "to_local") or tensor.to_local().is_contiguous():
+        return tensor
+    layout = {"placements": tensor.placements, "shape": tensor.shape, "stride": tensor.stride()}
+    return type(tensor).from_local(tensor.to_local().contiguous(), tensor.device_mesh, **layout)
+
+
 class EmoOptimizer(torch.optim.Optimizer):
     """Any spec of the registry as a `torch.optim.Optimizer`.
 
@@ -358,7 +366,7 @@ class EmoOptimizer(torch.optim.Optimizer):
                 )
         super().load_state_dict(state_dict)
         for param, state in self.state.items():  # an option that was switched on since has its state start now
-            state.update({**self._new_state(param), **state})
+            state.update({**self._new_state(param), **{name: _owned(tensor) for name, tensor in state.items()}})
         self._forget_step()
         self._read_groups()
 

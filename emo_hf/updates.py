@@ -15,6 +15,7 @@ never `grad`. None corrects the bias of its averages. `init` functions create th
 The golden traces pin the order of operations. Source: muooon/EmoNavi, muooon/EmoSens at the registry's commits.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -100,14 +101,21 @@ def three_minds(param: Tensor) -> TensorState:
 # -- directions ----------------------------------------------------------------------------------------------------
 
 
+def _mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    if hasattr(x, "to_local"):
+        # torch 2.6's mean of a DTensor is wrong where the shards differ in length, and gloo has no average there
+        return x.sum(dim=dims, keepdim=True) / math.prod(x.shape[i] for i in dims)
+    return x.mean(dim=dims, keepdim=True)
+
+
 def _mean_of_rows(x: Tensor) -> Tensor:
-    return x.mean(dim=tuple(range(1, x.dim())), keepdim=True)
+    return _mean(x, tuple(range(1, x.dim())))
 
 
 def _mean_of_columns(x: Tensor) -> Tensor:
     # One row is its own mean, sharded as it is: DTensor would refuse to put a replicated mean back into that row
     one_row = isinstance(x, Tensor) and x.shape[0] == 1
-    return x if one_row else x.mean(dim=0, keepdim=True)
+    return x if one_row else _mean(x, (0,))
 
 
 def _adam_direction(grad: Tensor, state: TensorState, h: Hyper) -> Tensor:
@@ -136,7 +144,7 @@ def _factored_or_adam_direction(grad: Tensor, state: TensorState, h: Hyper) -> T
 
 def _open(strength: Tensor, h: Hyper) -> Tensor:
     # The emotional filter of 2.0 closes only where `strength` is below about 1e-12
-    return strength.pow(1 / 3) >= 1e-4 * (1 + abs(h.scalar))
+    return strength.pow(1 / 3).ge(1e-4 * (1 + abs(h.scalar)))
 
 
 def _cautious(blend: Tensor, grad: Tensor) -> Tensor:

@@ -126,7 +126,13 @@ BY_HAND = {
     "Void: a stop signal that rises late": ("emovoid-3.9", {}, [0.06] * 60 + [0.03] * 25),
 }
 # Sharded, large or strided tensors, and none at all: see hf/test_fsdp.py, test_kernels.py and test_optimizer.py
-PLUMBING = ("geometry.to_float", "geometry._pieces", "geometry._sum_of_abs", "updates._mean_of_columns")
+PLUMBING = (
+    "geometry.to_float",
+    "geometry._pieces",
+    "geometry._sum_of_abs",
+    "updates._mean",
+    "updates._mean_of_columns",
+)
 UNREACHABLE = {
     # drift averages scalars, which are at least -1, so 100 ** drift is at least 0.01; the clamp is the released code's
     (("pulse.Pulse.size", "max(100.0 ** s.drift, 0.01)"), 1),

@@ -32,7 +32,7 @@ class EmoArgumentsMixin:
 
     Defaults that differ from TrainingArguments:
 
-        optim               "emosens" instead of "adamw_torch_fused"
+        optim               "emosens" instead of "adamw_torch_fused" (before torch 2.8: "adamw_torch")
         lr_scheduler_type   "constant" instead of "linear": the step size is left to the emotion alone
 
     ``learning_rate``, ``adam_beta1``, ``adam_beta2`` and ``adam_epsilon`` keep their defaults, which stand for those

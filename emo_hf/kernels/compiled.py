@@ -20,10 +20,8 @@ CHANGING = ("step", "decay", "lion_decay", "scalar", "freshness")
 
 @functools.cache
 def _compiled(rule: Rule, any_length: bool) -> Callable[..., None]:
-    def step(
-        params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper, changing: tuple[Tensor, ...]
-    ) -> None:
-        foreach.apply(rule, params, grads, states, h._replace(**dict(zip(CHANGING, changing, strict=True))))
+    def step(params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper) -> None:
+        foreach.apply(rule, params, grads, states, h)
 
     return torch.compile(step, dynamic=any_length, fullgraph=True)
 
@@ -34,14 +32,13 @@ def run(update: Update, params: list[Tensor], grads: list[Tensor], states: list[
     if not update.elementwise or update.apply is updates.adam_:
         return fused.run(update, params, grads, states, h)
     dtype = torch.promote_types(params[0].dtype, torch.float32)
-    changing = tuple(torch.tensor(getattr(h, name), dtype=dtype) for name in CHANGING)
-    fixed = h._replace(**dict.fromkeys(CHANGING, 0.0))
+    h = h._replace(**{name: torch.tensor(getattr(h, name), dtype=dtype) for name in CHANGING})
     if not on_cpu:
-        return _compiled(update.apply, False)(params, grads, states, fixed, changing)
+        return _compiled(update.apply, False)(params, grads, states, h)
     small = [i for i, param in enumerate(params) if param.numel() < fused.SMALL]
     if small:
         fused.run(update, *([column[i] for i in small] for column in (params, grads, states)), h)
     for param, grad, state in zip(params, grads, states, strict=True):
         if param.numel() >= fused.SMALL:
             flat = {name: tensor.view(-1) for name, tensor in state.items()}
-            _compiled(update.apply, True)([param.view(-1)], [grad.view(-1)], [flat], fixed, changing)
+            _compiled(update.apply, True)([param.view(-1)], [grad.view(-1)], [flat], h)

@@ -54,6 +54,7 @@ OPERATIONS = [
     "add_",
     "addcmul_",
     "div",
+    "ge",
     "mean",
     "mul",
     "mul_",
@@ -68,7 +69,7 @@ for _name in OPERATIONS:
     setattr(Tensors, _name, _operation(getattr(Tensor, _name), getattr(torch, f"_foreach_{_name}", None)))
 for _symbol, _name in (("add", "add"), ("radd", "add"), ("mul", "mul"), ("truediv", "div")):
     setattr(Tensors, f"__{_symbol}__", getattr(Tensors, _name))
-Tensors.__eq__, Tensors.__ge__ = _operation(operator.eq), _operation(operator.ge)
+Tensors.__eq__ = _operation(operator.eq)
 
 
 class _States:

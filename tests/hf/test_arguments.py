@@ -58,10 +58,13 @@ def test_defaults_that_differ_are_listed(make_emo_args):
         for each in dataclasses.fields(EmoTrainingArguments)
         if each.name in parent and each.default != parent[each.name]
     }
-    assert differing == {"optim": ("emosens", "adamw_torch_fused"), "lr_scheduler_type": ("constant", "linear")}
+    adamw = parent["optim"]  # transformers takes the fused one from torch 2.8 on
+    assert adamw in ("adamw_torch", "adamw_torch_fused")
+    assert differing == {"optim": ("emosens", adamw), "lr_scheduler_type": ("constant", "linear")}
     for name, (ours, theirs) in differing.items():
         line = next(line for line in EmoArgumentsMixin.__doc__.splitlines() if line.strip().startswith(f"{name} "))
-        assert f'"{ours}" instead of "{theirs}"' in line
+        assert f'"{ours}" instead of ' in line
+        assert f'"{theirs}"' in line
 
 
 def test_every_option_is_typed_and_documented():
