@@ -4,34 +4,74 @@ TrainingArguments(optim="emosens")      with Trainer, EmoTrainer or any Trainer 
 EmoTrainingArguments(emo_stopcoef=0.3)  the same with typed options
 TrainingArguments(lr_scheduler_type="emopulse")                   the emotion drives any other optimizer, as EmoPulse
 EmoSens(model.parameters())             in a loop of your own: ``optimizer.step(loss=loss)``
+
+The import itself loads neither torch nor transformers: a name loads what it needs when it is first used, and
+transformers learns the names when it is imported, before this package or after it (`emo_hf.hf.registration`).
 """
 
+from typing import TYPE_CHECKING
+
+from emo_hf import lazy
 from emo_hf.errors import EmoError
-from emo_hf.hf import (
-    EmoArgumentsMixin,
-    EmotionCallback,
-    EmoTrainer,
-    EmoTrainerMixin,
-    EmoTrainingArguments,
-    attach,
-    register,
-)
-from emo_hf.optimizer import EmoOptimizer
-from emo_hf.registry import (
-    EmoAiry,
-    EmoCats,
-    EmoClan,
-    EmoFact,
-    EmoLynx,
-    EmoNavi,
-    EmoNeco,
-    EmoSens,
-    EmoTion,
-    EmoVoid,
-    EmoZeal,
-)
-from emo_hf.scheduler import EmoPulse
-from emo_hf.signals import Signals
+from emo_hf.hf import register
+
+if TYPE_CHECKING:
+    from emo_hf import registry as registry
+    from emo_hf.hf import (
+        EmoArgumentsMixin,
+        EmotionCallback,
+        EmoTrainer,
+        EmoTrainerMixin,
+        EmoTrainingArguments,
+        attach,
+    )
+    from emo_hf.optimizer import EmoOptimizer
+    from emo_hf.registry import (
+        EmoAiry,
+        EmoCats,
+        EmoClan,
+        EmoFact,
+        EmoLynx,
+        EmoNavi,
+        EmoNeco,
+        EmoSens,
+        EmoTion,
+        EmoVoid,
+        EmoZeal,
+    )
+    from emo_hf.scheduler import EmoPulse
+    from emo_hf.signals import Signals
+else:
+    __getattr__, __dir__ = lazy.names(
+        __name__,
+        {
+            "emo_hf.hf": [
+                "EmoArgumentsMixin",
+                "EmoTrainer",
+                "EmoTrainerMixin",
+                "EmoTrainingArguments",
+                "EmotionCallback",
+                "attach",
+            ],
+            "emo_hf.optimizer": ["EmoOptimizer"],
+            "emo_hf.registry": [
+                "EmoAiry",
+                "EmoCats",
+                "EmoClan",
+                "EmoFact",
+                "EmoLynx",
+                "EmoNavi",
+                "EmoNeco",
+                "EmoSens",
+                "EmoTion",
+                "EmoVoid",
+                "EmoZeal",
+                "registry",
+            ],
+            "emo_hf.scheduler": ["EmoPulse"],
+            "emo_hf.signals": ["Signals"],
+        },
+    )
 
 __all__ = [
     "EmoAiry",

@@ -246,6 +246,11 @@ def families() -> tuple[str, ...]:
     return tuple(sorted(_NEWEST))
 
 
+def names() -> list[str]:
+    """Every string that means a released optimizer: the families, and each version of them as "emosens-3.9"."""
+    return [*families(), *(spec.key for spec in SPECS)]
+
+
 def find(name: str, version: str | float | None = None) -> OptimizerSpec:
     """Returns the spec of `name` ("emosens" or "emosens-3.7") at `version`, by default the newest.
 

@@ -1,10 +1,6 @@
 """The ``optim`` string: ``TrainingArguments(optim="emosens")``, or pinned to a version, ``optim="emosens-3.9"``.
 
-transformers has no registration API. Every name of ours becomes a genuine member of its ``OptimizerNames``. From 5.2
-on, its dispatch table gets a handler; before, ``Trainer.get_optimizer_cls_and_kwargs`` is wrapped once. Trainer's
-other optimizers are not touched.
-
-What reaches the optimizer, the strongest first:
+`emo_hf.hf.registration` makes transformers accept the name. What reaches the optimizer, the strongest first:
 
     optim_args="stopcoef=0.1,use_shadow=true,beta2=0.99"      names and types of the registry spec's options
     emo_stopcoef=0.1, ...                                     the same of `EmoTrainingArguments`; not both
@@ -16,17 +12,16 @@ Trainer sets the weight decay of every parameter group (``TrainingArguments.weig
 
 import functools
 import logging
-from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
 from emo_hf import registry
-from emo_hf.errors import OptionError, RegistrationError, did_you_mean
-from emo_hf.hf.names import add_members, remove_members
+from emo_hf.errors import OptionError, did_you_mean
+from emo_hf.registry import names
 from emo_hf.spec import OptimizerSpec
 
 logger = logging.getLogger(__name__)
@@ -39,79 +34,6 @@ EMO_FIELDS = ("emo_version", "emo_use_shadow", "emo_stopcoef", "emo_branch", "em
 
 # Below it a multiplier is nearly always a learning rate meant for AdamW; 0.01 is the smallest recommended one.
 LEAST_MULTIPLIER = 1e-2
-
-_getter: list[Any] = []  # our Trainer.get_optimizer_cls_and_kwargs and the staticmethod it replaces
-
-
-def names() -> list[str]:
-    """Returns every string that ``optim`` accepts for our optimizers: families and pinned versions."""
-    return [*registry.families(), *(spec.key for spec in registry.specs())]
-
-
-def register() -> None:
-    """Makes every name of the registry an ``optim`` string. Calling it again changes nothing.
-
-    Raises:
-        RegistrationError: transformers has moved the private names this relies on.
-    """
-    try:
-        add_members(OptimizerNames, names())
-        _add_handlers(names())
-    except (AttributeError, TypeError, ValueError) as error:
-        raise RegistrationError(
-            f"The installed transformers does not accept new optim names ({type(error).__name__}: {error}). Install a "
-            "supported transformers; or set EMO_HF_REGISTER=0, which leaves the names out, and instead of "
-            "optim='emosens' use Trainer(optimizer_cls_and_kwargs=(emo_hf.registry.optimizer_class('emosens'), {}))."
-        ) from error
-
-
-def _add_handlers(values: Iterable[str]) -> None:
-    """Tells Trainer how to build the optimizer of each of ``values``."""
-    try:
-        from transformers import trainer_optimizer
-    except ImportError:  # transformers < 5.2: an if-chain inside this static method
-        _wrap_getter(frozenset(values))
-        return
-    for value in values:
-        trainer_optimizer._OPTIMIZER_HANDLERS[value] = _handle
-
-
-def unregister() -> None:
-    """Undoes `register`. Calling it again changes nothing."""
-    remove_members(OptimizerNames, names())
-    try:
-        from transformers import trainer_optimizer
-    except ImportError:
-        _unwrap_getter()
-        return
-    for value in names():
-        if trainer_optimizer._OPTIMIZER_HANDLERS.get(value) is _handle:
-            del trainer_optimizer._OPTIMIZER_HANDLERS[value]
-
-
-def _handle(context: Any) -> tuple[type, dict[str, Any]]:
-    return class_and_kwargs(context.args)
-
-
-def _wrap_getter(values: frozenset[str]) -> None:
-    original = Trainer.get_optimizer_cls_and_kwargs
-    if hasattr(original, "emo_hf_wraps"):  # also if another package has wrapped ours, with functools.wraps
-        return
-
-    @functools.wraps(original)
-    def get_optimizer_cls_and_kwargs(args: TrainingArguments, *rest: Any, **kwargs: Any) -> tuple[Any, Any]:
-        if OptimizerNames(args.optim).value in values:
-            return class_and_kwargs(args)
-        return original(args, *rest, **kwargs)
-
-    get_optimizer_cls_and_kwargs.emo_hf_wraps = original
-    _getter[:] = get_optimizer_cls_and_kwargs, vars(Trainer)["get_optimizer_cls_and_kwargs"]
-    Trainer.get_optimizer_cls_and_kwargs = staticmethod(get_optimizer_cls_and_kwargs)
-
-
-def _unwrap_getter() -> None:
-    if Trainer.get_optimizer_cls_and_kwargs in _getter[:1]:  # else another package has wrapped it since
-        Trainer.get_optimizer_cls_and_kwargs = _getter[1]
 
 
 def class_and_kwargs(args: TrainingArguments) -> tuple[type, dict[str, Any]]:

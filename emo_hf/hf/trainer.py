@@ -12,7 +12,6 @@ were not there. They may be combined.
 import functools
 import logging
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,45 +27,19 @@ from emo_hf.hf.arguments import callback_options
 from emo_hf.hf.callback import EmotionCallback, lr_used
 from emo_hf.hf.feed import LossFeed, find_listener, find_optimizer, keeps_own_loss
 from emo_hf.hf.progress import find_progress
+from emo_hf.hf.registration import connecting, install_wrap, remove_wrap
 from emo_hf.hf.schedule import find_pulse
 from emo_hf.hf.stopping import stop_reason
 from emo_hf.scheduler import NAME
 
+__all__ = ["EmoTrainer", "EmoTrainerMixin", "attach", "attach_feed", "install_wrap", "remove_wrap"]
 logger = logging.getLogger(__name__)
-
-
-def _connecting(create: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """Returns the method ``create`` followed by `attach_feed`."""
-
-    @functools.wraps(create)
-    def create_optimizer(self: Trainer, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        optimizer = create(self, *args, **kwargs)
-        attach_feed(self)
-        return optimizer
-
-    return create_optimizer
-
-
-_create_optimizer = Trainer.create_optimizer
-_create_and_connect = _connecting(_create_optimizer)
-
-
-def install_wrap() -> None:
-    """Wraps ``Trainer.create_optimizer``, so that a plain Trainer with one of our optimizers simply works."""
-    if Trainer.create_optimizer is _create_optimizer:
-        Trainer.create_optimizer = _create_and_connect
-
-
-def remove_wrap() -> None:
-    """Undoes `install_wrap`, unless another package has wrapped the method since."""
-    if Trainer.create_optimizer is _create_and_connect:
-        Trainer.create_optimizer = _create_optimizer
 
 
 def attach(trainer: Trainer) -> None:
     """Makes ``trainer`` feed and record; call it before ``trainer.train()``. Calling it again changes nothing."""
     if "create_optimizer" not in vars(trainer):
-        trainer.create_optimizer = types.MethodType(_connecting(type(trainer).create_optimizer), trainer)
+        trainer.create_optimizer = types.MethodType(connecting(type(trainer).create_optimizer), trainer)
     attach_feed(trainer)
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from transformers import HfArgumentParser, Trainer, TrainingArguments
+from transformers import HfArgumentParser, Trainer, TrainingArguments, training_args
 from transformers.training_args import OptimizerNames
 
 import emo_hf.hf
 from emo_hf import registry
 from emo_hf.errors import OptionError, RegistrationError, UnknownOptimizerError
-from emo_hf.hf import optim
+from emo_hf.hf import optim, registration
 
 NAMES = [*registry.families(), *(spec.key for spec in registry.specs())]
 
@@ -36,7 +36,7 @@ def test_every_registered_name_builds_its_spec(name, make_trainer):
 
 def test_registering_again_changes_nothing():
     members, handler = list(OptimizerNames), Trainer.get_optimizer_cls_and_kwargs
-    optim.register()
+    emo_hf.hf.register()
     assert list(OptimizerNames) == members
     assert Trainer.get_optimizer_cls_and_kwargs is handler
     assert len(set(OptimizerNames)) == len(members)
@@ -44,13 +44,13 @@ def test_registering_again_changes_nothing():
 
 
 def test_moved_private_names_fail_loudly(monkeypatch):
-    monkeypatch.setattr(optim, "OptimizerNames", type("OptimizerNames", (str,), {}))
+    monkeypatch.setattr(training_args, "OptimizerNames", type("OptimizerNames", (str,), {}))
     with pytest.raises(RegistrationError, match=r"Trainer\(optimizer_cls_and_kwargs="):
-        optim.register()
+        registration.add_optim_names()
 
 
 def test_environment_leaves_the_names_out(monkeypatch):
-    monkeypatch.setattr(optim, "register", lambda: pytest.fail("registered"))
+    monkeypatch.setattr(registration, "add_members", lambda *_: pytest.fail("registered"))
     monkeypatch.setenv("EMO_HF_REGISTER", "0")
     emo_hf.hf.register()
 

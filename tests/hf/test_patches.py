@@ -17,7 +17,7 @@ from transformers import Trainer
 
 import emo_hf
 from emo_hf import registry
-from emo_hf.hf import names, optim
+from emo_hf.hf import names, registration
 from emo_hf.hf.feed import await_accelerator, stop_feeding
 
 HERE = Path(__file__).parent
@@ -47,7 +47,7 @@ def test_only_these_attributes_of_classes_change(facts):
 
 
 def test_tables_only_grow(facts):
-    added = {f"OptimizerNames.{name}" for name in optim.names()} | {"SchedulerType.emopulse"}
+    added = {f"OptimizerNames.{name}" for name in registry.names()} | {"SchedulerType.emopulse"}
     maps = {
         f"{enumeration}.{table}"
         for enumeration in ("OptimizerNames", "SchedulerType")
@@ -103,11 +103,11 @@ def test_backward_is_wrapped_once_for_all_who_wait_and_given_back():
 
 def test_getter_of_old_transformers_is_wrapped_once_and_given_back(make_args, monkeypatch):
     """What `register` does below transformers 5.2, in any version."""
-    optim._unwrap_getter()
+    registration.unwrap_getter()
     original, adamw = vars(Trainer)["get_optimizer_cls_and_kwargs"], make_args(optim="adamw_torch")
     before = Trainer.get_optimizer_cls_and_kwargs(adamw)
     try:
-        optim._wrap_getter(frozenset({"emosens"}))
+        registration.wrap_getter(frozenset({"emosens"}))
         ours = Trainer.get_optimizer_cls_and_kwargs
         assert ours(adamw) == before
         assert ours(make_args(optim="emosens"))[0] is registry.optimizer_class("emosens")
@@ -118,16 +118,16 @@ def test_getter_of_old_transformers_is_wrapped_once_and_given_back(make_args, mo
 
         with monkeypatch.context() as context:
             context.setattr(Trainer, "get_optimizer_cls_and_kwargs", staticmethod(theirs))
-            optim._wrap_getter(frozenset({"emosens"}))
-            optim._unwrap_getter()
+            registration.wrap_getter(frozenset({"emosens"}))
+            registration.unwrap_getter()
             assert Trainer.get_optimizer_cls_and_kwargs is theirs
         assert Trainer.get_optimizer_cls_and_kwargs is ours
-        optim._wrap_getter(frozenset({"emosens"}))
+        registration.wrap_getter(frozenset({"emosens"}))
         assert Trainer.get_optimizer_cls_and_kwargs is ours
     finally:
-        optim._unwrap_getter()
+        registration.unwrap_getter()
     assert vars(Trainer)["get_optimizer_cls_and_kwargs"] is original
-    optim.register()
+    registration.add_optimizers()
 
 
 def test_members_of_others_stay():

@@ -10,13 +10,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import GradientState
-from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainingArguments
+from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainingArguments, optimization
 from transformers.trainer_utils import SchedulerType
 
 import emo_hf.hf
 from emo_hf import EmoPulse
 from emo_hf.errors import MissingLossError, OptionError, RegistrationError
-from emo_hf.hf import EmotionCallback, EmoTrainer, LossFeed, attach, schedule
+from emo_hf.hf import EmotionCallback, EmoTrainer, LossFeed, attach, registration
 from emo_hf.hf import callback as hf_callback
 from emo_hf.hf import trainer as hf_trainer
 from emo_hf.hf.feed import find_listener
@@ -61,7 +61,7 @@ def weights(trainer):
 
 def test_name_is_a_member_and_registering_again_changes_nothing():
     members = list(SchedulerType)
-    schedule.register()
+    emo_hf.hf.register()
     assert list(SchedulerType) == members
     assert SchedulerType("emopulse") in members
     assert isinstance(SchedulerType("emopulse"), SchedulerType)
@@ -112,15 +112,9 @@ def test_pickled_arguments_train_again(make_trainer, read_signals):
 
 
 def test_moved_private_names_fail_loudly(monkeypatch):
-    monkeypatch.delattr(schedule.optimization, "TYPE_TO_SCHEDULER_FUNCTION")
+    monkeypatch.delattr(optimization, "TYPE_TO_SCHEDULER_FUNCTION")
     with pytest.raises(RegistrationError, match=r"EmoPulse\(optimizer\)"):
-        schedule.register()
-
-
-def test_environment_leaves_the_name_out(monkeypatch):
-    monkeypatch.setattr(schedule, "register", lambda: pytest.fail("registered"))
-    monkeypatch.setenv("EMO_HF_REGISTER", "0")
-    emo_hf.hf.register()
+        registration.add_schedule()
 
 
 @pytest.mark.parametrize("kwargs", [{"branch": "quieter", "stopcoef": 2.0}, '{"branch": "quieter", "stopcoef": 2.0}'])
