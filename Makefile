@@ -3,7 +3,7 @@ PYTHON ?= .venv/bin/python
 EXTRAS ?= dev,integrations,baselines
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: help install test test-fast lint types docs notebook notebook-outputs oldest
+.PHONY: help install test test-fast lint types docs notebook notebook-outputs oldest oldest-torch
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
@@ -35,3 +35,6 @@ notebook-outputs: ## executes the quickstart and keeps what comes out in the fil
 
 oldest: ## the integration tests with the oldest supported versions, in an environment of their own
 	.ci/oldest
+
+oldest-torch: ## the same with the oldest torch too: 4 GB of CUDA libraries
+	.ci/oldest --torch
