@@ -17,16 +17,7 @@ from emo_hf.hf import register
 
 if TYPE_CHECKING:
     from emo_hf import registry as registry
-    from emo_hf.hf import (
-        EmoArgumentsMixin,
-        EmotionCallback,
-        EmoTrainer,
-        EmoTrainerMixin,
-        EmoTrainingArguments,
-        attach,
-    )
-    from emo_hf.optimizer import EmoOptimizer
-    from emo_hf.registry import (
+    from emo_hf.families import (
         EmoAiry,
         EmoCats,
         EmoClan,
@@ -39,22 +30,22 @@ if TYPE_CHECKING:
         EmoVoid,
         EmoZeal,
     )
+    from emo_hf.hf import (
+        EmoArgumentsMixin,
+        EmotionCallback,
+        EmoTrainer,
+        EmoTrainerMixin,
+        EmoTrainingArguments,
+        attach,
+    )
+    from emo_hf.optimizer import EmoOptimizer
     from emo_hf.scheduler import EmoPulse
     from emo_hf.signals import Signals
 else:
     __getattr__, __dir__ = lazy.names(
         __name__,
         {
-            "emo_hf.hf": [
-                "EmoArgumentsMixin",
-                "EmoTrainer",
-                "EmoTrainerMixin",
-                "EmoTrainingArguments",
-                "EmotionCallback",
-                "attach",
-            ],
-            "emo_hf.optimizer": ["EmoOptimizer"],
-            "emo_hf.registry": [
+            "emo_hf.families": [
                 "EmoAiry",
                 "EmoCats",
                 "EmoClan",
@@ -66,8 +57,17 @@ else:
                 "EmoTion",
                 "EmoVoid",
                 "EmoZeal",
-                "registry",
             ],
+            "emo_hf.hf": [
+                "EmoArgumentsMixin",
+                "EmoTrainer",
+                "EmoTrainerMixin",
+                "EmoTrainingArguments",
+                "EmotionCallback",
+                "attach",
+            ],
+            "emo_hf.optimizer": ["EmoOptimizer"],
+            "emo_hf.registry": ["registry"],
             "emo_hf.scheduler": ["EmoPulse"],
             "emo_hf.signals": ["Signals"],
         },

@@ -12,12 +12,13 @@ parameter group as a tuple of plain floats (``group["emo"]``), the one place tha
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 
 from emo_hf import geometry, kernels, updates
 from emo_hf.errors import CheckpointError, EmoError, MissingLossError, NonFiniteLossError, OptionError
@@ -27,6 +28,12 @@ from emo_hf.moments import Moments, gradient_moments
 from emo_hf.signals import Signals
 from emo_hf.spec import GROUP_OPTIONS, OptimizerSpec
 from emo_hf.updates import Hyper
+
+
+class Writer(Protocol):
+    """TensorBoard's SummaryWriter, or its like."""
+
+    def add_scalar(self, tag: str, value: float, step: int, /) -> Any: ...
 
 
 class Scalar(Protocol):
@@ -64,14 +71,14 @@ class EmoOptimizer(torch.optim.Optimizer):
     Args:
         params: parameters or parameter groups. A group may have its own `lr`, `betas`, `eps`, `weight_decay`.
         spec: what to compute (`emo_hf.registry`).
-        writer: any object with ``add_scalar(tag, value, step)``; gets every signal of every step.
+        writer: gets every signal of every step.
         **options: see ``spec.options``.
 
     Raises:
         OptionError: an option is unknown, has no effect in this spec, or is out of range.
     """
 
-    def __init__(self, params: Iterable, spec: OptimizerSpec, *, writer: Any = None, **options: Any) -> None:
+    def __init__(self, params: ParamsT, spec: OptimizerSpec, *, writer: Writer | None = None, **options: Any) -> None:
         self.spec = spec
         self.options = spec.resolve(options)
         self.writer = writer

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -16,12 +16,15 @@ from emo_hf.shadow import Shadow
 from emo_hf.updates import Update
 
 GROUP_OPTIONS = ("lr", "betas", "eps", "weight_decay", "lynx_betas")  # may differ between parameter groups
-CHOICES = {
+OnNonfiniteLoss = Literal["raise", "skip"]
+UseOfMoments = Literal["off", "log", "drive"]
+Compensation = Literal["off", "kahan"]
+CHOICES: dict[str, tuple[str, ...]] = {
     "branch": BRANCHES,
-    "on_nonfinite_loss": ("raise", "skip"),
-    "moments": ("off", "log", "drive"),
+    "on_nonfinite_loss": get_args(OnNonfiniteLoss),
+    "moments": get_args(UseOfMoments),
     "implementation": IMPLEMENTATIONS,
-    "compensation": ("off", "kahan"),
+    "compensation": get_args(Compensation),
 }
 ALWAYS = {"on_nonfinite_loss": "raise", "moments": "off", "implementation": "auto", "compensation": "off"}
 

@@ -13,6 +13,7 @@ DTensor, an elementwise rule takes the local shard.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -31,7 +32,8 @@ def loop(update: Update, params: list[Tensor], grads: list[Tensor], states: list
 
 
 RUNS: dict[str, ApplyUpdate] = {"fused": fused.run, "foreach": foreach.run, "forloop": loop, "compile": compiled.run}
-IMPLEMENTATIONS = ("auto", *RUNS)
+Implementation = Literal["auto", "fused", "foreach", "forloop", "compile"]
+IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
 AUTO = {"cpu": "fused", "cuda": "foreach"}  # fused has not been run on CUDA yet
 
 
