@@ -1,4 +1,4 @@
-"""The families of the registry as classes. Made by ``python -m scripts.families`` from `emo_hf.catalog`: not to edit.
+"""The families of the registry as classes. Made by ``python -m scripts.families`` from `emo_hf.versions`: not to edit.
 
     EmoSens(model.parameters())                       the newest version
     EmoSens(model.parameters(), version="3.8", stopcoef=0.1)
@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 
 from torch.optim.optimizer import ParamsT
 
-from emo_hf.catalog import find
 from emo_hf.emotion import Branch
 from emo_hf.kernels import Implementation
 from emo_hf.optimizer import EmoOptimizer, Writer
 from emo_hf.spec import Compensation, OnNonfiniteLoss, UseOfMoments
+from emo_hf.versions import find
 
 
 def _given(**options: Any) -> dict[str, Any]:

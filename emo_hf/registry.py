@@ -5,7 +5,7 @@
     build("emosens", model.parameters(), lr=0.1)
     optimizer_class("emosens")          EmoSens, which is EmoSens(model.parameters(), version="3.7") in a loop
 
-The specs are those of `emo_hf.catalog`, the classes those of `emo_hf.families`.
+The specs are those of `emo_hf.versions`, the classes those of `emo_hf.families`.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from typing import Any
 
 from torch.optim.optimizer import ParamsT
 
-from emo_hf.catalog import EXPERIMENTS, SPECS, families, find, names, specs
 from emo_hf.families import CLASSES
 from emo_hf.optimizer import EmoOptimizer
+from emo_hf.versions import EXPERIMENTS, SPECS, families, find, names, specs
 
 __all__ = ["EXPERIMENTS", "SPECS", "build", "families", "find", "names", "optimizer_class", "specs"]
 

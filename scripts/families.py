@@ -13,8 +13,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from emo_hf.catalog import EXPERIMENTS, SPECS
 from emo_hf.spec import OptimizerSpec
+from emo_hf.versions import EXPERIMENTS, SPECS
 
 FILE = Path("emo_hf/families.py")
 WIDTH = 119
@@ -56,7 +56,7 @@ OPTIONS = {  # in the order of the signature: type, and what it is
     "compensation": ("Compensation", 'For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.'),
 }
 HEAD = '''\
-"""The families of the registry as classes. Made by ``python -m scripts.families`` from `emo_hf.catalog`: not to edit.
+"""The families of the registry as classes. Made by ``python -m scripts.families`` from `emo_hf.versions`: not to edit.
 
     EmoSens(model.parameters())                       the newest version
     EmoSens(model.parameters(), version="3.8", stopcoef=0.1)
@@ -68,7 +68,7 @@ from typing import Any, NoReturn
 
 from torch.optim.optimizer import ParamsT
 
-from emo_hf.catalog import find
+from emo_hf.versions import find
 from emo_hf.emotion import Branch
 from emo_hf.kernels import Implementation
 from emo_hf.optimizer import EmoOptimizer, Writer

@@ -15,7 +15,7 @@ from emo_hf import errors
 
 PACKAGE = Path(emo_hf.__file__).parent
 FORMULAS = {"kernels", "emotion", "pulse", "mechanism", "updates", "shadow", "geometry", "moments", "quirks", "spec"}
-CORE = {*FORMULAS, "optimizer", "catalog", "families", "registry", "scheduler"}
+CORE = {*FORMULAS, "optimizer", "versions", "families", "registry", "scheduler"}
 # The rooms of the lab: each imports only from those before it.
 ROOMS = ("recipe", "sources", "tasks", "run", "analysis", "figures", "report")
 # Each part and the parts it may import; all may import EVERYWHERE.
@@ -32,9 +32,9 @@ ALLOWED = {
     "spec": {"mechanism", "kernels", "updates", "shadow", "geometry", "emotion"},
     "optimizer": {"spec", "kernels", "mechanism", "updates", "geometry", "moments", "emotion"},
     "scheduler": {"optimizer", "mechanism", "emotion"},
-    "catalog": FORMULAS,
-    "families": {"catalog", "optimizer", "kernels", "emotion", "spec"},
-    "registry": {"catalog", "families", "optimizer"},
+    "versions": FORMULAS,
+    "families": {"versions", "optimizer", "kernels", "emotion", "spec"},
+    "registry": {"versions", "families", "optimizer"},
     "dashboards": set(),
     "lazy": set(),
     "hf": {"lazy", "registry", "optimizer", "spec", "scheduler", "mechanism", "emotion", "dashboards"},

@@ -8,19 +8,19 @@ import warnings
 from pathlib import Path
 
 import pytest
-from contract import every_row, make_params
 
-from emo_hf import catalog, kernels, registry
+from emo_hf import kernels, registry, versions
 from emo_hf.errors import OptionError
 from scripts import families as script
+from tests.optimizer_contract import every_row, make_params
 
 ROOT = Path(__file__).parents[1]
 ROWS = (*registry.SPECS, *registry.EXPERIMENTS)
 every_family = pytest.mark.parametrize("family", registry.families())
 
 
-def rows_of(family):
-    return [row for row in ROWS if row.name == family]
+def specs_of(family):
+    return [spec for spec in ROWS if spec.name == family]
 
 
 def parameters(family):
@@ -47,13 +47,13 @@ def test_the_file_is_what_the_script_writes():
 
 @every_family
 def test_a_signature_holds_the_options_of_all_versions_and_no_other(family):
-    assert {*parameters(family)} == {name for row in rows_of(family) for name in row.options}
+    assert {*parameters(family)} == {name for spec in specs_of(family) for name in spec.options}
 
 
 @every_family
 def test_a_default_in_the_signature_is_that_of_every_version(family):
     for name, parameter in parameters(family).items():
-        defaults = [row.options.get(name) for row in rows_of(family)]
+        defaults = [spec.options.get(name) for spec in specs_of(family)]
         assert parameter.default == (defaults[0] if defaults.count(defaults[0]) == len(defaults) else None)
         assert parameter.kind is (parameter.POSITIONAL_OR_KEYWORD if name == "lr" else parameter.KEYWORD_ONLY)
         assert "Any" not in str(parameter.annotation)
@@ -64,29 +64,29 @@ def test_a_default_in_the_signature_is_that_of_every_version(family):
 def test_the_docstring_says_the_defaults_that_the_signature_cannot(family):
     texts = documented(family)
     assert {*texts} == {*parameters(family), "params", "version", "writer"}
-    for row in rows_of(family):
-        assert row.version in re.split(r"[\s,;]+", texts["version"])
+    for spec in specs_of(family):
+        assert spec.version in re.split(r"[\s,;]+", texts["version"])
     for name, parameter in parameters(family).items():
         assert ("Default:" in texts[name]) == (parameter.default is None), name
-        for row in rows_of(family):
-            if parameter.default is None and name in row.options:
-                assert str(row.options[name]) in texts[name]
-            if name not in row.options:
+        for spec in specs_of(family):
+            if parameter.default is None and name in spec.options:
+                assert str(spec.options[name]) in texts[name]
+            if name not in spec.options:
                 told = texts[name].partition("Default:")[2]
-                assert f" {row.version}" in told.partition(" Not in")[2] or f" {row.version}" not in told
+                assert f" {spec.version}" in told.partition(" Not in")[2] or f" {spec.version}" not in told
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
-def test_the_defaults_of_the_signature_and_none_change_nothing(row):
-    cls = registry.optimizer_class(row.name)
-    given = {name: parameter.default for name, parameter in parameters(row.name).items()}
-    assert cls(make_params(), version=row.version).options == row.options
-    assert cls(make_params(), version=row.version, **given).options == row.options
+@pytest.mark.parametrize("spec", ROWS, ids=lambda spec: spec.key)
+def test_the_defaults_of_the_signature_and_none_change_nothing(spec):
+    cls = registry.optimizer_class(spec.name)
+    given = {name: parameter.default for name, parameter in parameters(spec.name).items()}
+    assert cls(make_params(), version=spec.version).options == spec.options
+    assert cls(make_params(), version=spec.version, **given).options == spec.options
 
 
 @every_row
 def test_an_option_that_the_version_lacks_is_refused(spec):
-    elsewhere = {name: value for row in rows_of(spec.name) for name, value in row.options.items()}
+    elsewhere = {name: value for spec in specs_of(spec.name) for name, value in spec.options.items()}
     lacking = {name: value for name, value in elsewhere.items() if name not in spec.options}
     for name, value in lacking.items():
         with pytest.raises(
@@ -112,12 +112,12 @@ def test_a_warning_points_to_the_line_that_builds_the_optimizer():
 
 
 def test_a_new_option_needs_a_line_in_the_script(monkeypatch):
-    assert {name for row in ROWS for name in row.options} == {*script.OPTIONS}
+    assert {name for spec in ROWS for name in spec.options} == {*script.OPTIONS}
     monkeypatch.delitem(script.OPTIONS, "fftmode")
     with pytest.raises(AssertionError, match=r"emosens: no line in OPTIONS for .'fftmode'."):
         script.module()
 
 
-def test_the_registry_shows_the_catalog():
-    assert registry.find is catalog.find
+def test_the_registry_shows_the_versions():
+    assert registry.find is versions.find
     assert sys.modules["emo_hf.families"].CLASSES.keys() == {*registry.families()}
