@@ -68,11 +68,11 @@ from typing import Any, NoReturn
 
 from torch.optim.optimizer import ParamsT
 
-from emo_hf.versions import find
 from emo_hf.emotion import Branch
 from emo_hf.kernels import Implementation
 from emo_hf.optimizer import EmoOptimizer, Writer
 from emo_hf.spec import Compensation, OnNonfiniteLoss, UseOfMoments
+from emo_hf.versions import find
 
 
 def _given(**options: Any) -> dict[str, Any]:
