@@ -92,6 +92,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         self._geometry = geometry.GeometryState()
         self._shapes: set[torch.Size] = set()  # of the parameters as they were given
         self._warned = False  # of weights in 16 bits
+        self.zeroed = 0  # how often the gradients were thrown away
         self._forget_step()
         if spec.shadow.warning and self._uses_shadow:
             warnings.warn(f"{spec.key} with use_shadow=True: {spec.shadow.warning}", stacklevel=3)
@@ -99,9 +100,18 @@ class EmoOptimizer(torch.optim.Optimizer):
 
     # -- the loss --------------------------------------------------------------------------------------------------
 
-    def observe(self, loss: float | Scalar) -> None:
-        """Notes the loss of the coming step. A second call before `step` replaces the first."""
+    def observe(self, loss: float | Scalar | None) -> None:
+        """Notes the loss of the coming step. A second call before `step` replaces the first; None forgets it."""
         self._observed = loss
+
+    @property
+    def observed(self) -> float | Scalar | None:
+        """The noted loss of the coming step, None once a step has used it."""
+        return self._observed
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        self.zeroed += 1
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: float | Scalar | None = None) -> Any:
@@ -394,6 +404,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         super().__setstate__(state)
         if "spec" in state:  # unpickled or copied; load_state_dict passes the torch part only
             self.writer = None
+            self.zeroed = 0
             self._geometry = geometry.GeometryState()
             self._forget_step()
             self._read_groups()

@@ -94,9 +94,14 @@ class EmoPulse(LRScheduler):
         self._loss = math.nan
         self._served = 0  # parameter groups that have got the rate of the current loss
 
-    def observe(self, loss: float | Scalar) -> None:
-        """Notes the loss of the coming ``optimizer.step()``. A second call before it replaces the first."""
+    def observe(self, loss: float | Scalar | None) -> None:
+        """Notes the loss of the coming ``optimizer.step()``. A second call replaces the first; None forgets it."""
         self._observed = loss
+
+    @property
+    def observed(self) -> float | Scalar | None:
+        """The noted loss of the coming ``optimizer.step()``, None once it has used it."""
+        return self._observed
 
     def step(self, epoch: int | None = None) -> None:
         """Counts. The rate is set when the optimizer steps, however often or seldom this is called."""

@@ -3,7 +3,7 @@
 `LossFeed` wraps ``accelerator.backward`` on one Accelerator. What passes there is the objective itself: already scaled
 for gradient accumulation, smoothed, or computed by the user's own function, and not yet multiplied by a GradScaler.
 
-    total = sum of the losses of the micro-batches of one step, mean over the ranks -> listener.observe(total)
+    total = sum of all that was differentiated since the last step, mean over the ranks -> listener.observe(total)
 
 However many of the ways in are combined, an Accelerator has one feed, so that no loss counts twice. The listener asks
 for the number at ``optimizer.step()``; until then the reduction over ranks and the copy from the GPU overlap the
@@ -12,7 +12,7 @@ backward pass.
 
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ from emo_hf.scheduler import EmoPulse, innermost
 
 Listener = EmoOptimizer | EmoPulse
 
+# Under these a parameter may have no gradient of its own before the end of an accumulation.
+_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 _MARK = "_emo_hf_feed"
 _OWN_LOSS = "_emo_hf_own_loss"
 _feeds: "weakref.WeakSet[LossFeed]" = weakref.WeakSet()
@@ -55,31 +57,51 @@ def keeps_own_loss(accelerator: Accelerator) -> bool:
 
 
 class LossFeed:
-    """Sums the losses that pass ``accelerator.backward`` and gives one per optimizer step to the listener."""
+    """Sums what passes ``accelerator.backward``; a step of the listener uses the sum of all since its last step.
+
+    What was differentiated for nothing does not count: a sum whose gradients are gone before a step used them, by
+    ``zero_grad`` or because a GradScaler skipped the step, is dropped. Several listeners (the two optimizers of a GAN)
+    each get what reached their own parameters.
+    """
 
     def __init__(self, accelerator: Accelerator, listener: Listener):
-        self.listener = listener
+        self._sums = [_Sum(listener)]
         self._accelerator = accelerator
         self._shadowed = vars(accelerator).get("backward")
         self._backward = accelerator.backward
-        self._total: torch.Tensor | None = None
         accelerator.backward = self._note_and_backward
         setattr(accelerator, _MARK, self)
         _feeds.add(self)
 
     @classmethod
     def install(cls, accelerator: Accelerator, listener: Listener) -> "LossFeed":
-        """Returns the one feed of ``accelerator``, bound to ``listener`` and without a half-finished sum."""
+        """Returns the one feed of ``accelerator``, with ``listener`` alone and without a half-finished sum."""
         feed = getattr(accelerator, _MARK, None)
         if feed is None:
             return cls(accelerator, listener)
-        feed.listener, feed._total = listener, None
+        feed._sums = [_Sum(listener)]
+        return feed
+
+    @classmethod
+    def extend(cls, accelerator: Accelerator, listener: Listener) -> "LossFeed":
+        """Returns the one feed of ``accelerator``, with ``listener`` among those that it serves.
+
+        Optimizers that ``accelerator`` no longer holds are left out.
+        """
+        feed = getattr(accelerator, _MARK, None)
+        if feed is None:
+            return cls(accelerator, listener)
+        held = [innermost(optimizer) for optimizer in accelerator._optimizers]
+        kept = [each for each in feed._sums if any(innermost(each.listener) is one for one in held)]
+        if all(each.listener is not listener for each in kept):
+            kept.append(_Sum(listener))
+        feed._sums = kept
         return feed
 
     @classmethod
     def installed_on(cls, listener: Listener) -> "LossFeed | None":
         """Returns the feed that serves ``listener``, or None."""
-        return next((feed for feed in _feeds if feed.listener is listener), None)
+        return next((feed for feed in _feeds if any(each.listener is listener for each in feed._sums)), None)
 
     def remove(self) -> None:
         """Gives ``accelerator.backward`` back."""
@@ -91,11 +113,20 @@ class LossFeed:
         _feeds.discard(self)
 
     def note(self, loss: torch.Tensor) -> None:
-        """Adds the loss of one micro-batch; at the last one of a step, the listener observes the sum.
+        """Adds a loss to every sum. At the end of an accumulation, the listeners observe theirs.
 
         Args:
             loss: What is about to be differentiated, unscaled. Its dimensions, if any, are replicas of the model.
         """
+        self._add(loss, self._drop_what_is_gone())
+
+    def _drop_what_is_gone(self) -> "list[_Sum]":
+        sharded = self._accelerator.distributed_type in _SHARDED
+        for each in self._sums:
+            each.drop_if_gone(sharded)
+        return self._sums
+
+    def _add(self, loss: torch.Tensor, sums: "list[_Sum]") -> None:
         loss = loss.detach()
         if hasattr(loss, "full_tensor"):  # DTensor
             loss = loss.full_tensor()
@@ -103,10 +134,10 @@ class LossFeed:
         loss = loss.to(torch.promote_types(loss.dtype, torch.float32)).mean()
         if self._accelerator.distributed_type != DistributedType.DEEPSPEED:
             loss = loss / self._accelerator.gradient_accumulation_steps  # as Accelerator.backward does
-        self._total = loss if self._total is None else self._total + loss
-        if self._accelerator.sync_gradients:
-            total, self._total = self._total, None
-            self.listener.observe(PendingLoss(total, self._ranks))
+        for each in sums:
+            each.add(loss)
+            if self._accelerator.sync_gradients:
+                each.hand_over(self._ranks)
 
     @property
     def _ranks(self) -> int:
@@ -118,8 +149,59 @@ class LossFeed:
         return self._accelerator.num_processes
 
     def _note_and_backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
-        self.note(loss)  # before the original: DeepSpeed steps the optimizer inside it
+        if len(self._sums) == 1:
+            self.note(loss)  # before the original: the reduction overlaps it, and DeepSpeed steps inside it
+            self._backward(loss, **kwargs)
+            return
+        sums = self._drop_what_is_gone()
+        before = [each.gradients() for each in sums]
         self._backward(loss, **kwargs)
+        self._add(loss, [each for each, old in zip(sums, before, strict=True) if each.gradients() != old])
+
+
+class _Sum:
+    """What was differentiated for one listener since its last step."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self._total: torch.Tensor | None = None  # not yet handed over: of an accumulation that is under way
+        self._pending: PendingLoss | None = None  # handed over
+        self._zeroed = getattr(listener, "zeroed", 0)
+
+    def add(self, loss: torch.Tensor) -> None:
+        """Adds a 0-d loss; the sum is a tensor of its own."""
+        self._total = loss.clone() if self._total is None else self._total + loss
+
+    def hand_over(self, ranks: int) -> None:
+        """Lets the listener observe the sum, with what was handed over before and no step has used."""
+        total, self._total = self._total, None
+        if self._pending is not None and self.listener.observed is self._pending:
+            self._pending.add(total)
+        else:
+            self._pending = PendingLoss(total, ranks)
+            self.listener.observe(self._pending)
+
+    def drop_if_gone(self, sharded: bool) -> None:
+        """Drops the sum if its gradients are gone.
+
+        Args:
+            sharded: gradients may lie elsewhere until the end of an accumulation.
+        """
+        zeroed, self._zeroed = self._zeroed, getattr(self.listener, "zeroed", 0)
+        under_way = self._total is not None
+        if zeroed != self._zeroed or (
+            not (sharded and under_way) and not any(p.grad is not None for p in self._params())
+        ):
+            if self._pending is not None and self.listener.observed is self._pending:
+                self.listener.observe(None)
+            self._total = self._pending = None
+
+    def gradients(self) -> list[tuple[int, int, int]]:
+        """Returns what tells whether a gradient has changed, of every parameter that has one."""
+        return [(n, id(p.grad), p.grad._version) for n, p in enumerate(self._params()) if p.grad is not None]
+
+    def _params(self) -> Iterator[torch.Tensor]:
+        return (param for group in innermost(self.listener).param_groups for param in group["params"])
 
 
 class PendingLoss:
@@ -131,6 +213,22 @@ class PendingLoss:
             total: This rank's loss, 0-d; overwritten when there are several ranks.
             ranks: Number of processes that average their losses.
         """
+        self._ranks = ranks
+        self._parts = [_Part(total, ranks)]
+
+    def add(self, total: torch.Tensor) -> None:
+        """Adds what was differentiated later for the same step; arguments as above."""
+        self._parts.append(_Part(total, self._ranks))
+
+    def item(self) -> float:
+        """Returns the mean over the ranks, the same float on each of them."""
+        return sum(part.item() for part in self._parts) / self._ranks
+
+
+class _Part:
+    """A part of a pending loss, summed over the ranks while it travels."""
+
+    def __init__(self, total: torch.Tensor, ranks: int):
         self._total, self._ranks = total, ranks
         self._reduction: dist.Work | None = None
         self._arrived: torch.cuda.Event | None = None
@@ -153,12 +251,11 @@ class PendingLoss:
             self._arrived.record(stream)
 
     def item(self) -> float:
-        """Returns the mean over the ranks, the same float on each of them."""
         if self._reduction is not None:
             self._reduction.wait()
         if self._arrived is not None:
             self._arrived.synchronize()
-        return self._total.item() / self._ranks
+        return self._total.item()
 
 
 def await_accelerator(listener: Listener) -> None:

@@ -144,3 +144,105 @@ def test_optimizer_is_found_inside_wrappers():
     assert find_optimizer(SimpleNamespace(optimizer=SimpleNamespace(optimizer=optimizer))) is optimizer
     assert find_optimizer(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])) is None
     assert find_optimizer(None) is None
+
+
+@pytest.fixture
+def loop():
+    """An Accelerator, a model of one weight, and its optimizer, fed."""
+    GradientState._reset_state()
+    accelerator, model = Accelerator(cpu=True), torch.nn.Linear(1, 1, bias=False)
+    optimizer = registry.build("emosens", model.parameters())
+    model, prepared = accelerator.prepare(model, optimizer)
+    LossFeed.install(accelerator, optimizer)
+    return accelerator, model, optimizer, prepared
+
+
+def objective(model, value):
+    """A loss of `value`, up to rounding, with a gradient."""
+    weight = model.weight.sum()
+    return weight - weight.detach() + value
+
+
+def test_every_backward_of_a_step_counts(loop):
+    accelerator, model, optimizer, prepared = loop
+    for values in ([3.0, 0.5], [1.0], [0.25, 0.5, 0.125]):
+        for value in values:
+            accelerator.backward(objective(model, value))
+        prepared.step()
+        prepared.zero_grad()
+        assert optimizer.signals().loss == sum(values)
+
+
+def test_a_loop_that_divides_by_the_accumulation_itself_is_fed_the_mean(loop):
+    accelerator, model, optimizer, prepared = loop
+    for value in (1.0, 2.0, 6.0):
+        accelerator.backward(objective(model, value) / 3)
+    prepared.step()
+    assert optimizer.signals().loss == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("who", ["optimizer", "model", "wrapper"])
+def test_what_is_thrown_away_before_the_step_does_not_count(loop, who):
+    accelerator, model, optimizer, prepared = loop
+    accelerator.backward(objective(model, 7.0))
+    {"optimizer": optimizer, "model": model, "wrapper": prepared}[who].zero_grad()
+    accelerator.backward(objective(model, 2.0))
+    prepared.step()
+    assert optimizer.signals().loss == 2.0
+
+
+def test_a_probe_before_an_accumulation_does_not_count():
+    GradientState._reset_state()
+    accelerator, model = Accelerator(cpu=True, gradient_accumulation_steps=2), torch.nn.Linear(1, 1, bias=False)
+    optimizer = registry.build("emosens", model.parameters())
+    model, prepared = accelerator.prepare(model, optimizer)
+    LossFeed.install(accelerator, optimizer)
+    accelerator.backward(objective(model, 8.0))
+    model.zero_grad()
+    for value in (1.0, 3.0):
+        with accelerator.accumulate(model):
+            accelerator.backward(objective(model, value))
+            prepared.step()
+            prepared.zero_grad()
+    assert optimizer.signals().loss == 2.0
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+@pytest.mark.parametrize("order", ["each before its backward", "both at the top"])
+def test_two_optimizers_hear_what_reached_their_own_parameters(order, set_to_none):
+    GradientState._reset_state()
+    accelerator = Accelerator(cpu=True)
+    models = [torch.nn.Linear(1, 1, bias=False) for _ in range(2)]
+    ours = [registry.build("emosens", model.parameters()) for model in models]
+    prepared = accelerator.prepare(*ours)
+    for optimizer in ours:
+        LossFeed.extend(accelerator, optimizer)
+    discriminator, generator = models
+    for step in range(3):
+        losses = [2.0 + step, 5.0 + step]
+        if order == "both at the top":
+            for optimizer in prepared:
+                optimizer.zero_grad(set_to_none=set_to_none)
+        else:
+            prepared[0].zero_grad(set_to_none=set_to_none)
+        accelerator.backward(objective(discriminator, losses[0]))
+        prepared[0].step()
+        if order != "both at the top":
+            prepared[1].zero_grad(set_to_none=set_to_none)
+        # the generator's loss passes through the discriminator, whose gradient of it is thrown away
+        accelerator.backward(objective(generator, losses[1]) + 0 * discriminator.weight.sum())
+        prepared[1].step()
+        assert [optimizer.signals().loss for optimizer in ours] == pytest.approx(losses)
+
+
+def test_optimizers_that_the_accelerator_has_forgotten_are_fed_no_more():
+    accelerator = Accelerator(cpu=True)
+    ours = [registry.build("emosens", [torch.nn.Parameter(torch.ones(1))]) for _ in range(2)]
+    accelerator.prepare(ours[0])
+    LossFeed.extend(accelerator, ours[0])
+    accelerator.free_memory()
+    accelerator.prepare(ours[1])
+    feed = LossFeed.extend(accelerator, ours[1])
+    assert LossFeed.extend(accelerator, ours[1]) is feed
+    assert LossFeed.installed_on(ours[0]) is None
+    assert LossFeed.installed_on(ours[1]) is feed
