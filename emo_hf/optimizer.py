@@ -118,7 +118,8 @@ class EmoOptimizer(torch.optim.Optimizer):
         """Updates every parameter that has a gradient.
 
         Args:
-            closure: recomputes the model, calls backward and returns the loss.
+            closure: recomputes the model, calls backward and returns the loss. Where a feed has summed the losses of
+                this step (accelerate, Lightning), that sum counts instead.
             loss: the loss of this step, when there is no closure and nothing was observed.
 
         Returns:
@@ -130,10 +131,13 @@ class EmoOptimizer(torch.optim.Optimizer):
         """
         result = None
         if closure is not None:
-            if loss is not None:
-                raise OptionError(f"{type(self).__name__}.step() got both a closure and a loss: give one of them.")
             with torch.enable_grad():
-                loss = result = closure()
+                result = closure()
+            if loss is not None and result is not None:
+                raise OptionError(f"{type(self).__name__}.step() got both a closure and a loss: give one of them.")
+            # A feed has heard the whole step, of which the closure may return a part: the last micro-batch.
+            if loss is None and not getattr(self._observed, "is_whole", False):
+                loss = result
         if loss is not None:
             self.observe(loss)
         self._refuse_unsupported_gradients()

@@ -41,6 +41,13 @@ def innermost(optimizer: Any) -> Any:
     return optimizer
 
 
+def find_pulse(scheduler: Any) -> "EmoPulse | None":
+    """Returns the `EmoPulse` inside the wrappers of accelerate, or None."""
+    while scheduler is not None and not isinstance(scheduler, EmoPulse):
+        scheduler = getattr(scheduler, "scheduler", None)
+    return scheduler
+
+
 class EmoPulse(LRScheduler):
     """Drives the learning rate of `optimizer` by the loss.
 

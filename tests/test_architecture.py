@@ -35,6 +35,7 @@ ALLOWED = {
     "versions": FORMULAS,
     "families": {"versions", "optimizer", "kernels", "emotion", "spec"},
     "registry": {"versions", "families", "optimizer"},
+    "integrations": {"hf", "scheduler"},
     "dashboards": set(),
     "lazy": set(),
     "hf": {"lazy", "registry", "optimizer", "spec", "scheduler", "mechanism", "emotion", "dashboards"},

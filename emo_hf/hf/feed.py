@@ -20,9 +20,8 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
-from emo_hf.hf.schedule import find_pulse
 from emo_hf.optimizer import EmoOptimizer
-from emo_hf.scheduler import EmoPulse, innermost
+from emo_hf.scheduler import EmoPulse, find_pulse, innermost
 
 Listener = EmoOptimizer | EmoPulse
 
@@ -65,7 +64,7 @@ class LossFeed:
     """
 
     def __init__(self, accelerator: Accelerator, listener: Listener):
-        self._sums = [_Sum(listener)]
+        self._sums = [StepSum(listener)]
         self._accelerator = accelerator
         self._shadowed = vars(accelerator).get("backward")
         self._backward = accelerator.backward
@@ -79,7 +78,7 @@ class LossFeed:
         feed = getattr(accelerator, _MARK, None)
         if feed is None:
             return cls(accelerator, listener)
-        feed._sums = [_Sum(listener)]
+        feed._sums = [StepSum(listener)]
         return feed
 
     @classmethod
@@ -94,7 +93,7 @@ class LossFeed:
         held = [innermost(optimizer) for optimizer in accelerator._optimizers]
         kept = [each for each in feed._sums if any(innermost(each.listener) is one for one in held)]
         if all(each.listener is not listener for each in kept):
-            kept.append(_Sum(listener))
+            kept.append(StepSum(listener))
         feed._sums = kept
         return feed
 
@@ -120,13 +119,13 @@ class LossFeed:
         """
         self._add(loss, self._drop_what_is_gone())
 
-    def _drop_what_is_gone(self) -> "list[_Sum]":
+    def _drop_what_is_gone(self) -> "list[StepSum]":
         sharded = self._accelerator.distributed_type in _SHARDED
         for each in self._sums:
             each.drop_if_gone(sharded)
         return self._sums
 
-    def _add(self, loss: torch.Tensor, sums: "list[_Sum]") -> None:
+    def _add(self, loss: torch.Tensor, sums: "list[StepSum]") -> None:
         loss = loss.detach()
         if hasattr(loss, "full_tensor"):  # DTensor
             loss = loss.full_tensor()
@@ -159,7 +158,7 @@ class LossFeed:
         self._add(loss, [each for each, old in zip(sums, before, strict=True) if each.gradients() != old])
 
 
-class _Sum:
+class StepSum:
     """What was differentiated for one listener since its last step."""
 
     def __init__(self, listener: Listener) -> None:
@@ -206,6 +205,8 @@ class _Sum:
 
 class PendingLoss:
     """The loss of one step on its way to the host: ``item()`` waits for it."""
+
+    is_whole = True  # of all micro-batches and ranks
 
     def __init__(self, total: torch.Tensor, ranks: int):
         """

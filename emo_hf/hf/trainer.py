@@ -28,9 +28,8 @@ from emo_hf.hf.callback import EmotionCallback, lr_used
 from emo_hf.hf.feed import LossFeed, find_listener, find_optimizer, keeps_own_loss
 from emo_hf.hf.progress import find_progress
 from emo_hf.hf.registration import connecting, install_wrap, remove_wrap
-from emo_hf.hf.schedule import find_pulse
 from emo_hf.hf.stopping import stop_reason
-from emo_hf.scheduler import NAME
+from emo_hf.scheduler import NAME, find_pulse
 
 __all__ = ["EmoTrainer", "EmoTrainerMixin", "attach", "attach_feed", "install_wrap", "remove_wrap"]
 logger = logging.getLogger(__name__)

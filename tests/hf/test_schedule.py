@@ -20,7 +20,7 @@ from emo_hf.hf import EmotionCallback, EmoTrainer, LossFeed, attach, registratio
 from emo_hf.hf import callback as hf_callback
 from emo_hf.hf import trainer as hf_trainer
 from emo_hf.hf.feed import find_listener
-from emo_hf.hf.schedule import find_pulse
+from emo_hf.scheduler import find_pulse
 from tests.hf.tiny_gpt2 import Meter, make_data
 
 EMOPULSE = {"optim": "adamw_torch", "lr_scheduler_type": "emopulse", "learning_rate": 1e-3}

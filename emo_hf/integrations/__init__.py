@@ -1,0 +1,1 @@
+"""Training libraries beside transformers, each in a module that is imported by name."""
