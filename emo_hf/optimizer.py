@@ -150,8 +150,10 @@ class EmoOptimizer(torch.optim.Optimizer):
         elif not self._continues():
             raise MissingLossError(
                 f"{type(self).__name__}.step() got no loss. Emotion-driven optimizers need the training loss of every"
-                " step: train with emo_hf.EmoTrainer, or call emo_hf.attach(trainer), or add emo_hf.EmotionCallback"
-                " to your Trainer, or in your own loop call optimizer.step(loss=loss) or optimizer.step(closure)."
+                " step. Under a Trainer: its training_step must call self.accelerator.backward(loss); train with"
+                " emo_hf.EmoTrainer, or call emo_hf.attach(trainer), or add emo_hf.EmotionCallback to it. Under"
+                " accelerate: call accelerator.backward(loss), and emo_hf.attach(accelerator) where importing emo_hf"
+                " does not patch it. In your own loop: call optimizer.step(loss=loss) or optimizer.step(closure)."
             )
         if not self._skipping:
             self._apply()

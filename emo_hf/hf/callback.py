@@ -104,12 +104,13 @@ class EmotionCallback(TrainerCallback):
             self._reaction.refuse_own_signals()
         self._steps, self._skipped = self._listener.steps, getattr(self._listener, "skipped_steps", 0)
         self._reaction.begin(state)
-        if LossFeed.installed_on(self._listener) is None:
+        feed = LossFeed.installed_on(self._listener)
+        if feed is None:
             self._feeding = True
             await_accelerator(self._listener)
-            if isinstance(self._listener, EmoOptimizer):  # EmoPulse tells the true learning rate by itself
-                self._scheduler = lr_scheduler
-                _tell_lr_used(lr_scheduler, self._listener)
+        if isinstance(self._listener, EmoOptimizer) and not (feed and feed.of_trainer):
+            self._scheduler = lr_scheduler  # EmoPulse tells the true learning rate by itself
+            _tell_lr_used(lr_scheduler, self._listener)
         if state.is_world_process_zero:
             if state.global_step > 0 and self._steps == 0:
                 logger.warning(

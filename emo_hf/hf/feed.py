@@ -64,6 +64,7 @@ class LossFeed:
     """
 
     def __init__(self, accelerator: Accelerator, listener: Listener):
+        self.of_trainer = False  # a Trainer is connected: it logs the step sizes really used
         self._sums = [StepSum(listener)]
         self._accelerator = accelerator
         self._shadowed = vars(accelerator).get("backward")

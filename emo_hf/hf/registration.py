@@ -1,4 +1,4 @@
-"""What importing emo_hf changes in transformers, when, and how it is undone.
+"""What importing emo_hf changes in transformers and accelerate, when, and how it is undone.
 
     once it has been executed    changes                                                      unless
     transformers.trainer_utils   "emopulse" is an ``lr_scheduler_type``                       EMO_HF_REGISTER=0
@@ -6,6 +6,7 @@
     transformers.training_args   every name of the registry is an ``optim``                   EMO_HF_REGISTER=0
     transformers.trainer         Trainer builds our optimizers for these names                EMO_HF_REGISTER=0
                                  ``Trainer.create_optimizer`` connects them to the loss       EMO_HF_PATCH=0
+    accelerate.accelerator       ``Accelerator.prepare`` does so in other loops               EMO_HF_PATCH=0
 
 transformers has no registration API. A name becomes a genuine member of the enumeration of such names; from 5.2 on, a
 table takes the function that builds the optimizer; before, ``Trainer.get_optimizer_cls_and_kwargs`` is wrapped once.
@@ -28,12 +29,14 @@ from emo_hf.hf.names import add_members, remove_members
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import Accelerator
     from transformers import Trainer, TrainingArguments
 
     from emo_hf.scheduler import EmoPulse
 
 _getter: list[Any] = []  # our Trainer.get_optimizer_cls_and_kwargs and the staticmethod it replaces
 _create: list[Callable[..., Any]] = []  # our Trainer.create_optimizer and the one it replaces
+_prepare: list[Callable[..., Any]] = []  # our Accelerator.prepare and the one it replaces
 
 
 def register() -> None:
@@ -241,6 +244,39 @@ def remove_wrap() -> None:
         Trainer.create_optimizer = _create[1]
 
 
+def install_prepare_wrap() -> None:
+    """Wraps ``Accelerator.prepare``, so that a loop written with accelerate simply works; see `install_wrap`."""
+    from accelerate.accelerator import Accelerator
+
+    if not _prepare:
+        _prepare[:] = feeding(Accelerator.prepare), Accelerator.prepare
+    ours, original = _prepare
+    if Accelerator.prepare is original:
+        Accelerator.prepare = ours
+
+
+def remove_prepare_wrap() -> None:
+    """Undoes `install_prepare_wrap`, unless another package has wrapped the method since."""
+    from accelerate.accelerator import Accelerator
+
+    if Accelerator.prepare in _prepare[:1]:
+        Accelerator.prepare = _prepare[1]
+
+
+def feeding(prepare: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the method ``prepare`` of an Accelerator, followed by `emo_hf.hf.loops.feed`."""
+
+    @functools.wraps(prepare)
+    def prepare_and_feed(self: "Accelerator", *args: Any, **kwargs: Any) -> Any:
+        from emo_hf.hf import loops
+
+        result = prepare(self, *args, **kwargs)
+        loops.feed(self)
+        return result
+
+    return prepare_and_feed
+
+
 # -- all of them ------------------------------------------------------------------------------------------------------
 
 
@@ -270,4 +306,19 @@ CHANGES = (
     Change("transformers.training_args", add_optim_names, remove_optim_names),
     Change("transformers.trainer", add_optimizers, remove_optimizers),
     Change("transformers.trainer", install_wrap, remove_wrap, "EMO_HF_PATCH"),
+    Change("accelerate.accelerator", install_prepare_wrap, remove_prepare_wrap, "EMO_HF_PATCH"),
 )
+
+
+def install_patches() -> None:
+    """Makes the changes that ``EMO_HF_PATCH=0`` leaves out."""
+    for change in CHANGES:
+        if change.switch == "EMO_HF_PATCH":
+            change.make()
+
+
+def remove_patches() -> None:
+    """Undoes `install_patches`: no class is wrapped, the names stay."""
+    for change in CHANGES:
+        if change.switch == "EMO_HF_PATCH":
+            change.undo()

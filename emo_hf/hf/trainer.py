@@ -16,27 +16,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 
 from emo_hf.dashboards import report
 from emo_hf.dashboards.jsonl import FILE_NAME
 from emo_hf.errors import EmoError
-from emo_hf.hf import card, local_sgd
+from emo_hf.hf import card, local_sgd, loops
 from emo_hf.hf.arguments import callback_options
 from emo_hf.hf.callback import EmotionCallback, lr_used
 from emo_hf.hf.feed import LossFeed, find_listener, find_optimizer, keeps_own_loss
 from emo_hf.hf.progress import find_progress
-from emo_hf.hf.registration import connecting, install_wrap, remove_wrap
+from emo_hf.hf.registration import connecting
 from emo_hf.hf.stopping import stop_reason
 from emo_hf.scheduler import NAME, find_pulse
 
-__all__ = ["EmoTrainer", "EmoTrainerMixin", "attach", "attach_feed", "install_wrap", "remove_wrap"]
 logger = logging.getLogger(__name__)
 
 
-def attach(trainer: Trainer) -> None:
-    """Makes ``trainer`` feed and record; call it before ``trainer.train()``. Calling it again changes nothing."""
+def attach(trainer: Trainer | Accelerator) -> None:
+    """Makes ``trainer`` feed and record; call it before ``trainer.train()``. Calling it again changes nothing.
+
+    An Accelerator feeds what it has prepared; `emo_hf.hf.loops.LoopRecord` records.
+
+    Raises:
+        EmoError: an Accelerator that has prepared nothing of ours.
+    """
+    if isinstance(trainer, Accelerator):
+        if not loops.feed(trainer):
+            raise EmoError(
+                "attach() got an Accelerator that has prepared no emo optimizer and no EmoPulse. Call"
+                " accelerator.prepare(optimizer) first."
+            )
+        return
     if "create_optimizer" not in vars(trainer):
         trainer.create_optimizer = types.MethodType(connecting(type(trainer).create_optimizer), trainer)
     attach_feed(trainer)
@@ -135,7 +148,7 @@ def attach_feed(trainer: Trainer) -> None:
     """
     optimizer = find_optimizer(trainer.optimizer)
     if optimizer is not None:
-        LossFeed.install(trainer.accelerator, optimizer)
+        LossFeed.install(trainer.accelerator, optimizer).of_trainer = True
         trainer._get_learning_rate = functools.partial(_get_learning_rate, trainer)
     elif trainer.args.lr_scheduler_type != NAME and find_pulse(trainer.lr_scheduler) is None:
         return  # an EmoPulse is created after the optimizer: it gets its loss from the callback

@@ -13,7 +13,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from transformers import Trainer, TrainingArguments
 
-from emo_hf.hf import trainer as hf_trainer
+from emo_hf.hf import registration
 from tests import ROOT
 from tests.hf.tiny_gpt2 import make_data, make_model
 
@@ -34,10 +34,10 @@ def clean_transformers(monkeypatch: pytest.MonkeyPatch):
     And with its own precision and compilation, which TrainingArguments leave in os.environ for later Accelerators.
     """
     monkeypatch.delenv("EMO_HF_PATCH", raising=False)
-    hf_trainer.install_wrap()
+    registration.install_patches()
     environment = dict(os.environ)
     yield
-    hf_trainer.install_wrap()
+    registration.install_patches()
     os.environ.clear()
     os.environ.update(environment)
     AcceleratorState._reset_state(reset_partial_state=True)

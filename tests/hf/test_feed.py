@@ -6,8 +6,7 @@ from accelerate import Accelerator
 from transformers import Trainer
 
 from emo_hf.errors import MissingLossError
-from emo_hf.hf import EmotionCallback, EmoTrainer, attach
-from emo_hf.hf import trainer as hf_trainer
+from emo_hf.hf import EmotionCallback, EmoTrainer, attach, registration
 from tests.hf.loss_functions import token_mean
 from tests.hf.tiny_gpt2 import Meter
 
@@ -15,7 +14,7 @@ from tests.hf.tiny_gpt2 import Meter
 def build(way, make_trainer, **options):
     """A Trainer in one of the four ways in; only the first has the wrap of Trainer.create_optimizer."""
     if way != "wrap":
-        hf_trainer.remove_wrap()
+        registration.remove_patches()
     kind = EmoTrainer if way == "mixin" else Trainer
     if way == "callback":
         options["trainer"] = {**options.get("trainer", {}), "callbacks": [EmotionCallback()]}
@@ -70,7 +69,7 @@ def test_combined_ways_count_a_loss_once(make_trainer):
 
 
 def test_trainer_without_a_feed_is_an_error_that_names_the_cures(make_trainer):
-    hf_trainer.remove_wrap()
+    registration.remove_patches()
     trainer = make_trainer(max_steps=2)
     with pytest.raises(MissingLossError, match=r"(?s)EmoTrainer.*attach.*EmotionCallback.*loss="):
         trainer.train()
@@ -91,7 +90,7 @@ def test_half_finished_sum_of_an_interrupted_training_is_dropped(make_trainer):
 
 
 def test_callback_alone_leaves_nothing_behind(make_trainer):
-    hf_trainer.remove_wrap()
+    registration.remove_patches()
     backward = Accelerator.backward
     trainer = make_trainer(trainer={"callbacks": [EmotionCallback()]}, max_steps=3)
     during = []
@@ -110,7 +109,7 @@ def test_callback_alone_leaves_nothing_behind(make_trainer):
 
 
 def test_callback_alone_recovers_from_an_interrupted_training(make_trainer):
-    hf_trainer.remove_wrap()
+    registration.remove_patches()
     trainer = make_trainer(trainer={"callbacks": [EmotionCallback()]}, gradient_accumulation_steps=4, max_steps=3)
     compute_loss = trainer.compute_loss
     trainer.compute_loss = iter_then_raise(compute_loss, 6)

@@ -6,8 +6,7 @@ import transformers
 from packaging.version import Version
 from transformers import Trainer, TrainerCallback
 
-from emo_hf.hf import EmotionCallback
-from emo_hf.hf import trainer as hf_trainer
+from emo_hf.hf import EmotionCallback, registration
 from emo_hf.hf.feed import find_optimizer
 from tests.hf.loss_functions import IgnoresCount, Stream, UsesCount, batch_mean
 from tests.hf.tiny_gpt2 import Meter
@@ -103,7 +102,7 @@ class Watch(TrainerCallback):
 @pytest.mark.parametrize("way", ["wrap", "callback"])
 def test_fp16_feeds_the_unscaled_loss_and_a_skipped_step_leaves_no_trace(way, make_trainer, read_signals):
     if way == "callback":
-        hf_trainer.remove_wrap()
+        registration.remove_patches()
     watch = Watch()
     callbacks = [watch, EmotionCallback()] if way == "callback" else [watch]
     options = {"fp16": True, "gradient_accumulation_steps": 4, "max_steps": 14}

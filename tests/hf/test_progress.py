@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from transformers import ProgressCallback, Trainer, TrainerCallback
 
-from emo_hf.hf import EmotionCallback
-from emo_hf.hf import trainer as hf_trainer
+from emo_hf.hf import EmotionCallback, registration
 from emo_hf.hf.progress import find_progress, show
 
 SHOWN = r"loss=[\d.]+, lr=\d\.\d\de-\d\d, scalar=[+-]\d\.\d\d"
@@ -70,7 +69,7 @@ def test_nothing_without_a_bar_or_an_emotion(options, make_trainer, capsys):
 
 
 def test_alone_the_callback_does_not_reach_the_bar(make_trainer):
-    hf_trainer.remove_wrap()
+    registration.remove_patches()
     trainer = make_trainer(max_steps=2, disable_tqdm=False, trainer={"callbacks": [EmotionCallback()]})
     bar = with_bar(trainer)
     trainer.train()

@@ -12,8 +12,7 @@ import pytest
 from transformers import TrainerCallback
 
 from emo_hf.dashboards import Recorder
-from emo_hf.hf import EmotionCallback
-from emo_hf.hf import trainer as hf_trainer
+from emo_hf.hf import EmotionCallback, registration
 from tests import ROOT
 
 STEPS = 14
@@ -145,7 +144,7 @@ def test_an_ignored_warmup_is_said(make_trainer, caplog) -> None:
 
 def test_a_reporter_without_a_run_is_said(make_trainer, home: Path, caplog) -> None:
     pytest.importorskip("tensorboard")
-    hf_trainer.remove_wrap()  # then nothing knows the writer of Trainer's callback
+    registration.remove_patches()  # then nothing knows the writer of Trainer's callback
     trainer = make_trainer(trainer={"callbacks": [EmotionCallback()]}, report_to=["tensorboard"], max_steps=1)
     trainer.train()
     (message,) = [record.message for record in caplog.records if record.levelname == "ERROR"]

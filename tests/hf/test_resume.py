@@ -7,8 +7,7 @@ import torch
 
 from emo_hf import registry
 from emo_hf.errors import CheckpointError
-from emo_hf.hf import EmotionCallback
-from emo_hf.hf import trainer as hf_trainer
+from emo_hf.hf import EmotionCallback, registration
 from tests.optimizer_contract import every_row, same, without_3_1_warning
 
 STEPS, HALF = 20, 10
@@ -75,7 +74,7 @@ def test_without_optimizer_state_the_emotion_starts_anew_and_it_is_said(
     optim, way, checkpoint, make_trainer, read_signals, caplog
 ):
     if way == "callback":
-        hf_trainer.remove_wrap()
+        registration.remove_patches()
     parts = {"callbacks": [EmotionCallback()] if way == "callback" else []}
     schedule = "constant" if optim == "emosens" else "emopulse"
     options = {"optim": optim, "lr_scheduler_type": schedule, "trainer": parts}

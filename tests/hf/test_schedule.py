@@ -18,7 +18,6 @@ from emo_hf import EmoPulse
 from emo_hf.errors import MissingLossError, OptionError, RegistrationError
 from emo_hf.hf import EmotionCallback, EmoTrainer, LossFeed, attach, registration
 from emo_hf.hf import callback as hf_callback
-from emo_hf.hf import trainer as hf_trainer
 from emo_hf.hf.feed import find_listener
 from emo_hf.scheduler import find_pulse
 from tests.hf.tiny_gpt2 import Meter, make_data
@@ -38,7 +37,7 @@ class StopAt(TrainerCallback):
 def build(way, make_trainer, trainer=None, **options):
     """A Trainer with emoPulse in one of the four ways in; only the first has the wrap of create_optimizer."""
     if way != "wrap":
-        hf_trainer.remove_wrap()
+        registration.remove_patches()
     parts = dict(trainer or {})
     if way == "callback":
         parts["callbacks"] = [*parts.get("callbacks", []), EmotionCallback()]
@@ -228,7 +227,7 @@ def test_prepared_by_accelerate_it_counts_optimizer_steps():
 
 
 def test_trainer_without_a_feed_is_an_error(make_trainer):
-    hf_trainer.remove_wrap()
+    registration.remove_patches()
     with pytest.raises(MissingLossError, match=r"EmoTrainer"):
         make_trainer(**EMOPULSE, max_steps=2).train()
 

@@ -8,7 +8,7 @@ import pytest
 from transformers import Trainer, TrainerCallback
 
 from emo_hf import EmotionCallback, EmoTrainer, EmoTrainingArguments, registry
-from emo_hf.hf import trainer as hf_trainer
+from emo_hf.hf import registration
 from emo_hf.hf.feed import find_optimizer
 from emo_hf.scheduler import innermost
 from tests.hf.tiny_gpt2 import make_data, make_model
@@ -67,7 +67,7 @@ def search(make_args, monkeypatch):
     def run(way, grid, args=None):
         monkeypatch.setattr(gc, "collect", lambda *_: 0)  # most of the time otherwise
         if way != "wrap":
-            hf_trainer.remove_wrap()
+            registration.remove_patches()
         options = {"gradient_accumulation_steps": 2, "max_steps": 4, "eval_strategy": "steps", "eval_steps": 2}
         trials = Trials()
         trainer = (EmoTrainer if way == "mixin" else Trainer)(

@@ -18,8 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from emo_hf import registry
 from emo_hf.errors import OptionError
-from emo_hf.hf import EmotionCallback, EmoTrainer
-from emo_hf.hf import trainer as hf_trainer
+from emo_hf.hf import EmotionCallback, EmoTrainer, registration
 from emo_hf.hf.feed import keep_own_loss
 from emo_hf.hf.stopping import Reaction
 from tests.hf.tiny_gpt2 import make_data
@@ -208,7 +207,7 @@ def test_ready_steps_before_a_checkpoint_count(patience, end, make_trainer):
 @pytest.mark.parametrize("way", ["wrap", "callback"])
 def test_emopulse_stops_as_well(way, make_trainer, read_signals):
     if way == "callback":
-        hf_trainer.remove_wrap()
+        registration.remove_patches()
     options = {"optim": "adamw_torch", "lr_scheduler_type": "emopulse", "lr_scheduler_kwargs": {"stopcoef": 100.0}}
     trainer = make_trainer(trainer=reacting("stop"), **options, max_steps=60)
     trainer.train()

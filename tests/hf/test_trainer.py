@@ -14,9 +14,8 @@ from transformers.integrations import integration_utils
 
 from emo_hf import registry
 from emo_hf.dashboards import Recorder, recorder, window
-from emo_hf.hf import EmotionCallback, EmoTrainer, LossFeed, attach
+from emo_hf.hf import EmotionCallback, EmoTrainer, LossFeed, attach, registration
 from emo_hf.hf import callback as hf_callback
-from emo_hf.hf import trainer as hf_trainer
 from emo_hf.hf.feed import find_optimizer
 from tests.hf.tiny_gpt2 import make_data
 
@@ -57,7 +56,7 @@ def assert_equal(left, right):
 @pytest.mark.parametrize("schedule", ["constant", "linear", "constant_with_warmup", "reduce_lr_on_plateau"])
 def test_state_and_record_agree_on_every_step(schedule, way, make_trainer, read_signals):
     if way == "callback":
-        hf_trainer.remove_wrap()
+        registration.remove_patches()
     callbacks = [EmotionCallback()] if way == "callback" else []
     trainer = make_trainer(
         trainer={"callbacks": callbacks, "eval_dataset": [{"input_ids": torch.arange(8), "labels": torch.arange(8)}]},
@@ -90,7 +89,7 @@ def test_state_and_record_agree_on_every_step(schedule, way, make_trainer, read_
 
 @pytest.mark.parametrize("optim", ["emosens", "emonavi"])
 def test_scheduler_state_holds_nothing_of_ours(optim, make_trainer):
-    hf_trainer.remove_wrap()
+    registration.remove_patches()
     trainer = make_trainer(
         trainer={"callbacks": [EmotionCallback()]}, optim=optim, max_steps=2, save_steps=1, save_strategy="steps"
     )
@@ -128,7 +127,7 @@ INEXACT = pytest.mark.skipif(
 )
 def test_resume_is_bit_exact(options, way, make_trainer, read_signals, tmp_path):
     if way == "callback":
-        hf_trainer.remove_wrap()
+        registration.remove_patches()
 
     def make(name, *callbacks):
         ours = [EmotionCallback()] if way == "callback" else []
@@ -182,9 +181,9 @@ def test_adamw_never_notices(make_trainer):
         trainer.train()
         return trainer
 
-    hf_trainer.remove_wrap()
+    registration.remove_patches()
     plain = train()
-    hf_trainer.install_wrap()
+    registration.install_patches()
     for trainer in (train(), train(kind=EmoTrainer)):
         assert_equal(weights(trainer), weights(plain))
         assert trainer.state.log_history[:-1] == plain.state.log_history[:-1]  # the last line has the run time
@@ -209,14 +208,14 @@ def test_callback_says_that_another_optimizer_has_no_signals(make_trainer, caplo
 
 
 def test_wrap_is_idempotent_and_reversible():
-    hf_trainer.remove_wrap()
+    registration.remove_patches()
     original = Trainer.create_optimizer
-    hf_trainer.install_wrap()
+    registration.install_patches()
     wrapped = Trainer.create_optimizer
-    hf_trainer.install_wrap()
+    registration.install_patches()
     assert Trainer.create_optimizer is wrapped is not original
-    hf_trainer.remove_wrap()
-    hf_trainer.remove_wrap()
+    registration.remove_patches()
+    registration.remove_patches()
     assert Trainer.create_optimizer is original
 
 
@@ -225,8 +224,8 @@ def test_wrap_of_another_package_is_left_alone(monkeypatch):
         return None
 
     monkeypatch.setattr(Trainer, "create_optimizer", theirs)
-    hf_trainer.remove_wrap()
-    hf_trainer.install_wrap()
+    registration.remove_patches()
+    registration.install_patches()
     assert Trainer.create_optimizer is theirs
 
 
@@ -302,7 +301,7 @@ def test_wandb_is_prepared_before_its_callback_starts_a_run(way, make_trainer, m
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", Reporter)
     monkeypatch.delitem(recorder.REMOTE, "wandb")
     if way != "wrap":
-        hf_trainer.remove_wrap()
+        registration.remove_patches()
     callbacks = [EmotionCallback()] if way == "callback" else []
     kind = EmoTrainer if way == "mixin" else Trainer
     trainer = make_trainer(kind, {"callbacks": callbacks}, max_steps=1, report_to=["wandb"], run_name="mine")

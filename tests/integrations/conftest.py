@@ -9,8 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Trainer
 
-from emo_hf.hf import EmotionCallback, EmoTrainerMixin
-from emo_hf.hf import trainer as hf_trainer
+from emo_hf.hf import EmotionCallback, EmoTrainerMixin, registration
 from tests.hf.tiny_gpt2 import Meter
 from tests.integrations.tiny_text import make_tokenizer
 
@@ -33,9 +32,9 @@ def build(request: pytest.FixtureRequest) -> Callable[..., Trainer]:
         return kind(**parts)
 
     if way != "wrap":
-        hf_trainer.remove_wrap()
+        registration.remove_patches()
     yield build
-    hf_trainer.install_wrap()
+    registration.install_patches()
 
 
 @pytest.fixture

@@ -1,0 +1,123 @@
+"""Loops written with accelerate, without a Trainer: the loss arrives there as well.
+
+    accelerator.prepare(model, optimizer)      feeds every optimizer of ours, and every `EmoPulse`, without a line more
+    attach(accelerator)                        the same by hand: where the patch is off, or after `prepare`
+    LoopRecord(accelerator, "out")             writes the signals of every step, as in a Trainer
+
+Once fed, ``optimizer.step()`` needs no argument; what passes ``accelerator.backward`` is what it hears.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from emo_hf.dashboards import Recorder
+from emo_hf.errors import EmoError
+from emo_hf.hf.feed import Listener, LossFeed, find_optimizer, keeps_own_loss
+from emo_hf.scheduler import find_pulse, innermost
+from emo_hf.signals import Signals
+
+logger = logging.getLogger(__name__)
+
+
+def listeners(accelerator: Accelerator) -> list[Listener]:
+    """Returns what `accelerator` has prepared that needs the loss, in the order in which it was prepared."""
+    ours = [find_optimizer(optimizer) for optimizer in accelerator._optimizers]
+    pulses = [find_pulse(scheduler) for scheduler in accelerator._schedulers]
+    return [each for each in (*ours, *pulses) if each is not None]
+
+
+def feed(accelerator: Accelerator) -> list[Listener]:
+    """Feeds everything that `accelerator` has prepared and that needs the loss; returns it."""
+    found = listeners(accelerator)
+    for listener in found:
+        LossFeed.extend(accelerator, listener)
+    return found
+
+
+class LoopRecord:
+    """Records every optimizer step of an accelerate loop, on the main process; close it at the end.
+
+        with LoopRecord(accelerator, "out", total_steps=1000):
+            for batch in batches: ...
+
+    Rows go to ``<output_dir>/emo_signals.jsonl``, and to the trackers that the Accelerator has (``log_with=``,
+    ``init_trackers``) at the optimizer step. A record that fails is logged as an error; the training goes on.
+
+    Args:
+        accelerator: one that has prepared the optimizer.
+        output_dir: folder of the record; created if missing.
+        total_steps: optimizer steps of the whole training. From 5,001 on a row holds several steps.
+        start_step: the step from which the training goes on; rows after it are taken out, those before it stay.
+        optimizer: which one to record, as it was prepared or before; by default the first of ours.
+        track: send each row to the Accelerator's trackers too.
+
+    Raises:
+        EmoError: `accelerator` has prepared nothing that needs the loss.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        output_dir: str | os.PathLike[str],
+        *,
+        total_steps: int = 0,
+        start_step: int = 0,
+        optimizer: Any = None,
+        track: bool = True,
+    ) -> None:
+        found = feed(accelerator)
+        if optimizer is not None:
+            found = [each for each in found if innermost(each) is innermost(optimizer)]
+        if not found:
+            raise EmoError(
+                "LoopRecord found no emo optimizer and no EmoPulse among what this Accelerator has prepared: call"
+                " accelerator.prepare(optimizer) first."
+            )
+        self._accelerator, self._listener, self._track = accelerator, found[0], track
+        self._step, self._seen = start_step, self._listener.steps
+        self._recorder: Recorder | None = None
+        main = accelerator.is_main_process
+        if main or keeps_own_loss(accelerator):
+            name, _, version = self._listener.key.rpartition("-")
+            self._recorder = Recorder(
+                output_dir if main else Path(output_dir, f"rank{accelerator.process_index}"),
+                total_steps,
+                start_step=start_step,
+                resume=start_step > 0,
+                config={"emo_optimizer": name, "emo_version": version},
+            )
+        self._hook = innermost(self._listener).register_step_post_hook(self._after_step)
+
+    def _after_step(self, *_: Any) -> None:
+        seen, self._seen = self._seen, self._listener.steps
+        signals = self._listener.signals()
+        if self._recorder is None or signals is None or self._seen == seen:  # left out, or another group's turn
+            return
+        self._step += 1
+        self._recorder.write(self._step, signals)
+        self._send(signals)
+
+    def _send(self, signals: Signals) -> None:
+        if self._track and self._accelerator.trackers:
+            try:
+                self._accelerator.log(signals.log(), step=self._step)
+            except Exception as error:  # a vendor may raise anything
+                self._track = False
+                logger.error("The trackers get no more signals: %s: %s.", type(error).__name__, error)
+
+    def close(self) -> None:
+        """Writes the last row and stops recording. Calling it again changes nothing."""
+        self._hook.remove()
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.close()
+
+    def __enter__(self) -> "LoopRecord":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,143 @@
+"""A loop written with accelerate is fed and recorded, without a line or with one."""
+
+import json
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import GradientState
+from torch.nn.functional import cross_entropy
+
+import emo_hf
+from emo_hf import EmoPulse, EmoSens
+from emo_hf.errors import EmoError, MissingLossError
+from emo_hf.hf import registration
+from emo_hf.hf.loops import LoopRecord
+
+BATCHES = 6
+
+
+@pytest.fixture(autouse=True)
+def forget_other_accelerators():
+    GradientState._reset_state()
+    yield
+    registration.install_patches()
+    GradientState._reset_state()
+
+
+def prepare(accelerator, way="emosens"):
+    """Returns what a script prepares: model, optimizer, data, schedule; and who hears the loss."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(8, 2)
+    data = torch.utils.data.TensorDataset(torch.randn(4 * BATCHES, 8), torch.randint(0, 2, (4 * BATCHES,)))
+    if way == "emosens":
+        listener = optimizer = EmoSens(model.parameters())
+        schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        listener = schedule = EmoPulse(optimizer)
+    return *accelerator.prepare(model, optimizer, torch.utils.data.DataLoader(data, batch_size=4), schedule), listener
+
+
+def train(accelerator, model, optimizer, data, schedule, listener):
+    """The loop of accelerate's examples. Returns the objective of every step, and what was heard."""
+    objectives, heard, micro = [], [], 0.0
+    for features, labels in data:
+        with accelerator.accumulate(model):
+            loss = cross_entropy(model(features), labels)
+            micro += loss.item() / accelerator.gradient_accumulation_steps
+            accelerator.backward(loss)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        if accelerator.sync_gradients:
+            objectives.append(micro)
+            heard.append(listener.signals().loss)
+            micro = 0.0
+    return objectives, heard
+
+
+@pytest.mark.parametrize("way", ["emosens", "emopulse"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_loop_is_fed_without_a_line(accumulation, way):
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
+    objectives, heard = train(accelerator, *prepare(accelerator, way))
+    assert len(heard) == BATCHES // accumulation
+    assert heard == pytest.approx(objectives, abs=1e-6)
+
+
+def test_attach_feeds_what_was_prepared_before():
+    registration.remove_patches()
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    parts = prepare(accelerator)
+    with pytest.raises(MissingLossError, match=r"attach\(accelerator\)"):
+        train(accelerator, *parts)
+    emo_hf.attach(accelerator)
+    emo_hf.attach(accelerator)
+    objectives, heard = train(accelerator, *parts)
+    assert heard == pytest.approx(objectives, abs=1e-6)
+
+
+def test_other_optimizers_are_left_alone():
+    accelerator = Accelerator(cpu=True)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    accelerator.prepare(optimizer)
+    assert "backward" not in vars(accelerator)
+    with pytest.raises(EmoError, match="has prepared no emo optimizer"):
+        emo_hf.attach(accelerator)
+    with pytest.raises(EmoError, match="found no emo optimizer"):
+        LoopRecord(accelerator, "nowhere")
+
+
+def test_a_closure_that_returns_the_last_micro_batch_does_not_count():
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    model, optimizer, data, _, listener = prepare(accelerator)
+    losses = []
+    for features, labels in data:
+        with accelerator.accumulate(model):
+            loss = cross_entropy(model(features), labels)
+            losses.append(loss.item())
+            accelerator.backward(loss)
+            optimizer.step(lambda loss=loss: loss)
+            optimizer.zero_grad()
+    assert listener.signals().loss == pytest.approx(sum(losses[-2:]) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("way", ["emosens", "emopulse"])
+def test_a_record_has_every_step(way, tmp_path):
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    parts = prepare(accelerator, way)
+    with LoopRecord(accelerator, tmp_path, total_steps=3) as record:
+        objectives, _ = train(accelerator, *parts)
+    record.close()
+    rows = [json.loads(line) for line in (tmp_path / "emo_signals.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert [row["emo/loss"] for row in rows] == pytest.approx(objectives, abs=1e-6)
+    train(accelerator, *parts)  # recorded no more
+    assert len((tmp_path / "emo_signals.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_record_goes_on_from_a_step(tmp_path):
+    accelerator = Accelerator(cpu=True)
+    parts = prepare(accelerator)
+    with LoopRecord(accelerator, tmp_path, total_steps=10):
+        train(accelerator, *parts)
+    with LoopRecord(accelerator, tmp_path, total_steps=10, start_step=4):
+        train(accelerator, *parts)
+    rows = [json.loads(line) for line in (tmp_path / "emo_signals.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 11))
+
+
+def test_a_record_reaches_the_trackers(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accelerator = Accelerator(cpu=True, log_with="tensorboard", project_dir=tmp_path / "board")
+    accelerator.init_trackers("run")
+    parts = prepare(accelerator)
+    with LoopRecord(accelerator, tmp_path, total_steps=BATCHES):
+        objectives, _ = train(accelerator, *parts)
+    accelerator.end_training()
+    events = EventAccumulator(str(tmp_path / "board" / "run"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("emo/loss")] == pytest.approx(objectives, abs=1e-6)
