@@ -9,7 +9,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import GradientState
 
 from emo_hf import registry
-from emo_hf.hf import LossFeed
+from emo_hf.hf import LossFeed, registration
 from emo_hf.hf.callback import lr_used
 from emo_hf.hf.feed import PendingLoss, await_accelerator, find_optimizer, stop_feeding
 
@@ -19,6 +19,7 @@ def test_waiting_for_one_accelerator_leaves_others_alone():
     awaited = registry.build("emosens", waiting.parameters())
     other = registry.build("emosens", model.parameters())
     accelerator, backward = Accelerator(cpu=True), Accelerator.backward
+    registration.remove_patches()
     accelerator.prepare(other)
     await_accelerator(awaited)
     try:
@@ -28,6 +29,7 @@ def test_waiting_for_one_accelerator_leaves_others_alone():
         assert LossFeed.installed_on(awaited) is None
     finally:
         stop_feeding(awaited)
+        registration.install_patches()
     assert Accelerator.backward is backward
 
 
