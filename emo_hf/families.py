@@ -12,6 +12,7 @@ from torch.optim.optimizer import ParamsT
 
 from emo_hf.emotion import Branch
 from emo_hf.kernels import Implementation
+from emo_hf.loss import LossOverRanks
 from emo_hf.optimizer import EmoOptimizer, Writer
 from emo_hf.spec import Compensation, OnNonfiniteLoss, UseOfMoments
 from emo_hf.versions import find
@@ -40,6 +41,7 @@ class EmoNavi(EmoOptimizer):
         on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
+        loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
@@ -62,6 +64,7 @@ class EmoNavi(EmoOptimizer):
         on_nonfinite_loss: OnNonfiniteLoss = "raise",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
+        loss_over_ranks: LossOverRanks = "mean",
         writer: Writer | None = None,
         **unknown: NoReturn,
     ) -> None:
@@ -76,6 +79,7 @@ class EmoNavi(EmoOptimizer):
             on_nonfinite_loss=on_nonfinite_loss,
             implementation=implementation,
             compensation=compensation,
+            loss_over_ranks=loss_over_ranks,
             **unknown,
         )
         super().__init__(params, find("emonavi", version), writer=writer, **options)
@@ -98,6 +102,7 @@ class EmoFact(EmoOptimizer):
         on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
+        loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
@@ -120,6 +125,7 @@ class EmoFact(EmoOptimizer):
         on_nonfinite_loss: OnNonfiniteLoss = "raise",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
+        loss_over_ranks: LossOverRanks = "mean",
         writer: Writer | None = None,
         **unknown: NoReturn,
     ) -> None:
@@ -134,6 +140,7 @@ class EmoFact(EmoOptimizer):
             on_nonfinite_loss=on_nonfinite_loss,
             implementation=implementation,
             compensation=compensation,
+            loss_over_ranks=loss_over_ranks,
             **unknown,
         )
         super().__init__(params, find("emofact", version), writer=writer, **options)
@@ -158,6 +165,7 @@ class EmoLynx(EmoOptimizer):
         on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
+        loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
@@ -180,6 +188,7 @@ class EmoLynx(EmoOptimizer):
         on_nonfinite_loss: OnNonfiniteLoss = "raise",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
+        loss_over_ranks: LossOverRanks = "mean",
         writer: Writer | None = None,
         **unknown: NoReturn,
     ) -> None:
@@ -194,6 +203,7 @@ class EmoLynx(EmoOptimizer):
             on_nonfinite_loss=on_nonfinite_loss,
             implementation=implementation,
             compensation=compensation,
+            loss_over_ranks=loss_over_ranks,
             **unknown,
         )
         super().__init__(params, find("emolynx", version), writer=writer, **options)
@@ -216,6 +226,7 @@ class EmoClan(EmoOptimizer):
         on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
+        loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
@@ -239,6 +250,7 @@ class EmoClan(EmoOptimizer):
         on_nonfinite_loss: OnNonfiniteLoss = "raise",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
+        loss_over_ranks: LossOverRanks = "mean",
         writer: Writer | None = None,
         **unknown: NoReturn,
     ) -> None:
@@ -254,6 +266,7 @@ class EmoClan(EmoOptimizer):
             on_nonfinite_loss=on_nonfinite_loss,
             implementation=implementation,
             compensation=compensation,
+            loss_over_ranks=loss_over_ranks,
             **unknown,
         )
         super().__init__(params, find("emoclan", version), writer=writer, **options)
@@ -274,6 +287,7 @@ class EmoZeal(EmoOptimizer):
         on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
+        loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
@@ -295,6 +309,7 @@ class EmoZeal(EmoOptimizer):
         on_nonfinite_loss: OnNonfiniteLoss = "raise",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
+        loss_over_ranks: LossOverRanks = "mean",
         writer: Writer | None = None,
         **unknown: NoReturn,
     ) -> None:
@@ -308,6 +323,7 @@ class EmoZeal(EmoOptimizer):
             on_nonfinite_loss=on_nonfinite_loss,
             implementation=implementation,
             compensation=compensation,
+            loss_over_ranks=loss_over_ranks,
             **unknown,
         )
         super().__init__(params, find("emozeal", version), writer=writer, **options)
@@ -329,6 +345,7 @@ class EmoNeco(EmoOptimizer):
         on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
+        loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
@@ -351,6 +368,7 @@ class EmoNeco(EmoOptimizer):
         on_nonfinite_loss: OnNonfiniteLoss = "raise",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
+        loss_over_ranks: LossOverRanks = "mean",
         writer: Writer | None = None,
         **unknown: NoReturn,
     ) -> None:
@@ -365,6 +383,7 @@ class EmoNeco(EmoOptimizer):
             on_nonfinite_loss=on_nonfinite_loss,
             implementation=implementation,
             compensation=compensation,
+            loss_over_ranks=loss_over_ranks,
             **unknown,
         )
         super().__init__(params, find("emoneco", version), writer=writer, **options)
@@ -393,6 +412,7 @@ class EmoSens(EmoOptimizer):
         on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
+        loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
@@ -418,6 +438,7 @@ class EmoSens(EmoOptimizer):
         on_nonfinite_loss: OnNonfiniteLoss = "raise",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
+        loss_over_ranks: LossOverRanks = "mean",
         writer: Writer | None = None,
         **unknown: NoReturn,
     ) -> None:
@@ -435,6 +456,7 @@ class EmoSens(EmoOptimizer):
             on_nonfinite_loss=on_nonfinite_loss,
             implementation=implementation,
             compensation=compensation,
+            loss_over_ranks=loss_over_ranks,
             **unknown,
         )
         super().__init__(params, find("emosens", version), writer=writer, **options)
@@ -462,6 +484,7 @@ class EmoAiry(EmoOptimizer):
         on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
+        loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
@@ -487,6 +510,7 @@ class EmoAiry(EmoOptimizer):
         on_nonfinite_loss: OnNonfiniteLoss = "raise",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
+        loss_over_ranks: LossOverRanks = "mean",
         writer: Writer | None = None,
         **unknown: NoReturn,
     ) -> None:
@@ -504,6 +528,7 @@ class EmoAiry(EmoOptimizer):
             on_nonfinite_loss=on_nonfinite_loss,
             implementation=implementation,
             compensation=compensation,
+            loss_over_ranks=loss_over_ranks,
             **unknown,
         )
         super().__init__(params, find("emoairy", version), writer=writer, **options)
@@ -533,6 +558,7 @@ class EmoCats(EmoOptimizer):
         on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
+        loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
@@ -558,6 +584,7 @@ class EmoCats(EmoOptimizer):
         on_nonfinite_loss: OnNonfiniteLoss = "raise",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
+        loss_over_ranks: LossOverRanks = "mean",
         writer: Writer | None = None,
         **unknown: NoReturn,
     ) -> None:
@@ -575,6 +602,7 @@ class EmoCats(EmoOptimizer):
             on_nonfinite_loss=on_nonfinite_loss,
             implementation=implementation,
             compensation=compensation,
+            loss_over_ranks=loss_over_ranks,
             **unknown,
         )
         super().__init__(params, find("emocats", version), writer=writer, **options)
@@ -596,6 +624,7 @@ class EmoTion(EmoOptimizer):
         on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
+        loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
@@ -618,6 +647,7 @@ class EmoTion(EmoOptimizer):
         on_nonfinite_loss: OnNonfiniteLoss = "raise",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
+        loss_over_ranks: LossOverRanks = "mean",
         writer: Writer | None = None,
         **unknown: NoReturn,
     ) -> None:
@@ -632,6 +662,7 @@ class EmoTion(EmoOptimizer):
             on_nonfinite_loss=on_nonfinite_loss,
             implementation=implementation,
             compensation=compensation,
+            loss_over_ranks=loss_over_ranks,
             **unknown,
         )
         super().__init__(params, find("emotion", version), writer=writer, **options)
@@ -652,6 +683,7 @@ class EmoVoid(EmoOptimizer):
         on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
+        loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
@@ -673,6 +705,7 @@ class EmoVoid(EmoOptimizer):
         on_nonfinite_loss: OnNonfiniteLoss = "raise",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
+        loss_over_ranks: LossOverRanks = "mean",
         writer: Writer | None = None,
         **unknown: NoReturn,
     ) -> None:
@@ -686,6 +719,7 @@ class EmoVoid(EmoOptimizer):
             on_nonfinite_loss=on_nonfinite_loss,
             implementation=implementation,
             compensation=compensation,
+            loss_over_ranks=loss_over_ranks,
             **unknown,
         )
         super().__init__(params, find("emovoid", version), writer=writer, **options)

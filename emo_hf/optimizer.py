@@ -23,6 +23,7 @@ from torch.optim.optimizer import ParamsT
 from emo_hf import geometry, kernels, updates
 from emo_hf.errors import CheckpointError, EmoError, MissingLossError, NonFiniteLossError, OptionError
 from emo_hf.kernels import compensation
+from emo_hf.loss import Scalar, hear
 from emo_hf.mechanism import MechanismState, Rate
 from emo_hf.moments import Moments, gradient_moments
 from emo_hf.signals import Signals
@@ -34,27 +35,6 @@ class Writer(Protocol):
     """TensorBoard's SummaryWriter, or its like."""
 
     def add_scalar(self, tag: str, value: float, step: int, /) -> Any: ...
-
-
-class Scalar(Protocol):
-    """Anything that becomes a float on demand: a 0-d tensor, or a copy from a device still under way."""
-
-    def item(self) -> float: ...
-
-
-def require_finite(observed: float | Scalar, receiver: str) -> float:
-    """Returns the observed loss as a float.
-
-    Raises:
-        NonFiniteLossError: it is NaN or infinite. `receiver` names who got it.
-    """
-    loss = float(observed.item() if hasattr(observed, "item") else observed)
-    if not math.isfinite(loss):
-        raise NonFiniteLossError(
-            f"{receiver} got a loss of {loss}. Nothing was changed. Look for a division by zero or an overflow in the"
-            " model, lower the learning rate, or (emo optimizers) leave such steps out with on_nonfinite_loss='skip'."
-        )
-    return loss
 
 
 def _owned(tensor: Tensor) -> Tensor:
@@ -120,13 +100,15 @@ class EmoOptimizer(torch.optim.Optimizer):
         Args:
             closure: recomputes the model, calls backward and returns the loss. Where a feed has summed the losses of
                 this step (accelerate, Lightning), that sum counts instead.
-            loss: the loss of this step, when there is no closure and nothing was observed.
+            loss: the loss of this step, one number, when there is no closure and nothing was observed. On several
+                ranks it is this rank's: the mean is taken, unless `loss_over_ranks` is "own".
 
         Returns:
             What the closure returned, or None.
 
         Raises:
             MissingLossError: no loss in any of the three ways.
+            OptionError: the loss has several elements, or there is one beside a closure that returns another.
             NonFiniteLossError: the loss is NaN or infinite and `on_nonfinite_loss` is "raise"; nothing was changed.
         """
         result = None
@@ -168,7 +150,8 @@ class EmoOptimizer(torch.optim.Optimizer):
         observed, self._observed = self._observed, None
         self._stepped.clear()
         try:
-            self._loss = require_finite(observed, f"{type(self).__name__}.step()")
+            over_ranks = self.options["loss_over_ranks"]
+            self._loss = hear(observed, f"{type(self).__name__}.step()", over_ranks, self.param_groups)
         except NonFiniteLossError:
             if self.options["on_nonfinite_loss"] == "raise":
                 raise

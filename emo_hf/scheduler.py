@@ -13,7 +13,7 @@ Source: muooon/EmoSens@397c573, scheduler/emopulse_scheduler.py, whose upper cla
 """
 
 import math
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,8 +22,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from emo_hf import mechanism
 from emo_hf.emotion import BRANCHES, Branch
 from emo_hf.errors import CheckpointError, MissingLossError, OptionError
+from emo_hf.loss import LossOverRanks, Scalar, hear
 from emo_hf.mechanism import MechanismState, Rate
-from emo_hf.optimizer import EmoOptimizer, Scalar, require_finite
+from emo_hf.optimizer import EmoOptimizer
 from emo_hf.signals import Signals
 
 NAME, VERSION = "emopulse", mechanism.V3_9.version
@@ -56,6 +57,7 @@ class EmoPulse(LRScheduler):
         warmup_steps: optimizer steps over which the rate rises linearly, on top of the pulse; 1/warmup_steps first.
         branch: who decides between the long and the medium average of the loss; see `emo_hf.emotion`.
         stopcoef: the loss below which `should_stop` can come up.
+        loss_over_ranks: what `observe` takes on several ranks: the "mean" of their losses, or each rank its "own".
 
     Raises:
         OptionError: `optimizer` has a pulse of its own, or an option is out of range.
@@ -68,6 +70,7 @@ class EmoPulse(LRScheduler):
         warmup_steps: int = 0,
         branch: Branch = "rounding",
         stopcoef: float = mechanism.V3_9.stopcoef,
+        loss_over_ranks: LossOverRanks = "mean",
     ) -> None:
         if isinstance(innermost(optimizer), EmoOptimizer):
             raise OptionError(
@@ -79,7 +82,12 @@ class EmoPulse(LRScheduler):
                 f"EmoPulse got {branch=}, {warmup_steps=}, {stopcoef=}; expected"
                 f" one of {', '.join(BRANCHES)}, and two numbers >= 0."
             )
+        if loss_over_ranks not in get_args(LossOverRanks):
+            raise OptionError(
+                f"EmoPulse got {loss_over_ranks=}; expected one of {', '.join(get_args(LossOverRanks))}."
+            )
         self.warmup_steps = warmup_steps
+        self._over_ranks = loss_over_ranks
         self._mechanism = mechanism.V3_9.configure(branch=branch, stopcoef=stopcoef)
         self._state = self._mechanism.start()
         self._forget_step()
@@ -172,7 +180,7 @@ class EmoPulse(LRScheduler):
 
     def _advance(self) -> None:
         observed, self._observed = self._observed, None
-        self._loss = require_finite(observed, "EmoPulse")
+        self._loss = hear(observed, "EmoPulse", self._over_ranks, self.optimizer.param_groups)
         self._mechanism.advance(self._state, self._loss)
         self._last_lr = self.get_lr()
         self._served = 0

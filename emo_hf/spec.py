@@ -11,6 +11,7 @@ from emo_hf.emotion import BRANCHES
 from emo_hf.errors import OptionError, did_you_mean
 from emo_hf.geometry import Geometry
 from emo_hf.kernels import IMPLEMENTATIONS
+from emo_hf.loss import LossOverRanks
 from emo_hf.mechanism import Mechanism
 from emo_hf.shadow import Shadow
 from emo_hf.updates import Update
@@ -25,8 +26,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "moments": get_args(UseOfMoments),
     "implementation": IMPLEMENTATIONS,
     "compensation": get_args(Compensation),
+    "loss_over_ranks": get_args(LossOverRanks),
 }
-ALWAYS = {"on_nonfinite_loss": "raise", "moments": "off", "implementation": "auto", "compensation": "off"}
+ALWAYS = {
+    "on_nonfinite_loss": "raise",
+    "moments": "off",
+    "implementation": "auto",
+    "compensation": "off",
+    "loss_over_ranks": "mean",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,10 @@ OPTIONS = {  # in the order of the signature: type, and what it is
     "on_nonfinite_loss": ("OnNonfiniteLoss", "Whether a NaN or infinite loss is an error, or its step is left out."),
     "implementation": ("Implementation", "How the update is computed; see `emo_hf.kernels`."),
     "compensation": ("Compensation", 'For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.'),
+    "loss_over_ranks": (
+        "LossOverRanks",
+        "What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.",
+    ),
 }
 HEAD = '''\
 """The families of the registry as classes. Made by ``python -m scripts.families`` from `emo_hf.versions`: not to edit.
@@ -70,6 +74,7 @@ from torch.optim.optimizer import ParamsT
 
 from emo_hf.emotion import Branch
 from emo_hf.kernels import Implementation
+from emo_hf.loss import LossOverRanks
 from emo_hf.optimizer import EmoOptimizer, Writer
 from emo_hf.spec import Compensation, OnNonfiniteLoss, UseOfMoments
 from emo_hf.versions import find

@@ -14,7 +14,8 @@ import emo_hf.dashboards
 from emo_hf import errors
 
 PACKAGE = Path(emo_hf.__file__).parent
-FORMULAS = {"kernels", "emotion", "pulse", "mechanism", "updates", "shadow", "geometry", "moments", "quirks", "spec"}
+FORMULAS = {"emotion", "pulse", "mechanism", "updates", "shadow", "geometry", "moments", "quirks", "spec", "kernels"}
+FORMULAS |= {"loss"}
 CORE = {*FORMULAS, "optimizer", "versions", "families", "registry", "scheduler"}
 # The rooms of the lab: each imports only from those before it.
 ROOMS = ("recipe", "sources", "tasks", "run", "analysis", "figures", "report")
@@ -29,11 +30,12 @@ ALLOWED = {
     "geometry": set(),
     "moments": {"geometry"},
     "quirks": set(),
-    "spec": {"mechanism", "kernels", "updates", "shadow", "geometry", "emotion"},
-    "optimizer": {"spec", "kernels", "mechanism", "updates", "geometry", "moments", "emotion"},
-    "scheduler": {"optimizer", "mechanism", "emotion"},
+    "loss": set(),
+    "spec": {"loss", "mechanism", "kernels", "updates", "shadow", "geometry", "emotion"},
+    "optimizer": {"loss", "spec", "kernels", "mechanism", "updates", "geometry", "moments", "emotion"},
+    "scheduler": {"loss", "optimizer", "mechanism", "emotion"},
     "versions": FORMULAS,
-    "families": {"versions", "optimizer", "kernels", "emotion", "spec"},
+    "families": {"versions", "optimizer", "kernels", "emotion", "spec", "loss"},
     "registry": {"versions", "families", "optimizer"},
     "integrations": {"hf", "scheduler"},
     "dashboards": set(),
