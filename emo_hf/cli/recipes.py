@@ -77,19 +77,19 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     with _shown(console) as watch:
         outcomes = runner.run(run_configs, args.runs_dir, settings, watch)
     failed = [outcome for outcome in outcomes if outcome.error]
-    rows = results.table(results.read(outcome.folder for outcome in outcomes))
-    if rows:
-        console.print(_results(rows, recipe.judged))
-        for line in comparison_text.ending(comparison.read(place)):
+    summaries = {outcome.folder: outcome.summary for outcome in outcomes if outcome.summary is not None}
+    if summaries:
+        console.print(_results(results.table(summaries.values()), recipe.judged))
+        for line in comparison_text.ending(comparison.read(place, summaries)):
             print_plain(console, line)
     for outcome in failed:
         console.print(
             f"[bold red]failed:[/] {outcome.run_config.name} seed {outcome.run_config.seed}: {escape(outcome.error)}"
         )
-        print_plain(console, f"        see {outcome.folder / 'log.txt'}")
+        print_plain(console, f"        see {outcome.folder.log}")
     if skipped := sum(outcome.skipped for outcome in outcomes):
         print_plain(console, f"{skipped} of {len(outcomes)} runs were finished before.")
-    print_plain(console, f"Results: {outcomes[0].folder.parents[1]}")
+    print_plain(console, f"Results: {outcomes[0].folder.comparison}")
     return 1 if failed else 0
 
 

@@ -19,18 +19,17 @@ from transformers.trainer_callback import ExportableState
 
 from emo_hf.dashboards.jsonl import LogRow, read_signals, write_whole
 from emo_hf.lab.recipe.schema import RunConfig
+from emo_hf.run_folder import STATE, RunFolder
 
-HISTORY, STATE = "history.jsonl", "trainer_state.json"
 
-
-def newest(run_config: RunConfig, folder: Path) -> Path | None:
+def newest(run_config: RunConfig, folder: RunFolder) -> Path | None:
     """Returns the newest checkpoint in `folder` that is whole; None if there is none that `run_config` can go on from.
 
     A training cut in two by its arm, or whose trajectory is measured, has more to remember than a checkpoint does.
     """
     if run_config.arm.handover or "trajectory" in run_config.measure:
         return None
-    whole = [path for path in folder.glob("checkpoint-*") if _is_whole(path, run_config.processes)]
+    whole = [path for path in folder.checkpoints() if _is_whole(path, run_config.processes)]
     return max(whole, key=_step, default=None)
 
 
@@ -51,21 +50,21 @@ def _state(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
 
 
-def rewind(folder: Path, checkpoint: Path) -> None:
+def rewind(folder: RunFolder, checkpoint: Path) -> None:
     """Brings `folder` back to where `checkpoint` was saved. The signals are cut by the one that records them."""
     step = _step(checkpoint)
-    rows = [row for row in read_signals(folder / HISTORY) if row["step"] <= step and "train_runtime" not in row]
+    rows = [row for row in read_signals(folder.history) if row["step"] <= step and "train_runtime" not in row]
     seconds = _state(checkpoint)["stateful_callbacks"][Clock.__name__]["attributes"]["seconds"]
     rows.append({"step": step, "train_runtime": seconds})
-    write_whole(folder / HISTORY, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
-    for other in folder.glob("checkpoint-*"):
+    write_whole(folder.history, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
+    for other in folder.checkpoints():
         if other != checkpoint:
             shutil.rmtree(other)
 
 
-def remove(folder: Path) -> None:
+def remove(folder: RunFolder) -> None:
     """Removes the checkpoints of a finished run."""
-    for checkpoint in folder.glob("checkpoint-*"):
+    for checkpoint in folder.checkpoints():
         shutil.rmtree(checkpoint)
 
 
@@ -80,16 +79,11 @@ def every(steps: int | None, logging_steps: int) -> dict[str, Any]:
     }
 
 
-def past(folder: Path) -> list[LogRow]:
-    """Returns what was logged up to the checkpoint, after `rewind`."""
-    return read_signals(folder / HISTORY)
-
-
 class Clock(TrainerCallback, ExportableState):
     """Has every checkpoint say how many seconds the training took up to it.
 
     Args:
-        rows: see `past`; empty in a training that was not broken off.
+        rows: of the history up to the checkpoint, after `rewind`; empty in a training that did not break off.
     """
 
     def __init__(self, rows: list[LogRow]) -> None:
@@ -107,7 +101,7 @@ def of_whole(rows: list[LogRow], trainer: Trainer) -> dict[str, float | None]:
     """Returns the mean training loss of all steps; a resumed Trainer gives that of its own.
 
     Args:
-        rows: see `past`.
+        rows: of the history up to the checkpoint.
         trainer: after its training.
     """
     total, logged = 0.0, 0

@@ -1,6 +1,5 @@
 """Where all runs of `emo-hf run` stand: a table for a terminal, or a line for every run that has ended."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -92,7 +91,7 @@ def _line(outcome: Outcome) -> str:
     name = f"{run_config.name} seed {run_config.seed}"
     if outcome.error:
         return f"{name}: failed after {duration(outcome.seconds)}: {outcome.error}"
-    result = json.loads((outcome.folder / "summary.json").read_text(encoding="utf-8")).get(run_config.task.metric)
+    result = (outcome.summary or {}).get(run_config.task.metric)
     return f"{name}: {run_config.task.metric} {_number(result)}, {duration(outcome.seconds)}"
 
 

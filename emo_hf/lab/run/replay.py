@@ -5,7 +5,6 @@ another order, all at their mean, or as a plain cosine of the same sum.
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 
@@ -13,11 +12,12 @@ from emo_hf import mechanism
 from emo_hf.dashboards import read_signals
 from emo_hf.errors import RecipeError
 from emo_hf.lab.recipe.schema import RunConfig
+from emo_hf.run_folder import RunFolder
 
 HELD = mechanism.V3_9.pulse.base  # step size of a held pulse at a multiplier of 1
 
 
-def step_sizes(run_config: RunConfig, folder: Path, steps: int) -> list[float]:
+def step_sizes(run_config: RunConfig, folder: RunFolder, steps: int) -> list[float]:
     """Returns the size of each of `steps` optimizer steps.
 
     Args:
@@ -28,9 +28,8 @@ def step_sizes(run_config: RunConfig, folder: Path, steps: int) -> list[float]:
         RecipeError: that run is missing or shorter.
     """
     replay = run_config.arm.replay
-    source = folder.parents[1] / replay.of / f"seed{run_config.replayed_seed}"
-    path = source / "emo_signals.jsonl"
-    sizes = [row["emo/lr"] for row in read_signals(path)] if (source / "summary.json").exists() else []
+    source = RunFolder.in_comparison(folder.comparison, replay.of, run_config.replayed_seed)
+    sizes = [row["emo/lr"] for row in read_signals(source.signals)] if source.is_finished else []
     if len(sizes) < steps:
         raise RecipeError(
             f"{run_config.name} replays {replay.of} with seed {run_config.replayed_seed}, which has recorded"

@@ -10,6 +10,7 @@ A run is locked while it is under way, and from its end until all are done. So s
 recipe: each takes what nobody else has, and waits for the rest.
 """
 
+import functools
 import logging
 import os
 import shutil
@@ -24,8 +25,11 @@ import yaml
 from filelock import FileLock, Timeout
 
 from emo_hf.dashboards.jsonl import read_new, write_whole
+from emo_hf.errors import RecipeError
+from emo_hf.lab.recipe import loading
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.run import checkpoints, processes
+from emo_hf.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -58,15 +62,20 @@ class Settings:
         return max(1, torch.get_num_threads() // self.jobs)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
     """How a run ended: finished, or with an error in one line. `skipped` means that it was finished before."""
 
     run_config: RunConfig
-    folder: Path
+    folder: RunFolder
     skipped: bool = False
     error: str | None = None
     seconds: float = 0.0  # from its start to its end, as a clock on the wall sees it
+
+    @functools.cached_property
+    def summary(self) -> dict[str, Any] | None:
+        """The result, read once; None if the run failed."""
+        return None if self.error else self.folder.read_summary()
 
 
 @dataclass
@@ -74,7 +83,7 @@ class ActiveRun:
     """A run under way, as far as its history is written."""
 
     run_config: RunConfig
-    folder: Path
+    folder: RunFolder
     lock: FileLock
     started: float = field(default_factory=time.monotonic)
     child: Any = None  # as `processes.start` returns it
@@ -85,10 +94,9 @@ class ActiveRun:
 
     def poll(self) -> None:
         """Takes in what was logged since the last look."""
-        path = self.folder / "history.jsonl"
-        if not path.exists():
+        if not self.folder.history.exists():
             return
-        rows, self._read = read_new(path, self._read)
+        rows, self._read = read_new(self.folder.history, self._read)
         for row in rows:
             self.step, self.total = row["step"], row.get("total_steps", self.total)
             self.last |= row
@@ -172,7 +180,7 @@ class _Work:
     def _take(self, number: int) -> None:
         """Skips a run_config that is finished, starts one that is free, puts back one that another emo-hf is at."""
         run_config = self.board.run_configs[number]
-        folder = self.place / run_config.name / f"seed{run_config.seed}"
+        folder = RunFolder.in_comparison(self.place, run_config.name, run_config.seed)
         if _is_finished(run_config, folder):
             self.board.outcomes[number] = Outcome(run_config, folder, skipped=True)
             return
@@ -180,7 +188,7 @@ class _Work:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if _config(folder) not in (None, _as_config(run_config)):
+            if folder.config.exists() and not _is_of(run_config, folder):
                 error = "another emo-hf is at work on another configuration of it: wait, or give another --runs-dir"
                 self.board.outcomes[number] = Outcome(run_config, folder, error=error)
                 return
@@ -207,31 +215,32 @@ class _Work:
             checkpoints.rewind(folder, checkpoint)
             arguments += ["--checkpoint", str(checkpoint)]
         else:
-            if folder.exists():
-                _move_aside(folder, _config(folder) == _as_config(run_config))
-            folder.mkdir(parents=True)
-            write_whole(folder / "config.yaml", yaml.safe_dump(_as_config(run_config), sort_keys=False).encode())
+            if folder.path.exists():
+                _move_aside(folder, _is_of(run_config, folder))
+            folder.path.mkdir(parents=True)
+            config = run_config.model_dump(mode="json", exclude_none=True)
+            write_whole(folder.config, yaml.safe_dump(config, sort_keys=False).encode())
         run.child = processes.start(
-            CHILD, arguments, folder / "log.txt", processes=run_config.processes, offline=not run_config.needs_hub
+            CHILD, arguments, folder.log, processes=run_config.processes, offline=not run_config.needs_hub
         )
         run.started = time.monotonic()  # the first one waits until the libraries are loaded
 
     def _checkpoint(self, run: ActiveRun) -> Path | None:
         """Returns what a broken run goes on from, if it may: a checkpoint of the very same configuration."""
-        if not self.settings.resume or _config(run.folder) != _as_config(run.run_config):
+        if not self.settings.resume or not _is_of(run.run_config, run.folder):
             return None
         return checkpoints.newest(run.run_config, run.folder)
 
     def _ended(self, run: ActiveRun, code: int) -> Outcome:
         processes.end([run.child])
         seconds = time.monotonic() - run.started
-        if (run.folder / "summary.json").exists():
+        if run.folder.is_finished:
             self._finished.append(run.lock)
             checkpoints.remove(run.folder)
             return Outcome(run.run_config, run.folder, seconds=seconds)
         run.lock.release()
-        error = processes.explain(code, (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace"))
-        if shutil.disk_usage(run.folder).free < BLOCK:  # then the log lacks its end, which says why
+        error = processes.explain(code, run.folder.read_log())
+        if shutil.disk_usage(run.folder.path).free < BLOCK:  # then the log lacks its end, which says why
             error += f" (no space is left on the disk of {run.folder})"
         return Outcome(run.run_config, run.folder, error=error, seconds=seconds)
 
@@ -243,26 +252,22 @@ class _Work:
             lock.release()
 
 
-def _as_config(run_config: RunConfig) -> dict[str, Any]:
-    return run_config.model_dump(mode="json", exclude_none=True)
+def _is_finished(run_config: RunConfig, folder: RunFolder) -> bool:
+    return folder.is_finished and _is_of(run_config, folder)
 
 
-def _is_finished(run_config: RunConfig, folder: Path) -> bool:
-    return (folder / "summary.json").exists() and _config(folder) == _as_config(run_config)
-
-
-def _config(folder: Path) -> Any:
-    """Returns the configuration of the run in `folder`, None if it has none."""
+def _is_of(run_config: RunConfig, folder: RunFolder) -> bool:
+    """Whether the run in `folder` has this very configuration, in whatever words an earlier version wrote it."""
     try:
-        return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return None
+        return loading.run_config(folder.config) == run_config
+    except RecipeError:  # there is none, or it is of a schema that is no longer read
+        return False
 
 
-def _move_aside(folder: Path, same_config: bool) -> None:
+def _move_aside(folder: RunFolder, same_config: bool) -> None:
     number = 1
-    while (aside := folder.with_name(f"{folder.name}.aside-{number}")).exists():
+    while (aside := folder.path.with_name(f"{folder.path.name}.aside-{number}")).exists():
         number += 1
-    folder.rename(aside)
+    folder.path.rename(aside)
     why = "did not finish" if same_config else "has another configuration"
     logger.warning("The run in %s %s: moved to %s.", folder, why, aside.name)

@@ -4,7 +4,6 @@ That is a loss withheld or changed on its way to whoever needs it, step sizes re
 whose labels are corrupted.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from emo_hf.lab.recipe import baselines
 from emo_hf.lab.recipe.arms import Heard
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.run import replay
+from emo_hf.run_folder import RunFolder
 
 
 class ChangedLoss:
@@ -38,7 +38,7 @@ class ArmTrainer(EmoTrainer):
         **kwargs: of EmoTrainer.
     """
 
-    def __init__(self, run_config: RunConfig, folder: Path, **kwargs: Any) -> None:
+    def __init__(self, run_config: RunConfig, folder: RunFolder, **kwargs: Any) -> None:
         self.run_config, self.folder = run_config, folder
         arm = run_config.arm
         if alias := baselines.ALIASES.get(arm.optim):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, set_seed
 
+from emo_hf.dashboards import read_signals
 from emo_hf.lab import sources, tasks
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.run import checkpoints, measures, processes
@@ -16,10 +17,15 @@ from emo_hf.lab.run.handover import in_two_parts
 from emo_hf.lab.run.measures import null_nonfinite
 from emo_hf.lab.run.trainer import ArmTrainer
 from emo_hf.lab.tasks.parts import Parts
+from emo_hf.run_folder import RunFolder
 
 
 def train(
-    run_config: RunConfig, folder: Path, report_to: str, save_every: int | None = None, checkpoint: Path | None = None
+    run_config: RunConfig,
+    folder: RunFolder,
+    report_to: str,
+    save_every: int | None = None,
+    checkpoint: Path | None = None,
 ) -> dict[str, Any]:
     """Trains and evaluates `run_config`; returns its summary.
 
@@ -39,8 +45,8 @@ def train(
     if run_config.arm.weights == "bfloat16":
         parts.model.to(torch.bfloat16)
     steps = total_steps(run_config, len(parts.train_dataset))
-    history, trajectory = History(folder / "history.jsonl"), Trajectory()
-    past = checkpoints.past(folder) if checkpoint else []
+    history, trajectory = History(folder.history), Trajectory()
+    past = read_signals(folder.history) if checkpoint else []
     history.rows += past
     callbacks: list[TrainerCallback] = [
         history,
@@ -50,7 +56,7 @@ def train(
     if report_to == "wandb" and processes.rank() == 0:
         callbacks.append(Comparable(run_config))
     make = functools.partial(ArmTrainer, run_config, folder, **vars(parts))
-    trainer = make(args=arguments(run_config, folder, steps, report_to, save_every), callbacks=callbacks)
+    trainer = make(args=arguments(run_config, folder.path, steps, report_to, save_every), callbacks=callbacks)
     if run_config.arm.handover:
         trainer, extra = in_two_parts(trainer, history, steps, make)
     else:
@@ -60,12 +66,12 @@ def train(
     if "eval_loss" not in rows[-2] or rows[-2]["step"] != rows[-1]["step"]:  # the last row is train()'s own
         trainer.evaluate()
     if trajectory.steps and processes.rank() == 0:
-        trajectory.save(folder / "trajectory.npz")
+        trajectory.save(folder.trajectory)
     return null_nonfinite(
         _described(run_config, parts, found.sha256)
         | {"steps": steps}
         | measures.of_history(rows, run_config.task.metric, run_config.equal_train_loss)
-        | measures.of_signals(folder / "emo_signals.jsonl", rows)
+        | measures.of_signals(folder.signals, rows)
         | measures.of_memory(trainer)
         | extra
     )

@@ -28,6 +28,7 @@ from emo_hf.lab.recipe import loading
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.run import processes
 from emo_hf.lab.run.training import train
+from emo_hf.run_folder import RunFolder
 
 NEEDED = ("emo-hf", "torch", "transformers", "accelerate", "datasets", "evaluate", "tokenizers", "numpy")
 PACKAGES = (*NEEDED, "scipy", "wandb", "peft", "pytorch-optimizer", "prodigyopt", "schedulefree", "momo-opt")
@@ -57,7 +58,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m emo_hf.lab.run.worker", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=lambda path: RunFolder(Path(path)))
     parser.add_argument("--report-to", default="none")
     parser.add_argument("--threads", type=int, help="of torch (default: torch's own number)")
     parser.add_argument("--save-every", type=int, help="steps between two checkpoints (default: none is saved)")
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     processes.end_with_parent()
     if args.threads:
         torch.set_num_threads(args.threads)
-    run_config = loading.run_config(args.folder / "config.yaml")
+    run_config = loading.run_config(args.folder.config)
     work = functools.partial(train, run_config, args.folder, args.report_to, args.save_every, args.checkpoint)
     if processes.rank() > 0:
         work()
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dist.destroy_process_group()
 
 
-def lead(run_config: RunConfig, folder: Path, report_to: str, work: Callable[[], dict[str, Any]]) -> None:
+def lead(run_config: RunConfig, folder: RunFolder, report_to: str, work: Callable[[], dict[str, Any]]) -> None:
     """Does the work of a run, which returns its summary, as the process that writes the run's files and reports."""
     if report_to == "wandb":
         wandb.label(
@@ -86,12 +87,12 @@ def lead(run_config: RunConfig, folder: Path, report_to: str, work: Callable[[],
             (run_config.recipe, run_config.size, run_config.arm.optimizer),
         )
         wandb.prepare()  # also for optimizers without an EmotionCallback
-    write_json(folder / "env.json", environment())
+    write_json(folder.environment, environment())
     with wandb.finished() if report_to == "wandb" else contextlib.nullcontext():
         summary = work()
         if report_to == "wandb" and not run_config.arm.is_emo:  # so that they have their place beside the others
             wandb.summarize({"emo/lr_median": summary["step_size_median"]})
-        write_json(folder / "summary.json", summary)
+        write_json(folder.summary, summary)
 
 
 if __name__ == "__main__":

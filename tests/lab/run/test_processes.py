@@ -77,10 +77,10 @@ def test_local_sgd_at_smoke_size(tmp_path):
 def test_ranks_end_well_or_the_first_failure_is_told(run_configs, run, tmp_path):
     (outcome,) = run("wrong", run_configs[:1])
     assert outcome.error == "ValueError: the message"
-    assert "Root Cause" in (outcome.folder / "log.txt").read_text()
+    assert "Root Cause" in outcome.folder.read_log()
     (outcome,) = run("good", run_configs[:1])
     assert outcome.error is None
-    assert [json.loads((outcome.folder / f"rank{k}.json").read_text())[1] for k in (0, 1)] == ["2", "2"]
+    assert [json.loads((outcome.folder.path / f"rank{k}.json").read_text())[1] for k in (0, 1)] == ["2", "2"]
     assert run("wrong", run_configs[:1])[0].skipped
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from emo_hf.lab.recipe import loading
 from emo_hf.lab.run import progress_table
 from emo_hf.lab.run.runner import ActiveRun, Board, Outcome
+from emo_hf.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -18,13 +19,16 @@ def board(recipe, write, tmp_path):
     """Of four runs: one was finished before, one took 10 s, one failed, one is half-way."""
     run_configs = loading.recipe(write(recipe)).run_configs("smoke")
     board = Board(run_configs, jobs=1)
-    (tmp_path / "summary.json").write_text(json.dumps({"accuracy": 0.7123}))
+    folder = RunFolder(tmp_path)
+    folder.summary.write_text(
+        json.dumps({"arm": "adamw", "optimizer": "adamw_torch", "tuning": "untuned", "accuracy": 0.7123})
+    )
     board.outcomes = {
-        0: Outcome(run_configs[0], tmp_path, skipped=True),
-        2: Outcome(run_configs[2], tmp_path, seconds=10.0),
-        1: Outcome(run_configs[1], tmp_path, error="[bold] no room", seconds=3.0),
+        0: Outcome(run_configs[0], folder, skipped=True),
+        2: Outcome(run_configs[2], folder, seconds=10.0),
+        1: Outcome(run_configs[1], folder, error="[bold] no room", seconds=3.0),
     }
-    half = ActiveRun(run_configs[3], Path("nowhere"), lock=None, child=SimpleNamespace(), step=5, total=10)
+    half = ActiveRun(run_configs[3], RunFolder(Path("nowhere")), lock=None, child=SimpleNamespace(), step=5, total=10)
     half.last = {"loss": 0.123456, "eval_accuracy": 0.5}
     board.running = {3: half}
     return board

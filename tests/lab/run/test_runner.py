@@ -89,13 +89,15 @@ def test_every_cell_has_a_folder(run_configs, run, tmp_path):
 
     outcomes = run(run_configs, watch)
     place = tmp_path / "runs/tiny/smoke"
-    assert [o.folder for o in outcomes] == [place / f"{arm}/seed{k}" for arm in ("emosens", "adamw") for k in (0, 1)]
+    assert [o.folder.path for o in outcomes] == [
+        place / f"{arm}/seed{k}" for arm in ("emosens", "adamw") for k in (0, 1)
+    ]
     assert not any(outcome.skipped or outcome.error for outcome in outcomes)
     assert all((number, 3, 3, 1.0) in seen for number in range(4))
     for outcome in outcomes:
-        assert loading.run_config(outcome.folder / "config.yaml") == outcome.run_config
-        assert about(outcome.folder)[1] == "1"  # embedded data, own model: nothing asks the hub
-        assert (outcome.folder / "log.txt").read_text() == "said\nsaid by another process\n"
+        assert loading.run_config(outcome.folder.config) == outcome.run_config
+        assert about(outcome.folder.path)[1] == "1"  # embedded data, own model: nothing asks the hub
+        assert outcome.folder.read_log() == "said\nsaid by another process\n"
         assert outcome.seconds > 0.3
 
 
@@ -109,7 +111,7 @@ def test_finished_runs_are_skipped(run_configs, run, tmp_path):
 
 
 def test_broken_run_starts_anew(run_configs, run, tmp_path, caplog):
-    (folder,) = (outcome.folder for outcome in run(run_configs[:1]))
+    (folder,) = (outcome.folder.path for outcome in run(run_configs[:1]))
     (folder / "summary.json").unlink()
     (folder / "note").write_text("mine")
     broken = files(folder)
@@ -125,14 +127,14 @@ def test_another_configuration_is_moved_aside(run_configs, run, caplog):
     (outcome,) = run(run_configs[:1])
     kept = []
     for epochs in (2.0, 3.0):
-        kept.append(files(outcome.folder))
+        kept.append(files(outcome.folder.path))
         changed = run_configs[0].model_copy(
             update={"scale": run_configs[0].scale.model_copy(update={"epochs": epochs})}
         )
         (outcome,) = run([changed])
         assert not outcome.skipped
-        assert yaml.safe_load((outcome.folder / "config.yaml").read_text())["scale"]["epochs"] == epochs
-    assert [files(outcome.folder.with_name(f"seed0.aside-{n}")) for n in (1, 2)] == kept
+        assert yaml.safe_load(outcome.folder.config.read_text())["scale"]["epochs"] == epochs
+    assert [files(outcome.folder.path.with_name(f"seed0.aside-{n}")) for n in (1, 2)] == kept
     assert "has another configuration" in caplog.text
 
 
@@ -202,21 +204,21 @@ def test_what_is_replayed_ends_first(recipe, write, run_configs, run):
 
 
 def lock_of(outcome) -> FileLock:
-    place = outcome.folder.parents[1]
+    place = outcome.folder.comparison
     return FileLock(place / ".locks" / f"{outcome.run_config.name}-seed{outcome.run_config.seed}")
 
 
 def test_two_at_work_share_the_runs(run_configs, run, caplog):
     """A run that another emo-hf is at is waited for; all others are done meanwhile."""
     (other,) = run(run_configs[:1])
-    result = (other.folder / "summary.json").read_text()
-    (other.folder / "summary.json").unlink()
+    result = other.folder.summary.read_text()
+    other.folder.summary.unlink()
     lock = lock_of(other)
     lock.acquire(timeout=0)
 
     def watch(board):
         if len(board.outcomes) == 3:
-            (other.folder / "summary.json").write_text(result)
+            other.folder.summary.write_text(result)
 
     outcomes = run(run_configs, watch)
     lock.release()
@@ -236,7 +238,7 @@ def test_results_stay_in_place_while_another_is_at_work(run_configs, run):
     first, _ = run(run_configs[:2], watch)
     assert seen[0].error.startswith("another emo-hf is at work on another configuration")
     assert first.error is None
-    assert loading.run_config(first.folder / "config.yaml") == run_configs[0]
+    assert loading.run_config(first.folder.config) == run_configs[0]
 
 
 def test_interrupt_ends_the_children(run_configs, run, tmp_path, monkeypatch):

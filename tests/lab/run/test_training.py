@@ -16,6 +16,7 @@ from emo_hf.lab.recipe.task import Lora
 from emo_hf.lab.run import measures, replay
 from emo_hf.lab.run.training import train
 from emo_hf.lab.tasks import adapters
+from emo_hf.run_folder import RunFolder
 
 ARMS = {
     "emosens": {"optim": "emosens", "lr": 1.0},
@@ -35,7 +36,9 @@ def run(recipe, write, tmp_path):
         for run_config in loading.recipe(write(recipe)).run_configs("smoke", seeds=[seed]):
             folder = tmp_path / "runs" / run_config.name / f"seed{seed}"
             folder.mkdir(parents=True, exist_ok=True)
-            summaries[run_config.name] = json.loads(json.dumps(train(run_config, folder, "none"), allow_nan=False))
+            summaries[run_config.name] = json.loads(
+                json.dumps(train(run_config, RunFolder(folder), "none"), allow_nan=False)
+            )
             (folder / "summary.json").write_text(json.dumps(summaries[run_config.name]))
         return summaries
 
