@@ -24,13 +24,13 @@ from emo_hf.lab.analysis import results, verdicts
 from emo_hf.lab.recipe import loading
 from emo_hf.lab.recipe.schema import Recipe, RunConfig
 from emo_hf.lab.run import processes
-from emo_hf.run_folder import RunFolder, parse_summary
+from emo_hf.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
 RECIPE, RUNS, ENVIRONMENT, FAILED = "recipe.yaml", "runs.jsonl", "env.json", "failed.json"
 # what may not change after the first run
-DECIDES = ("claim", "source", "metric", "baseline", "rule", "also", "judged_sweeps", "seeds")
+DECIDES = ("claim", "source", "metric", "baseline", "rule", "secondary", "judged_sweeps", "seeds")
 COMMAND = "# emo-hf run "
 DIVERGED = "NonFiniteLossError"  # in the last line of a run that an emo optimizer ended
 LONGEST = 200  # characters of a reason
@@ -251,4 +251,4 @@ def _from_files(place: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         found = {"failed": failed, "ignored": rest.get("ignored", []), "asides": rest.get("asides", 0)}
     except (TypeError, AttributeError) as error:
         raise RecipeError(f"{place / FAILED} is not as a report wrote it: {error}.") from None
-    return [parse_summary(line, place / RUNS) for line in lines], {**found, "environments": environments}
+    return results.summaries(place / RUNS, lines), {**found, "environments": environments}

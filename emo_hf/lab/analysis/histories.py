@@ -106,13 +106,15 @@ def read(folder: Path, name: str) -> pd.DataFrame:
 def described(runs: list[RunHistory], of: Recipe | None) -> pd.DataFrame:
     """Returns one row per run: what a figure has to know of its arm, and its result.
 
-    ``like`` names the first arm with the same settings, apart from ``feed`` and, in a sweep, the learning rate.
+    ``like`` names the first arm with the same settings, but for ``withhold_loss`` and, in a sweep, the learning rate.
     """
     first: dict[str, str] = {}
     rows = []
     for run in runs:
         arm, metric = run.run_config.arm, of.judged if of else run.run_config.task.metric
-        settings = arm.model_dump(mode="json", exclude={"feed", "tuning", "family", *(["lr"] if arm.family else [])})
+        settings = arm.model_dump(
+            mode="json", exclude={"withhold_loss", "tuning", "family", *(["lr"] if arm.family else [])}
+        )
         rows.append(
             {
                 "arm": run.run_config.name,
@@ -120,7 +122,7 @@ def described(runs: list[RunHistory], of: Recipe | None) -> pd.DataFrame:
                 "like": first.setdefault(json.dumps([settings, bool(arm.family)]), run.run_config.name),
                 "optimizer": arm.optimizer,
                 "emo": arm.has_emotion,
-                "feed": arm.feed,
+                "feed": not arm.withhold_loss,
                 "family": arm.family,
                 "lr": arm.lr,
                 "default_lr": default_lr(arm),

@@ -21,6 +21,7 @@ from emo_hf.lab.recipe.fields import (
     StrictModel,
     Text,
     changed,
+    renamed,
 )
 
 
@@ -61,7 +62,7 @@ def _known_optimizer(name: str) -> str:
     return name
 
 
-class Heard(StrictModel):
+class LossTransform(StrictModel):
     """What the optimizer hears instead of the loss: ``scale * loss + offset``. The gradient is not touched."""
 
     scale: Positive = 1.0
@@ -124,8 +125,8 @@ class Arm(StrictModel):
         weight_decay: of all parameters but biases and norms, as Trainer does it.
         schedule: transformers' name of the learning rate schedule.
         warmup: share of the steps over which the schedule rises from 0.
-        feed: false withholds the loss, as in the authors' runs: an emo optimizer or emopulse hears 0.0 at each step.
-        heard: it hears a changed loss.
+        withhold_loss: the optimizer or emopulse hears 0.0 at each step, as in the authors' runs.
+        loss_transform: it hears a changed loss.
         driven_by: emopulse sets the rate of another optimizer by the loss; `lr` stands for the pulse's base of 1e-4.
         replay: the step sizes come from another run; for optimizers from 3.7 on.
         weights: the dtype of model and optimizer.
@@ -137,14 +138,15 @@ class Arm(StrictModel):
             each rate, named like "emosens-lr-0.1".
     """
 
+    _former = renamed(withhold_loss="feed", loss_transform="heard")
     optim: Annotated[str, AfterValidator(_known_optimizer)]
     lr: Positive
     options: dict[Text, Any] = {}
     weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
     warmup: Share = 0.0
-    feed: bool = True
-    heard: Heard | None = None
+    withhold_loss: bool = False
+    loss_transform: LossTransform | None = None
     driven_by: Literal["emopulse"] | None = None
     replay: Replay | None = None
     weights: Literal["float32", "bfloat16"] = "float32"
@@ -215,10 +217,12 @@ class Arm(StrictModel):
     @model_validator(mode="after")
     def _has_effect(self) -> "Arm":
         problems = []
-        if not self.has_emotion and not (self.feed and self.heard is None):
-            problems.append(f"feed and heard are for emo optimizers and driven_by, and {self.optim!r} is neither")
-        if not self.feed and self.heard:
-            problems.append("feed: false leaves nothing to change by heard")
+        if not self.has_emotion and (self.withhold_loss or self.loss_transform):
+            problems.append(
+                f"withhold_loss and loss_transform are for emo optimizers and driven_by, and {self.optim!r} is neither"
+            )
+        if self.withhold_loss and self.loss_transform:
+            problems.append("withhold_loss leaves nothing to change by loss_transform")
         if self.driven_by and (self.is_emo or self.schedule != "constant"):
             problems.append("driven_by is for other optimizers than the emo ones, with the schedule constant")
         if self.replay and not (self.has_pulse and self.schedule == "constant"):

@@ -1,8 +1,11 @@
 """What every part of a recipe is made of: a model that takes nothing it does not know, checked words and numbers."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from emo_hf.errors import RecipeError
 
 # letters and digits with single separators between them: neither "..", nor a separator of any system, nor "-x"
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=64)]
@@ -31,6 +34,33 @@ def one_of(*names: str) -> Any:
         return model
 
     return model_validator(mode="after")(check)
+
+
+def renamed(**former: str) -> Any:
+    """Returns a model validator: a key may have its former name, but not both names; ``feed`` became its opposite."""
+
+    def rename(_: type[StrictModel], content: Any) -> Any:
+        return with_new_keys(content, former) if isinstance(content, dict) else content
+
+    return model_validator(mode="before")(classmethod(rename))
+
+
+def with_new_keys(content: dict[str, Any], former: Mapping[str, str]) -> dict[str, Any]:
+    """Returns `content` with today's keys; `former` maps each to the one before.
+
+    Raises:
+        RecipeError: a key is given by both names.
+    """
+    for new, old in former.items():
+        if old not in content:
+            continue
+        if new in content:
+            raise RecipeError(f"{old} is the former name of {new}: give one of them")
+        value = content[old]
+        if old == "feed" and isinstance(value, bool):
+            value = not value
+        content = {**{key: other for key, other in content.items() if key != old}, new: value}
+    return content
 
 
 def changed(*names: str) -> Any:

@@ -14,8 +14,8 @@ from pydantic import BaseModel, Tag, ValidationError
 
 from emo_hf.errors import RecipeError, did_you_mean
 from emo_hf.hf import confidential
-from emo_hf.lab.recipe.fields import StrictModel
-from emo_hf.lab.recipe.schema import FunctionRecipe, Recipe, RunConfig
+from emo_hf.lab.recipe.fields import StrictModel, with_new_keys
+from emo_hf.lab.recipe.schema import FORMER, FunctionRecipe, Recipe, RunConfig
 
 FOLDER = Path("recipes")  # where a bare name is looked up
 ModelT = TypeVar("ModelT", bound=StrictModel)
@@ -81,7 +81,7 @@ def _extend(content: dict, path: Path) -> dict:
     under = _content(_parent(name, path))
     if "extends" in under:
         raise RecipeError(f"{path}: extends {name}, which itself extends {under['extends']}: one level only.")
-    return {**under, **content}
+    return {**with_new_keys(under, FORMER), **with_new_keys(content, FORMER)}
 
 
 def _parent(name: Any, path: Path) -> Path:

@@ -3,7 +3,7 @@
     rule:
     - {arm: emosens, against: adamw, better_by: 0}                      sens is better
     - {arm: emocats, against: emosens, worse_by_at_most: 0.02}          cats is as good
-    - {arm: sens-noisy, against: sens, beyond: {arm: adamw-noisy, against: adamw}, better_by: 0}    loses less
+    - {arm: sens-noisy, against: sens, minus: {arm: adamw-noisy, against: adamw}, better_by: 0}     loses less
     - {arm: emosens, metric: stop_regret, at_most: 0.05}                a number by itself
     - {sweep: emosens, against: adamw, within: 0.1, better_by: 0}       good over more decades of the learning rate
     - {order: [navi, fact, neco], at_least: 0.5}                        the published order, by Kendall's tau
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from emo_hf.lab.recipe.fields import Finite, Name, NonNegative, Positive, StrictModel, one_of
+from emo_hf.lab.recipe.fields import Finite, Name, NonNegative, Positive, StrictModel, one_of, renamed
 
 # the numbers of a summary that a rule can be about, and whether more of it is better
 METRICS: dict[str, bool] = {
@@ -81,17 +81,18 @@ class Bounds(StrictModel):
 class Contrast(Bounds):
     """One arm, the difference of two, or the difference of two differences."""
 
+    _former = renamed(minus="beyond")
     arm: Name
     against: Name | None = None
-    beyond: Pair | None = None
+    minus: Pair | None = None
     metric: Metric | None = None  # None: the recipe's
 
     _arms = _two("arm")
 
     def arms(self) -> Iterator[str]:
         yield from filter(None, (self.arm, self.against))
-        if self.beyond:
-            yield from (self.beyond.arm, self.beyond.against)
+        if self.minus:
+            yield from (self.minus.arm, self.minus.against)
 
 
 class Basin(Bounds):

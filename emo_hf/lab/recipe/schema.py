@@ -13,13 +13,14 @@ from pydantic import Field, model_validator
 from emo_hf.errors import RecipeError, did_you_mean
 from emo_hf.lab.recipe import validation
 from emo_hf.lab.recipe.arms import Arm, Change, Tuning
-from emo_hf.lab.recipe.fields import MOST, Count, Finite, Name, Positive, Seed, StrictModel, Text
+from emo_hf.lab.recipe.fields import MOST, Count, Finite, Name, Positive, Seed, StrictModel, Text, renamed
 from emo_hf.lab.recipe.rules import Basin, Metric, RuleLine
 from emo_hf.lab.recipe.task import Scale, Task
 
 SizeName = Literal["smoke", "small", "paper"]
 Several = Annotated[int, Field(ge=2, le=MOST)]
 Measure = Literal["trajectory"]  # costs time or space, so only if asked for
+FORMER = {"secondary": "also"}  # keys of a recipe, and what they were called before
 
 
 class Size(Scale):
@@ -66,7 +67,7 @@ class Recipe(StrictModel):
         caveat: what the verdict cannot say; it stands beside it wherever it is told.
         baseline: the arm that the report pairs all others with.
         rule: what the verdict depends on; without it there is none.
-        also: what is asked beside, and judged like a line of the rule, without a part in the verdict.
+        secondary: lines that are judged like those of the rule, but have no part in the verdict.
         published: numbers of the authors.
         metric: the number that a `rule` and the report are about, if they name no other; the task's own if None.
         processes: how many train one run together (DDP); without it, each run is one process.
@@ -74,6 +75,7 @@ class Recipe(StrictModel):
         equal_train_loss: the training loss at which the metric ``gap`` is taken.
     """
 
+    _former = renamed(**FORMER)
     name: Name
     description: Text
     claim: Text | None = None
@@ -83,7 +85,7 @@ class Recipe(StrictModel):
     metric: Metric | None = None
     baseline: Name | None = None
     rule: list[RuleLine] = []
-    also: list[RuleLine] = []
+    secondary: list[RuleLine] = []
     published: Published | None = None
     processes: Several | None = None
     measure: list[Measure] = []
@@ -110,7 +112,7 @@ class Recipe(StrictModel):
     @property
     def judged_sweeps(self) -> dict[str, list[str]]:
         """The arms of each sweep that a line is about."""
-        lines = [line for line in (*self.rule, *self.also) if isinstance(line, Basin)]
+        lines = [line for line in (*self.rule, *self.secondary) if isinstance(line, Basin)]
         return {name: self.families[name] for line in lines for name in (line.sweep, line.against)}
 
     @model_validator(mode="after")

@@ -31,7 +31,7 @@ NEEDS: dict[str, tuple[str, Callable[["Recipe", Arm], bool]]] = {
     ),
 }
 
-IDLE_ON_FUNCTIONS = ("feed", "heard", "driven_by", "replay", "weights", "condition", "handover")
+IDLE_ON_FUNCTIONS = ("withhold_loss", "loss_transform", "driven_by", "replay", "weights", "condition", "handover")
 
 
 def problems(recipe: "Recipe") -> list[str]:
@@ -87,8 +87,8 @@ def _names(recipe: "Recipe") -> Iterator[str]:
                 yield f"{where}: no such sweep: {sweep}.{did_you_mean(sweep, recipe.families)}"
         else:
             named += [(where, arm) for arm in line.arms()]
-            if isinstance(line, Contrast) and line.beyond and not line.against:
-                yield f"{where}: beyond takes a difference from a difference: give against"
+            if isinstance(line, Contrast) and line.minus and not line.against:
+                yield f"{where}: minus takes a difference from a difference: give against"
     for values in (recipe.published.values if recipe.published else {}).values():
         named += [("published", arm) for arm in values]
     named += [(f"arms.{name}.replay.of", arm.replay.of) for name, arm in recipe.arms.items() if arm.replay]
@@ -138,7 +138,7 @@ def _metrics(recipe: "Recipe") -> Iterator[str]:
 
 def _lines(recipe: "Recipe") -> Iterator[tuple[str, RuleLine]]:
     """All lines and where they are."""
-    for where, lines in (("rule", recipe.rule), ("also", recipe.also)):
+    for where, lines in (("rule", recipe.rule), ("secondary", recipe.secondary)):
         yield from ((f"{where}.{number}", line) for number, line in enumerate(lines))
 
 

@@ -12,21 +12,21 @@ from torch.optim.lr_scheduler import LambdaLR
 from emo_hf import EmoTrainer
 from emo_hf.hf.feed import Listener, LossFeed
 from emo_hf.lab.recipe import baselines
-from emo_hf.lab.recipe.arms import Heard
+from emo_hf.lab.recipe.arms import LossTransform
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.run import replay
 from emo_hf.run_folder import RunFolder
 
 
-class ChangedLoss:
+class TransformedLoss:
     """A loss on its way to the optimizer, changed when it is asked for."""
 
-    def __init__(self, loss: Any, heard: Heard) -> None:
-        self.loss, self.heard = loss, heard
+    def __init__(self, loss: Any, transform: LossTransform) -> None:
+        self.loss, self.transform = loss, transform
 
     def item(self) -> float:
         loss = self.loss if isinstance(self.loss, float) else self.loss.item()
-        return self.heard.scale * loss + self.heard.offset
+        return self.transform.scale * loss + self.transform.offset
 
 
 class ArmTrainer(EmoTrainer):
@@ -79,10 +79,10 @@ class ArmTrainer(EmoTrainer):
     def _lay_loss_on(self, listener: Listener) -> None:
         """Has `listener` hear what its arm says, where that is not simply the loss."""
         arm, hear = self.run_config.arm, listener.observe
-        if not arm.feed:
+        if arm.withhold_loss:
             listener.observe = lambda loss: hear(0.0)
-        elif arm.heard:
-            listener.observe = lambda loss: hear(ChangedLoss(loss, arm.heard))
+        elif transform := arm.loss_transform:
+            listener.observe = lambda loss: hear(TransformedLoss(loss, transform))
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         step, condition = self.state.global_step + 1, self.run_config.arm.condition

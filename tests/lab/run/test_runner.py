@@ -110,6 +110,15 @@ def test_finished_runs_are_skipped(run_configs, run, tmp_path):
     assert {name: after[name] for name in before} == before
 
 
+def test_a_run_with_former_keys_is_finished(run_configs, run):
+    (outcome,) = run(run_configs[:1])
+    text = outcome.folder.config.read_text()
+    assert "withhold_loss: false" in text
+    outcome.folder.config.write_text(text.replace("withhold_loss: false", "feed: true"))
+    (again,) = run(run_configs[:1])
+    assert again.skipped
+
+
 def test_broken_run_starts_anew(run_configs, run, tmp_path, caplog):
     (folder,) = (outcome.folder.path for outcome in run(run_configs[:1]))
     (folder / "summary.json").unlink()

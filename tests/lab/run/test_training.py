@@ -51,7 +51,7 @@ def signals(tmp_path):
 
 
 def test_withheld_loss_is_heard_as_zero(run, signals):
-    done = run({"withheld": {"optim": "emosens-2.0", "lr": 1e-3, "feed": False}, **ARMS})
+    done = run({"withheld": {"optim": "emosens-2.0", "lr": 1e-3, "withhold_loss": True}, **ARMS})
     assert [row["emo/loss"] for row in signals("withheld")] == [0.0] * 8
     assert {row["emo/lr"] for row in signals("withheld")} == {1e-3}
     assert all(row["emo/loss"] > 0.5 for row in signals("emosens"))
@@ -60,7 +60,7 @@ def test_withheld_loss_is_heard_as_zero(run, signals):
 
 def test_changed_loss_is_heard(run, signals):
     same = {"optim": "emosens", "lr": 1.0}
-    run({"plain": same, "changed": {**same, "heard": {"scale": 8.0, "offset": 0.5}}})
+    run({"plain": same, "changed": {**same, "loss_transform": {"scale": 8.0, "offset": 0.5}}})
     first, other = signals("plain")[0]["emo/loss"], signals("changed")[0]["emo/loss"]
     assert other == pytest.approx(8 * first + 0.5)
 
@@ -130,7 +130,13 @@ def test_driven_by_the_pulse(run, signals):
 
 def test_a_driven_optimizer_may_hear_another_loss(run, signals):
     driven = {"optim": "adamw_torch", "lr": 1e-4, "driven_by": "emopulse"}
-    run({"plain": driven, "changed": {**driven, "heard": {"offset": 0.5}}, "withheld": {**driven, "feed": False}})
+    run(
+        {
+            "plain": driven,
+            "changed": {**driven, "loss_transform": {"offset": 0.5}},
+            "withheld": {**driven, "withhold_loss": True},
+        }
+    )
     first, changed = signals("plain")[0]["emo/loss"], signals("changed")[0]["emo/loss"]
     assert changed == pytest.approx(first + 0.5)
     assert {row["emo/loss"] for row in signals("withheld")} == {0.0}
