@@ -137,12 +137,12 @@ def _shown(console: Console) -> Iterator[Watch]:
     """Yields what shows the runs: a table that changes on a terminal, elsewhere a line for each that has ended."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as shown:
-            yield lambda board: shown.update(progress_table.table(board), refresh=True)
+            yield lambda progress: shown.update(progress_table.table(progress), refresh=True)
         return
     news = progress_table.News()
 
-    def tell(board: runner.Board) -> None:
-        for line in news.lines(board):
+    def tell(progress: runner.Progress) -> None:
+        for line in news.lines(progress):
             print_plain(console, line)
 
     yield tell

@@ -11,7 +11,7 @@ from emo_hf.hf.optim import names
 from emo_hf.lab.recipe import baselines
 from emo_hf.lab.recipe.baselines import ALIASES
 from emo_hf.lab.recipe.fields import (
-    MOST,
+    LARGEST_COUNT,
     Count,
     Finite,
     Name,
@@ -94,7 +94,7 @@ class Condition(StrictModel):
     """
 
     label_noise: Share = 0.0
-    corrupted_every: Annotated[int, Field(ge=2, le=MOST)] | None = None
+    corrupted_every: Annotated[int, Field(ge=2, le=LARGEST_COUNT)] | None = None
     train_examples: Count | None = None
 
     _something = changed("label_noise", "corrupted_every", "train_examples")

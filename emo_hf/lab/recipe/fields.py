@@ -14,8 +14,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-MOST = 10**9  # of whatever is counted: more is a slip of the keyboard
-Count = Annotated[int, Field(ge=1, le=MOST)]
+LARGEST_COUNT = 10**9  # of whatever is counted: more is a slip of the keyboard
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

@@ -51,13 +51,13 @@ def _find(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    known = {str(found.relative_to(FOLDER).with_suffix("")): found for found in shipped(FOLDER)}
+    known = {str(recipe_file.relative_to(FOLDER).with_suffix("")): recipe_file for recipe_file in shipped(FOLDER)}
     same = [place for place in known if name in (place, known[place].stem)]
     if len(same) == 1:
         return known[same[0]]
     if same:
         raise RecipeError(f"{name!r} is the name of several recipes: {', '.join(same)}. Give one of these.")
-    near = did_you_mean(name, [*known, *(found.stem for found in known.values())])
+    near = did_you_mean(name, [*known, *(path.stem for path in known.values())])
     raise RecipeError(f"No recipe {name!r}: expected a YAML file, or the name of one in {FOLDER.resolve()}.{near}")
 
 
@@ -126,9 +126,9 @@ def _check(model: type[ModelT], content: dict, path: Path, problems: Sequence[st
     """Returns `content` as a `model`, if that has no problems beside those that were found before."""
     details = []
     try:
-        found = model.model_validate(content)
+        checked = model.model_validate(content)
         if not problems:
-            return found
+            return checked
     except ValidationError as error:
         details = error.errors(include_url=False)
     problems = [*problems, *(line for detail in details for line in _explain(model, detail))]

@@ -13,12 +13,12 @@ from pydantic import Field, model_validator
 from emo_hf.errors import RecipeError, did_you_mean
 from emo_hf.lab.recipe import validation
 from emo_hf.lab.recipe.arms import Arm, Change, Tuning
-from emo_hf.lab.recipe.fields import MOST, Count, Finite, Name, Positive, Seed, StrictModel, Text, renamed
+from emo_hf.lab.recipe.fields import LARGEST_COUNT, Count, Finite, Name, Positive, Seed, StrictModel, Text, renamed
 from emo_hf.lab.recipe.rules import Basin, Metric, RuleLine
 from emo_hf.lab.recipe.task import Scale, Task
 
 SizeName = Literal["smoke", "small", "paper"]
-Several = Annotated[int, Field(ge=2, le=MOST)]
+Several = Annotated[int, Field(ge=2, le=LARGEST_COUNT)]
 Measure = Literal["trajectory"]  # costs time or space, so only if asked for
 FORMER = {"secondary": "also"}  # keys of a recipe, and what they were called before
 
@@ -103,11 +103,11 @@ class Recipe(StrictModel):
     @property
     def families(self) -> dict[str, list[str]]:
         """The arms of each sweep."""
-        found: dict[str, list[str]] = {}
+        arms: dict[str, list[str]] = {}
         for name, arm in self.arms.items():
             if arm.family:
-                found.setdefault(arm.family, []).append(name)
-        return found
+                arms.setdefault(arm.family, []).append(name)
+        return arms
 
     @property
     def judged_sweeps(self) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from emo_hf.lab.recipe.fields import MOST, Count, Positive, Share, StrictModel, Text, one_of
+from emo_hf.lab.recipe.fields import LARGEST_COUNT, Count, Positive, Share, StrictModel, Text, one_of
 
 TaskType = Literal["sequence-classification", "causal-lm", "image-classification"]
 FileSet = Literal["trec-6", "trec-50", "fashion-mnist", "tinyshakespeare", "wikitext-2"]
@@ -75,9 +75,9 @@ class Task(StrictModel):
 
     @model_validator(mode="after")
     def _reads(self) -> "Task":
-        for found in (self.data.embedded, self.data.files):
-            if found and found not in READS[self.type]:
-                raise ValueError(f"{self.type} does not read {found}, only {', '.join(READS[self.type])}")
+        for name in (self.data.embedded, self.data.files):
+            if name and name not in READS[self.type]:
+                raise ValueError(f"{self.type} does not read {name}, only {', '.join(READS[self.type])}")
         return self
 
     @property
@@ -163,10 +163,10 @@ class Scale(StrictModel):
     """
 
     model: Model
-    epochs: Annotated[Positive, Field(le=MOST)] | None = None
+    epochs: Annotated[Positive, Field(le=LARGEST_COUNT)] | None = None
     steps: Count | None = None
     batch_size: Count
-    max_tokens: Annotated[int, Field(ge=8, le=MOST)] = 64
+    max_tokens: Annotated[int, Field(ge=8, le=LARGEST_COUNT)] = 64
     evaluations: Count = 1
     train_examples: Count | None = None
     test_examples: Count | None = None

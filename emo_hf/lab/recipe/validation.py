@@ -36,34 +36,34 @@ IDLE_ON_FUNCTIONS = ("withhold_loss", "loss_transform", "driven_by", "replay", "
 
 def problems(recipe: "Recipe") -> list[str]:
     """Returns all of them."""
-    found = [problem for check in (_sizes, _names, _conditions, _replays, _metrics) for problem in check(recipe)]
+    wrong = [problem for check in (_sizes, _names, _conditions, _replays, _metrics) for problem in check(recipe)]
     if len(set(recipe.seeds)) != len(recipe.seeds):
-        found.append(f"seeds: got {recipe.seeds}, expected every seed once")
+        wrong.append(f"seeds: got {recipe.seeds}, expected every seed once")
     if recipe.rule and not (recipe.claim and recipe.source):
-        found.append("rule: decides a claim: give claim and source")
+        wrong.append("rule: decides a claim: give claim and source")
     if not recipe.processes:
-        found += alone(recipe.arms)
+        wrong += alone(recipe.arms)
     if recipe.task.type == "causal-lm":
         halved = [name for name, arm in recipe.arms.items() if arm.handover and arm.handover.data == "halves"]
-        found += [f"arms.{name}.handover.data: halves are of classes, and running text has none" for name in halved]
-    return found
+        wrong += [f"arms.{name}.handover.data: halves are of classes, and running text has none" for name in halved]
+    return wrong
 
 
 def alone(arms: dict[str, Arm]) -> list[str]:
     """Returns what is wrong with `arms` where each run is one process."""
-    found = [name for name, arm in arms.items() if arm.local_sgd_steps]
-    return [f"arms.{name}.local_sgd_steps: one process has nothing to average: give processes" for name in found]
+    averaging = [name for name, arm in arms.items() if arm.local_sgd_steps]
+    return [f"arms.{name}.local_sgd_steps: one process has nothing to average: give processes" for name in averaging]
 
 
 def of_function(arms: dict[str, Arm]) -> list[str]:
     """Returns what is wrong with `arms` that go down a function: they have neither batches nor an `EmoTrainer`."""
-    found = alone(arms)
+    wrong = alone(arms)
     for name, arm in arms.items():
         idle = [field for field in IDLE_ON_FUNCTIONS if getattr(arm, field) != Arm.model_fields[field].default]
-        found += [f"arms.{name}.{field}: has no effect on a function: leave it out" for field in idle]
+        wrong += [f"arms.{name}.{field}: has no effect on a function: leave it out" for field in idle]
         if arm.optim in ALIASES:
-            found.append(f"arms.{name}.optim: {arm.optim} is of another package: give one of emo_hf or transformers")
-    return found
+            wrong.append(f"arms.{name}.optim: {arm.optim} is of another package: give one of emo_hf or transformers")
+    return wrong
 
 
 def _sizes(recipe: "Recipe") -> Iterator[str]:

@@ -32,7 +32,7 @@ def of_history(rows: list[LogRow], metric: str, equal_train_loss: float | None =
     losses = [row["eval_loss"] for row in evaluations if row["eval_loss"] is not None]
     sizes = [row["learning_rate"] for row in rows if "learning_rate" in row]
     best = min(losses, default=None)
-    found = {
+    numbers = {
         "eval_loss": last["eval_loss"],
         "best_eval_loss": best,
         "overfit": None if last["eval_loss"] is None else last["eval_loss"] - best,
@@ -42,10 +42,10 @@ def of_history(rows: list[LogRow], metric: str, equal_train_loss: float | None =
         "step_size_max": max(sizes),
         "seconds": sum(row["train_runtime"] for row in rows if "train_runtime" in row),
     }
-    found[metric] = last[f"eval_{metric}"]
+    numbers[metric] = last[f"eval_{metric}"]
     if equal_train_loss is not None:
-        found["gap"] = gap(rows, equal_train_loss)
-    return found
+        numbers["gap"] = gap(rows, equal_train_loss)
+    return numbers
 
 
 def gap(rows: list[LogRow], level: float) -> float | None:
@@ -77,13 +77,13 @@ def of_signals(path: Path, rows: list[LogRow]) -> dict[str, float | None]:
     evaluations = [(row["step"], row["eval_loss"]) for row in rows if row.get("eval_loss") is not None]
     ready, last = summarize(signals).get("emo/first_stop_step"), signals[-1]["step"]
     stop = last if ready is None else ready
-    found: dict[str, float | None] = {"stop_step": ready, "stop_share": stop / last}
+    numbers: dict[str, float | None] = {"stop_step": ready, "stop_share": stop / last}
     if evaluations:
         at_stop = next((loss for step, loss in evaluations if step >= stop), evaluations[-1][1])
-        found["stop_regret"] = at_stop - min(loss for _, loss in evaluations)
+        numbers["stop_regret"] = at_stop - min(loss for _, loss in evaluations)
     if "emo/moment_4" in signals[0]:
-        found |= correlations(signals)
-    return found
+        numbers |= correlations(signals)
+    return numbers
 
 
 def correlations(signals: list[LogRow]) -> dict[str, float | None]:
@@ -96,11 +96,11 @@ def correlations(signals: list[LogRow]) -> dict[str, float | None]:
     shapes = [standardized(*(row[f"emo/moment_{k}"] for k in range(1, 5))) for row in signals]
     scalars = [row["emo/scalar"] for row in signals]
     kept = [(scalar, *shape) for scalar, shape in zip(scalars, shapes, strict=True) if shape is not None]
-    found: dict[str, float | None] = {}
+    numbers: dict[str, float | None] = {}
     for place, name in enumerate(("skewness", "kurtosis"), start=1):
         values = float(spearmanr([row[0] for row in kept], [row[place] for row in kept]).statistic)
-        found[f"{name}_correlation"] = None if math.isnan(values) else values
-    return found
+        numbers[f"{name}_correlation"] = None if math.isnan(values) else values
+    return numbers
 
 
 def standardized(m1: float, m2: float, m3: float, m4: float) -> tuple[float, float] | None:

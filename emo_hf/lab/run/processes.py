@@ -136,20 +136,20 @@ def _run(module: str, arguments: list[str], environment: dict[str, str], log: st
     importlib.import_module(module).main(arguments)
 
 
-def end(children: "Sequence[subprocess.Popen | Forked]") -> None:
+def end(workers: "Sequence[subprocess.Popen | Forked]") -> None:
     """Ends those that are still at work, and waits until they are gone."""
-    alive = [child for child in children if child.poll() is None]
-    for child in alive:
-        child.terminate()
-    for child in alive:
+    alive = [worker for worker in workers if worker.poll() is None]
+    for worker in alive:
+        worker.terminate()
+    for worker in alive:
         try:
-            child.wait(timeout=PATIENCE)
+            worker.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-    for child in children:
-        if isinstance(child, subprocess.Popen):
-            child.stdin.close()
+            worker.kill()
+            worker.wait()
+    for worker in workers:
+        if isinstance(worker, subprocess.Popen):
+            worker.stdin.close()
 
 
 def end_with_parent() -> None:

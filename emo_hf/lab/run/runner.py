@@ -33,7 +33,7 @@ from emo_hf.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
-CHILD = "emo_hf.lab.run.worker"  # the module that trains a run_config
+WORKER = "emo_hf.lab.run.worker"  # the module that trains a run_config
 POLL = 0.2  # seconds between two looks at the runs
 BLOCK = 4096  # bytes; a disk with fewer free is full
 
@@ -86,7 +86,7 @@ class ActiveRun:
     folder: RunFolder
     lock: FileLock
     started: float = field(default_factory=time.monotonic)
-    child: Any = None  # as `processes.start` returns it
+    worker: Any = None  # as `processes.start` returns it
     step: int = 0
     total: int = 0  # 0 while unknown
     last: dict[str, Any] = field(default_factory=dict)  # the newest value of everything that Trainer logs
@@ -103,7 +103,7 @@ class ActiveRun:
 
 
 @dataclass
-class Board:
+class Progress:
     """Where all runs stand: `outcomes` by the place of their run_config, in the order in which they ended."""
 
     run_configs: list[RunConfig]
@@ -112,7 +112,7 @@ class Board:
     running: dict[int, ActiveRun] = field(default_factory=dict)
 
 
-Watch = Callable[[Board], None]  # told where all runs stand, at every look
+Watch = Callable[[Progress], None]  # told where all runs stand, at every look
 
 
 def run(run_configs: list[RunConfig], runs: Path, settings: Settings, watch: Watch) -> list[Outcome]:
@@ -126,63 +126,63 @@ def run(run_configs: list[RunConfig], runs: Path, settings: Settings, watch: Wat
     """
     place = runs / run_configs[0].recipe / run_configs[0].size
     place.mkdir(parents=True, exist_ok=True)
-    work = _Work(place, settings, Board(run_configs, settings.jobs))
+    scheduler = _Scheduler(place, settings, Progress(run_configs, settings.jobs))
     try:
-        while work.goes_on():
-            watch(work.board)
-        watch(work.board)
+        while scheduler.goes_on():
+            watch(scheduler.progress)
+        watch(scheduler.progress)
     finally:
-        work.close()
-    return [work.board.outcomes[number] for number in range(len(run_configs))]
+        scheduler.close()
+    return [scheduler.progress.outcomes[number] for number in range(len(run_configs))]
 
 
-class _Work:
+class _Scheduler:
     """The run_configs that wait and the runs under way."""
 
-    def __init__(self, place: Path, settings: Settings, board: Board) -> None:
+    def __init__(self, place: Path, settings: Settings, progress: Progress) -> None:
         self.place = place
         self.settings = settings
-        self.board = board
-        self._waiting = list(range(len(board.run_configs)))
+        self.progress = progress
+        self._waiting = list(range(len(progress.run_configs)))
         self._finished: list[FileLock] = []  # held to the end: nobody may move the results aside before
         self._told: set[int] = set()
 
     def goes_on(self) -> bool:
         """Starts what there is room for, looks at what is under way; returns whether anything is left."""
         possible = [number for number in self._waiting if self._is_possible(number)]
-        if not (possible or self.board.running):  # runs that replay each other: they will fail, and say why
+        if not (possible or self.progress.running):  # runs that replay each other: they will fail, and say why
             possible = self._waiting[:1]
         for number in possible:
-            if len(self.board.running) == self.settings.jobs:
+            if len(self.progress.running) == self.settings.jobs:
                 break
             self._waiting.remove(number)
             self._take(number)
-        if not (self.board.running or self._waiting):
+        if not (self.progress.running or self._waiting):
             return False
         time.sleep(POLL)
-        for number, run in list(self.board.running.items()):
-            code = run.child.poll()
+        for number, run in list(self.progress.running.items()):
+            code = run.worker.poll()
             run.poll()
             if code is not None:
-                del self.board.running[number]
-                self.board.outcomes[number] = self._ended(run, code)
+                del self.progress.running[number]
+                self.progress.outcomes[number] = self._ended(run, code)
         return True
 
     def _is_possible(self, number: int) -> bool:
         """Whether the run that a run_config replays, if it does, is not among those that are still to end."""
-        run_config = self.board.run_configs[number]
+        run_config = self.progress.run_configs[number]
         if not run_config.arm.replay:
             return True
         key = (run_config.arm.replay.of, run_config.replayed_seed)
-        left = (other for at, other in enumerate(self.board.run_configs) if at not in self.board.outcomes)
+        left = (other for at, other in enumerate(self.progress.run_configs) if at not in self.progress.outcomes)
         return key not in {(other.name, other.seed) for other in left}
 
     def _take(self, number: int) -> None:
         """Skips a run_config that is finished, starts one that is free, puts back one that another emo-hf is at."""
-        run_config = self.board.run_configs[number]
+        run_config = self.progress.run_configs[number]
         folder = RunFolder.in_comparison(self.place, run_config.name, run_config.seed)
         if _is_finished(run_config, folder):
-            self.board.outcomes[number] = Outcome(run_config, folder, skipped=True)
+            self.progress.outcomes[number] = Outcome(run_config, folder, skipped=True)
             return
         lock = FileLock(self.place / ".locks" / f"{run_config.name}-seed{run_config.seed}")
         try:
@@ -190,7 +190,7 @@ class _Work:
         except Timeout:
             if folder.config.exists() and not _is_of(run_config, folder):
                 error = "another emo-hf is at work on another configuration of it: wait, or give another --runs-dir"
-                self.board.outcomes[number] = Outcome(run_config, folder, error=error)
+                self.progress.outcomes[number] = Outcome(run_config, folder, error=error)
                 return
             if number not in self._told:
                 self._told.add(number)
@@ -201,7 +201,7 @@ class _Work:
             lock.release()
             self._waiting.insert(0, number)
             return
-        self.board.running[number] = run = ActiveRun(run_config, folder, lock)
+        self.progress.running[number] = run = ActiveRun(run_config, folder, lock)
         self._start(run)
 
     def _start(self, run: ActiveRun) -> None:
@@ -220,8 +220,8 @@ class _Work:
             folder.path.mkdir(parents=True)
             config = run_config.model_dump(mode="json", exclude_none=True)
             write_whole(folder.config, yaml.safe_dump(config, sort_keys=False).encode())
-        run.child = processes.start(
-            CHILD, arguments, folder.log, processes=run_config.processes, offline=not run_config.needs_hub
+        run.worker = processes.start(
+            WORKER, arguments, folder.log, processes=run_config.processes, offline=not run_config.needs_hub
         )
         run.started = time.monotonic()  # the first one waits until the libraries are loaded
 
@@ -232,7 +232,7 @@ class _Work:
         return checkpoints.newest(run.run_config, run.folder)
 
     def _ended(self, run: ActiveRun, code: int) -> Outcome:
-        processes.end([run.child])
+        processes.end([run.worker])
         seconds = time.monotonic() - run.started
         if run.folder.is_finished:
             self._finished.append(run.lock)
@@ -246,8 +246,8 @@ class _Work:
 
     def close(self) -> None:
         """Ends what is under way."""
-        runs = self.board.running.values()
-        processes.end([run.child for run in runs if run.child])
+        runs = self.progress.running.values()
+        processes.end([run.worker for run in runs if run.worker])
         for lock in (*self._finished, *(run.lock for run in runs)):
             lock.release()
 

@@ -39,9 +39,9 @@ def train(
     Raises:
         RecipeError: the data, the model, or a run to replay is missing.
     """
-    found = sources.examples(run_config)
+    data = sources.examples(run_config)
     set_seed(run_config.seed)
-    parts = tasks.build(run_config, found)
+    parts = tasks.build(run_config, data)
     if run_config.arm.weights == "bfloat16":
         parts.model.to(torch.bfloat16)
     steps = total_steps(run_config, len(parts.train_dataset))
@@ -68,7 +68,7 @@ def train(
     if trajectory.steps and processes.rank() == 0:
         trajectory.save(folder.trajectory)
     return null_nonfinite(
-        _described(run_config, parts, found.sha256)
+        _described(run_config, parts, data.sha256)
         | {"steps": steps}
         | measures.of_history(rows, run_config.task.metric, run_config.equal_train_loss)
         | measures.of_signals(folder.signals, rows)

@@ -13,12 +13,12 @@ from pathlib import Path
 from emo_hf.errors import RecipeError
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.sources import files, hub
-from emo_hf.lab.sources.kinds import Example, Examples, Found, Images, Text
+from emo_hf.lab.sources.kinds import Example, Examples, Images, TaskData, Text
 
-__all__ = ["Example", "Examples", "Found", "Images", "Text", "examples", "sentences"]
+__all__ = ["Example", "Examples", "Images", "TaskData", "Text", "examples", "sentences"]
 
 
-def examples(run_config: RunConfig) -> Found:
+def examples(run_config: RunConfig) -> TaskData:
     """Reads what `run_config` trains and evaluates on, as its data, its scale and its arm's condition say.
 
     Of a causal-lm task this is the text: `emo_hf.lab.tasks` cuts it into pieces, holds out and counts them.
@@ -28,15 +28,15 @@ def examples(run_config: RunConfig) -> Found:
     """
     data, scale, condition = run_config.task.data, run_config.scale, run_config.arm.condition
     noise = condition.label_noise if condition else 0
-    found = _read(run_config)
-    if isinstance(found, Text):
+    content = _read(run_config)
+    if isinstance(content, Text):
         if noise:
             raise RecipeError(f"arms.{run_config.name}.condition.label_noise: running text has no labels to replace.")
-        return found
+        return content
     if data.holdout is not None:
-        found = found.hold_out(data.holdout)
-    found = found.first(train_limit(run_config), scale.test_examples)
-    return found.with_noise(noise, run_config.seed) if noise else found
+        content = content.hold_out(data.holdout)
+    content = content.first(train_limit(run_config), scale.test_examples)
+    return content.with_noise(noise, run_config.seed) if noise else content
 
 
 def train_limit(run_config: RunConfig) -> int | None:
@@ -45,13 +45,13 @@ def train_limit(run_config: RunConfig) -> int | None:
     return (condition and condition.train_examples) or run_config.scale.train_examples
 
 
-def _read(run_config: RunConfig) -> Found:
+def _read(run_config: RunConfig) -> TaskData:
     data, kind = run_config.task.data, run_config.task.type
     if run_config.data_dir is not None and data.files:
         return files.read(data.files, Path(run_config.data_dir))
     if data.embedded:
-        found = sentences()
-        return running_text(found) if kind == "causal-lm" else found
+        labelled = sentences()
+        return running_text(labelled) if kind == "causal-lm" else labelled
     return hub.read(data.hub, kind)
 
 
@@ -65,6 +65,6 @@ def sentences() -> Examples:
     return Examples(tuple(splits["train"]), tuple(splits["test"]))
 
 
-def running_text(found: Examples) -> Text:
+def running_text(labelled: Examples) -> Text:
     """The texts alone, one a line."""
-    return Text(*("".join(f"{example.text}\n" for example in part) for part in (found.train, found.test)))
+    return Text(*("".join(f"{example.text}\n" for example in part) for part in (labelled.train, labelled.test)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab.sources.kinds import Example, Examples, Found, Images, Pictures, Text
+from emo_hf.lab.sources.kinds import Example, Examples, Images, Pictures, TaskData, Text
 
 TREC = ("train_5500.label", "TREC_10.label")
 FASHION = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -40,7 +40,7 @@ FASHION_CLASSES = (
 )
 
 
-def read(name: str, data_dir: Path) -> Found:
+def read(name: str, data_dir: Path) -> TaskData:
     """Reads the set `name` of `FILES`; `RecipeError` if a file is missing or malformed."""
     return READERS[name](*find(name, data_dir))
 
@@ -52,16 +52,16 @@ def find(name: str, data_dir: Path) -> list[Path]:
         raise RecipeError(f"--data-dir {data_dir} is no folder: expected one with {' and '.join(names)}.")
     missing = names[0]
     for folder in (data_dir, data_dir / own):
-        found = [_with_or_without_gz(folder / name) for name in names]
-        if all(found):
-            return found
-        if any(found):
-            missing = names[found.index(None)]
+        paths = [_with_or_without_gz(folder / name) for name in names]
+        if all(paths):
+            return paths
+        if any(paths):
+            missing = names[paths.index(None)]
     raise RecipeError(f"{missing} is missing: expected {' and '.join(names)} in {data_dir} or its folder {own}.")
 
 
 def _with_or_without_gz(path: Path) -> Path | None:
-    return next((found for found in (path, path.with_name(f"{path.name}.gz")) if found.is_file()), None)
+    return next((file for file in (path, path.with_name(f"{path.name}.gz")) if file.is_file()), None)
 
 
 def content(path: Path) -> bytes:
@@ -174,7 +174,7 @@ def lines(rows: list[str]) -> str:
     return "\n".join(row.strip() for row in rows).strip() + "\n"
 
 
-READERS: dict[str, Callable[..., Found]] = {
+READERS: dict[str, Callable[..., TaskData]] = {
     "trec-6": trec_6,
     "trec-50": trec_50,
     "fashion-mnist": fashion_mnist,

@@ -5,10 +5,10 @@ import numpy as np
 from emo_hf.errors import RecipeError
 from emo_hf.lab.recipe.task import HubData, TaskType
 from emo_hf.lab.sources.files import lines, normalizable
-from emo_hf.lab.sources.kinds import Example, Examples, Found, Images, Pictures, Text
+from emo_hf.lab.sources.kinds import Example, Examples, Images, Pictures, TaskData, Text
 
 
-def read(data: HubData, kind: TaskType) -> Found:
+def read(data: HubData, kind: TaskType) -> TaskData:
     """Reads the splits train and test for a task of `kind`."""
     import datasets
 

@@ -141,7 +141,7 @@ class Text:
         return digest.hexdigest()
 
 
-Found = Examples | Images | Text
+TaskData = Examples | Images | Text
 
 
 def check_limits(train: int | None, test: int | None, train_size: int, test_size: int) -> None:

@@ -6,7 +6,7 @@ vision          image-classification: a ResNet names what it sees
 """
 
 from emo_hf.lab.recipe.schema import RunConfig
-from emo_hf.lab.sources import Found
+from emo_hf.lab.sources import TaskData
 from emo_hf.lab.tasks import adapters, classification, language, llama2c, pretrained, vision
 from emo_hf.lab.tasks.parts import Parts
 
@@ -19,13 +19,13 @@ BUILDERS = {
 }
 
 
-def build(run_config: RunConfig, found: Found) -> Parts:
+def build(run_config: RunConfig, data: TaskData) -> Parts:
     """Builds the task of `run_config`. Seed the global generators before: a new model's weights are random.
 
     Raises:
         RecipeError: the model is not to be had, or it does not fit the data.
     """
-    return BUILDERS[run_config.task.type](run_config, found)
+    return BUILDERS[run_config.task.type](run_config, data)
 
 
 def check_model(run_config: RunConfig) -> None:

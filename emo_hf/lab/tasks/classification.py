@@ -21,11 +21,11 @@ from emo_hf.lab.tasks.parts import Parts
 from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
 
 
-def build(run_config: RunConfig, found: Examples) -> Parts:
+def build(run_config: RunConfig, data: Examples) -> Parts:
     """Builds a sequence classification task."""
-    labels, chosen, max_tokens = found.labels, run_config.scale.model, run_config.scale.max_tokens
+    labels, chosen, max_tokens = data.labels, run_config.scale.model, run_config.scale.max_tokens
     if chosen.config:
-        tokenizer = train_tokenizer(chosen.config, (example.text for example in found.train), max_tokens)
+        tokenizer = train_tokenizer(chosen.config, (example.text for example in data.train), max_tokens)
         model = gpt2(chosen.config, tokenizer, labels, max_tokens)
     elif chosen.hub:
         model, tokenizer = from_hub(AutoModelForSequenceClassification, chosen.hub, max_tokens, **classes(labels))
@@ -34,8 +34,8 @@ def build(run_config: RunConfig, found: Examples) -> Parts:
     return Parts(
         model=adapt(model, chosen.lora, "SEQ_CLS"),
         processing_class=tokenizer,
-        train_dataset=encode(found.train, tokenizer, labels, max_tokens),
-        eval_dataset=encode(found.test, tokenizer, labels, max_tokens),
+        train_dataset=encode(data.train, tokenizer, labels, max_tokens),
+        eval_dataset=encode(data.test, tokenizer, labels, max_tokens),
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=metrics.Accuracy(),
     )

@@ -24,16 +24,16 @@ from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
 LEARNED = 1_000_000  # characters that the tokenizer is trained on: more changes few merges, and each run would wait
 
 
-def build(run_config: RunConfig, found: Text) -> Parts:
+def build(run_config: RunConfig, text: Text) -> Parts:
     """Builds a causal language modelling task."""
     chosen, max_tokens = run_config.scale.model, run_config.scale.max_tokens
     if chosen.config:
-        tokenizer = train_tokenizer(chosen.config, found.train[:LEARNED].splitlines(keepends=True), max_tokens)
+        tokenizer = train_tokenizer(chosen.config, text.train[:LEARNED].splitlines(keepends=True), max_tokens)
     elif chosen.llama2c:
         model, tokenizer = llama2c.load(run_config)
     else:
         model, tokenizer = from_hub(AutoModelForCausalLM, chosen.hub, max_tokens)
-    train, test = split(run_config, found, tokenizer)  # a text that is too short is told of before a model is built
+    train, test = split(run_config, text, tokenizer)  # a text that is too short is told of before a model is built
     if chosen.config:
         model = GPT2LMHeadModel(gpt2_config(chosen.config, tokenizer, max_tokens))
     model.loss_type = "ForCausalLM"  # what transformers takes anyway, but with a warning for GPT-2
@@ -48,15 +48,15 @@ def build(run_config: RunConfig, found: Text) -> Parts:
     )
 
 
-def split(run_config: RunConfig, found: Text, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
+def split(run_config: RunConfig, text: Text, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pieces to train and to evaluate on; a holdout is the beginning of the training text."""
     size, holdout = run_config.scale.max_tokens, run_config.task.data.holdout
     if holdout is None:
-        train = pieces(found.train, tokenizer, size, train_limit(run_config), "train_examples")
-        return train, pieces(found.test, tokenizer, size, run_config.scale.test_examples, "test_examples")
+        train = pieces(text.train, tokenizer, size, train_limit(run_config), "train_examples")
+        return train, pieces(text.test, tokenizer, size, run_config.scale.test_examples, "test_examples")
     if (wanted := train_limit(run_config)) is not None:
         wanted += holdout
-    both = pieces(found.train, tokenizer, size, wanted, "holdout and train_examples together")
+    both = pieces(text.train, tokenizer, size, wanted, "holdout and train_examples together")
     if holdout >= len(both):
         raise RecipeError(f"holdout {holdout}: there are only {len(both)} training examples.")
     test, limit = both[:holdout], run_config.scale.test_examples
@@ -67,10 +67,10 @@ def split(run_config: RunConfig, found: Text, tokenizer: PreTrainedTokenizerBase
 
 def pieces(text: str, tokenizer: PreTrainedTokenizerBase, size: int, count: int | None, asked: str) -> np.ndarray:
     """Returns the first `count` pieces of `text`, or all if it is None: int64, (count, size)."""
-    found = list(islice(_pieces(text, tokenizer, size), count))
-    if len(found) < (count or 1):
-        raise RecipeError(f"{asked} {count or 1}: the text has only {len(found)} pieces of {size} tokens.")
-    return np.array(found, dtype=np.int64)
+    chunks = list(islice(_pieces(text, tokenizer, size), count))
+    if len(chunks) < (count or 1):
+        raise RecipeError(f"{asked} {count or 1}: the text has only {len(chunks)} pieces of {size} tokens.")
+    return np.array(chunks, dtype=np.int64)
 
 
 def _pieces(text: str, tokenizer: PreTrainedTokenizerBase, size: int) -> Iterator[list[int]]:

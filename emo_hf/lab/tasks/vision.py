@@ -36,20 +36,20 @@ class Pixels:
         }
 
 
-def build(run_config: RunConfig, found: Images) -> Parts:
+def build(run_config: RunConfig, data: Images) -> Parts:
     """Builds an image classification task."""
-    height, width = found.train.pixels.shape[1:]
+    height, width = data.train.pixels.shape[1:]
     return Parts(
-        model=resnet(run_config.scale.model.vision, found),
+        model=resnet(run_config.scale.model.vision, data),
         processing_class=None,
-        train_dataset=dataset(found.train),
-        eval_dataset=dataset(found.test),
-        data_collator=Pixels(height, width, found.mean, found.std),
+        train_dataset=dataset(data.train),
+        eval_dataset=dataset(data.test),
+        data_collator=Pixels(height, width, data.mean, data.std),
         compute_metrics=metrics.Accuracy(),
     )
 
 
-def resnet(vision: Vision, found: Images) -> PreTrainedModel:
+def resnet(vision: Vision, data: Images) -> PreTrainedModel:
     """A ResNet of basic blocks with new random weights. Its configuration keeps what its input is normalized by."""
     config = ResNetConfig(
         num_channels=1,
@@ -57,9 +57,9 @@ def resnet(vision: Vision, found: Images) -> PreTrainedModel:
         hidden_sizes=vision.widths,
         depths=[vision.blocks] * len(vision.widths),
         layer_type="basic",
-        **classes(found.labels),
+        **classes(data.labels),
     )
-    config.image_mean, config.image_std = found.mean, found.std
+    config.image_mean, config.image_std = data.mean, data.std
     return ResNetForImageClassification(config)
 
 

@@ -26,19 +26,19 @@ def run_config(recipe, write):
 
 @pytest.fixture
 def run(tmp_path):
-    def run(run_config, watch=lambda board: None, place="runs", **settings):
+    def run(run_config, watch=lambda progress: None, place="runs", **settings):
         (outcome,) = runner.run([run_config], tmp_path / place, Settings(**settings), watch)
         return outcome
 
     return run
 
 
-def kill(board) -> None:
+def kill(progress) -> None:
     """Kills the run after its second checkpoint."""
-    for under_way in board.running.values():
+    for under_way in progress.running.values():
         if (under_way.folder.path / "checkpoint-20" / "trainer_state.json").exists():
             with contextlib.suppress(ProcessLookupError):  # it may be gone since the last look
-                os.kill(under_way.child.pid, signal.SIGKILL)
+                os.kill(under_way.worker.pid, signal.SIGKILL)
 
 
 def summary(outcome) -> dict:

@@ -57,7 +57,7 @@ def run_configs(recipe, write, stand_in, monkeypatch):
 
 @pytest.fixture
 def run(tmp_path):
-    def run(run_configs, watch=lambda board: None, **settings):
+    def run(run_configs, watch=lambda progress: None, **settings):
         return runner.run(run_configs, tmp_path / "runs", Settings(**settings), watch)
 
     return run
@@ -83,9 +83,9 @@ def is_alive(pid: int) -> bool:
 def test_every_cell_has_a_folder(run_configs, run, tmp_path):
     seen = []
 
-    def watch(board):
-        assert len(board.running) <= 1
-        seen.extend((number, run.step, run.total, run.last.get("loss")) for number, run in board.running.items())
+    def watch(progress):
+        assert len(progress.running) <= 1
+        seen.extend((number, run.step, run.total, run.last.get("loss")) for number, run in progress.running.items())
 
     outcomes = run(run_configs, watch)
     place = tmp_path / "runs/tiny/smoke"
@@ -180,7 +180,7 @@ def test_a_configuration_that_cannot_be_written_is_named(run_configs, run, tmp_p
 def test_jobs(run_configs, run, monkeypatch):
     monkeypatch.setenv("KIND", "meeting")
     most = []
-    outcomes = run(run_configs, lambda board: most.append(len(board.running)), jobs=2)
+    outcomes = run(run_configs, lambda progress: most.append(len(progress.running)), jobs=2)
     assert max(most) == 2
     assert [outcome.run_config for outcome in outcomes] == run_configs
     assert not any(outcome.skipped or outcome.error for outcome in outcomes)
@@ -203,7 +203,7 @@ def test_what_is_replayed_ends_first(recipe, write, run_configs, run):
     seen = []
     outcomes = run(
         loading.recipe(write(recipe)).run_configs("smoke"),
-        lambda board: seen.append({run.run_config.name for run in board.running.values()}),
+        lambda progress: seen.append({run.run_config.name for run in progress.running.values()}),
         jobs=3,
     )
     assert {"emosens", "adamw"} in seen
@@ -225,8 +225,8 @@ def test_two_at_work_share_the_runs(run_configs, run, caplog):
     lock = lock_of(other)
     lock.acquire(timeout=0)
 
-    def watch(board):
-        if len(board.outcomes) == 3:
+    def watch(progress):
+        if len(progress.outcomes) == 3:
             other.folder.summary.write_text(result)
 
     outcomes = run(run_configs, watch)
@@ -240,8 +240,8 @@ def test_results_stay_in_place_while_another_is_at_work(run_configs, run):
     changed = run_configs[0].model_copy(update={"scale": run_configs[0].scale.model_copy(update={"epochs": 3.0})})
     seen = []
 
-    def watch(board):
-        if len(board.outcomes) == 1 and not seen:
+    def watch(progress):
+        if len(progress.outcomes) == 1 and not seen:
             seen.extend(run([changed]))
 
     first, _ = run(run_configs[:2], watch)
@@ -254,9 +254,9 @@ def test_interrupt_ends_the_children(run_configs, run, tmp_path, monkeypatch):
     monkeypatch.setenv("KIND", "endless")
     started = []
 
-    def interrupt(board):
-        if len(board.running) == 2 and all(run.step for run in board.running.values()):
-            started.extend(run.child.pid for run in board.running.values())
+    def interrupt(progress):
+        if len(progress.running) == 2 and all(run.step for run in progress.running.values()):
+            started.extend(run.worker.pid for run in progress.running.values())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -272,10 +272,10 @@ import json, os, sys, time
 from emo_hf.lab.run import worker, processes, runner
 from emo_hf.lab.recipe import loading
 pids = []
-def watch(board):
-    for run in board.running.values():
-        server = int(open(f"/proc/{run.child.pid}/stat").read().split()[3])
-        print("these", json.dumps([run.child.pid, server, os.listdir(f"/proc/{server}/task")]), flush=True)
+def watch(progress):
+    for run in progress.running.values():
+        server = int(open(f"/proc/{run.worker.pid}/stat").read().split()[3])
+        print("these", json.dumps([run.worker.pid, server, os.listdir(f"/proc/{server}/task")]), flush=True)
         time.sleep(600)
 configs = loading.recipe(sys.argv[1]).run_configs("small")
 runner.run(configs, __import__("pathlib").Path(sys.argv[2]), runner.Settings(), watch)

@@ -264,7 +264,7 @@ def test_a_stop_at_the_last_step_is_told_from_none(tmp_path):
         assert found == {"stop_step": expected, "stop_share": (expected or 8) / 8, "stop_regret": float(ready > 4)}
 
 
-def test_the_counter_of_the_earlier_laws_is_found(run, recipe):
+def test_the_counter_of_the_earlier_mechanisms_is_read(run, recipe):
     recipe["sizes"]["smoke"]["steps"] = 40
     done = run({"navi": {"optim": "emonavi-3.6", "lr": 6e-5}, **ARMS})
     assert (done["navi"]["stop_step"], done["navi"]["stop_share"]) == (32, 32 / 40)
