@@ -1,4 +1,4 @@
-"""Where all runs of `emo-hf run` stand: a table for a terminal, or a line for every run that has ended."""
+"""What `emo-hf run` shows: a table on a terminal, or one line for every run that has ended."""
 
 import time
 from collections import Counter
@@ -13,7 +13,7 @@ from emo_hf.lab.run.runner import Outcome, Progress
 
 
 def table(progress: Progress) -> Group:
-    """Returns all runs together, the runs under way, and the arms."""
+    """Returns a bar for all runs, and tables of the runs under way and of the arms."""
     return Group(_together(progress), _under_way(progress), _arms(progress))
 
 
@@ -61,7 +61,7 @@ def _arms(progress: Progress) -> Table:
 
 
 def remaining(progress: Progress) -> float | None:
-    """Returns the seconds until all runs have ended, by those that were finished; None before the first."""
+    """Returns an estimate of the seconds until all runs have ended, None before the first one has."""
     times = [outcome.seconds for outcome in progress.outcomes.values() if not (outcome.skipped or outcome.error)]
     if not times:
         return None
@@ -73,7 +73,7 @@ def remaining(progress: Progress) -> float | None:
 
 
 class News:
-    """The runs that have ended since the last look, a line for each."""
+    """Gives one line for each run that has ended since the last call."""
 
     def __init__(self) -> None:
         self._told = 0
@@ -100,7 +100,7 @@ def _number(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time in the unit that fits it."""
+    """Returns a time in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -34,7 +34,7 @@ def train(
         folder: of the run.
         report_to: "none", "wandb" or "trackio".
         save_every: steps between two checkpoints; None saves none.
-        checkpoint: the one to go on from; `folder` was rewound to it.
+        checkpoint: the one to go on from, after `checkpoints.rewind`.
 
     Raises:
         RecipeError: the data, the model, or a run to replay is missing.
@@ -43,22 +43,20 @@ def train(
     set_seed(run_config.seed)
     parts = tasks.build(run_config, data)
     if run_config.arm.weights == "bfloat16":
-        parts.model.to(torch.bfloat16)
+        torch.nn.Module.to(parts.model, torch.bfloat16)
     steps = total_steps(run_config, len(parts.train_dataset))
     history, trajectory = History(folder.history), Trajectory()
     past = read_signals(folder.history) if checkpoint else []
     history.rows += past
-    callbacks: list[TrainerCallback] = [
-        history,
-        checkpoints.Clock(past),
-        *([trajectory] if "trajectory" in run_config.measure else []),
-    ]
+    callbacks: list[TrainerCallback] = [history, checkpoints.Clock(past)]
+    if "trajectory" in run_config.measure:
+        callbacks.append(trajectory)
     if report_to == "wandb" and processes.rank() == 0:
         callbacks.append(Comparable(run_config))
     make = functools.partial(ArmTrainer, run_config, folder, **vars(parts))
     trainer = make(args=arguments(run_config, folder.path, steps, report_to, save_every), callbacks=callbacks)
-    if run_config.arm.handover:
-        trainer, extra = in_two_parts(trainer, history, steps, make)
+    if handover := run_config.arm.handover:
+        trainer, extra = in_two_parts(trainer, handover, history, steps, make)
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         extra = checkpoints.of_whole(past, trainer) if checkpoint else {}
@@ -78,7 +76,8 @@ def train(
 
 
 def _described(run_config: RunConfig, parts: Parts, sha256: str) -> dict[str, Any]:
-    """Returns what was trained, on what; `sha256` is that of the data."""
+    """Returns what was trained, and on what; `sha256` is that of the data."""
+    several = {"processes": run_config.processes, "local_sgd_steps": run_config.arm.local_sgd_steps}
     return {
         "recipe": run_config.recipe,
         "size": run_config.size,
@@ -86,11 +85,7 @@ def _described(run_config: RunConfig, parts: Parts, sha256: str) -> dict[str, An
         "seed": run_config.seed,
         "optimizer": run_config.arm.optimizer,
         "tuning": str(run_config.arm.tuning),
-        **(
-            {"processes": run_config.processes, "local_sgd_steps": run_config.arm.local_sgd_steps}
-            if run_config.processes
-            else {}
-        ),
+        **(several if run_config.processes else {}),
         "train_examples": len(parts.train_dataset),
         "test_examples": len(parts.eval_dataset),
         "data_sha256": sha256,
