@@ -4,7 +4,7 @@
     emo-hf sweep recipes/quickstart.yaml    the same as a W&B sweep, for agents on several machines
     emo-hf ls                               the optimizers
     emo-hf show emosens-3.9                 one of them
-    emo-hf plot coefficients                what the laws answer to the loss
+    emo-hf plot coefficients                factors and pulses of all generations
     emo-hf plot functions FILE              the paths that a recipe of recipes/functions/ found
     emo-hf plot signals RUN                 loss, step size and emotion of one run
     emo-hf plot loss DIR                    curves of a comparison, from a folder of results; also fluctuation,

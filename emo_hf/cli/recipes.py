@@ -77,19 +77,19 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     with _shown(console) as watch:
         outcomes = runner.run(run_configs, args.runs_dir, settings, watch)
     failed = [outcome for outcome in outcomes if outcome.error]
-    rows = results.table(results.read(outcome.folder for outcome in outcomes))
-    if rows:
-        console.print(_results(rows, recipe.judged))
-        for line in comparison_text.ending(comparison.read(place)):
+    summaries = {outcome.folder: outcome.summary for outcome in outcomes if outcome.summary is not None}
+    if summaries:
+        console.print(_results(results.table(summaries.values()), recipe.judged))
+        for line in comparison_text.ending(comparison.read(place, summaries)):
             print_plain(console, line)
     for outcome in failed:
         console.print(
             f"[bold red]failed:[/] {outcome.run_config.name} seed {outcome.run_config.seed}: {escape(outcome.error)}"
         )
-        print_plain(console, f"        see {outcome.folder / 'log.txt'}")
+        print_plain(console, f"        see {outcome.folder.log}")
     if skipped := sum(outcome.skipped for outcome in outcomes):
         print_plain(console, f"{skipped} of {len(outcomes)} runs were finished before.")
-    print_plain(console, f"Results: {outcomes[0].folder.parents[1]}")
+    print_plain(console, f"Results: {outcomes[0].folder.comparison}")
     return 1 if failed else 0
 
 
@@ -137,12 +137,12 @@ def _shown(console: Console) -> Iterator[Watch]:
     """Yields what shows the runs: a table that changes on a terminal, elsewhere a line for each that has ended."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as shown:
-            yield lambda board: shown.update(progress_table.table(board), refresh=True)
+            yield lambda progress: shown.update(progress_table.table(progress), refresh=True)
         return
     news = progress_table.News()
 
-    def tell(board: runner.Board) -> None:
-        for line in news.lines(board):
+    def tell(progress: runner.Progress) -> None:
+        for line in news.lines(progress):
             print_plain(console, line)
 
     yield tell

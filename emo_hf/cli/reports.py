@@ -63,13 +63,13 @@ def _report(args: argparse.Namespace, console: Console) -> int:
 
 
 def _report_comparison(place: Path, output: Path | None, console: Console) -> int:
-    found = comparison.read(place)
-    folder = output or (place / "report" if found.from_folders else place)
-    if found.from_folders:
-        written, problem = comparison_report.write_with_pictures(found, place, folder)
+    results = comparison.read(place)
+    folder = output or (place / "report" if results.from_folders else place)
+    if results.from_folders:
+        written, problem = comparison_report.write_with_pictures(results, place, folder)
     else:
-        written, problem = comparison_report.write(found, folder), None
-    print_plain(console, comparison_text.sentence(found, found.verdict))
+        written, problem = comparison_report.write(results, folder), None
+    print_plain(console, comparison_text.sentence(results, results.verdict))
     print_plain(console, f"Written: {', '.join(map(str, written))}")
     if problem:
         print_plain(console, f"There are no new pictures: {problem}")

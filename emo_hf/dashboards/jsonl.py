@@ -18,12 +18,12 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from emo_hf import run_folder
 from emo_hf.errors import RecordError
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "emo_signals.jsonl"
-RUN_NAME = "emo_run.json"
+FILE_NAME, RUN_NAME = run_folder.SIGNALS, run_folder.SETTINGS
 
 LogRow = dict[str, Any]
 

@@ -19,15 +19,15 @@ from emo_hf.dashboards.health import RECENT
 from emo_hf.dashboards.jsonl import FILE_NAME, read_new
 from emo_hf.dashboards.metrics import METRICS, Metric
 from emo_hf.dashboards.report.numbers import findings
-from emo_hf.dashboards.report.runs import HISTORY, RecordedRun, described, run_places
+from emo_hf.dashboards.report.runs import RecordedRun, described, run_places
 from emo_hf.errors import RecordError
+from emo_hf.run_folder import HISTORY, RunFolder
 
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 SHOWN = (
     *("train/loss", "eval/loss", "emo/loss", "emo/ema_short", "emo/ema_medium", "emo/ema_long"),
     *("emo/scalar", "emo/lr", "emo/stop_margin_snr", "emo/stop_margin_loss", "emo/stop_share"),
 )
-SUMMARY = "summary.json"  # of a finished run of the laboratory
 MARGINS = {"emo/stop_margin_snr", "emo/stop_margin_loss"}
 PERIOD = 1.0  # seconds between two looks at the files
 QUIET = 30.0  # seconds without a step that are worth a word
@@ -134,7 +134,7 @@ class View:
         parts = [f"step {run.steps:,}" + (f" of {total:,}" if total else "")]
         seconds = [value for _, value in sorted(run.series.get("emo/step_seconds", {}).items())][-RECENT:]
         quiet = time.time() - self._follower.written
-        if (run.path / SUMMARY).exists() or (total and run.steps >= total):
+        if RunFolder(run.path).is_finished or (total and run.steps >= total):
             parts.append("finished")
         elif quiet > QUIET:
             parts.append(f"nothing new for {_duration(quiet)}")

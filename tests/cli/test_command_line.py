@@ -152,7 +152,7 @@ def test_ctrl_c(stand_in, recipe, write, tmp_path):
         import sys
         from emo_hf import cli
         from emo_hf.lab.run import runner
-        runner.CHILD = "stand_in"
+        runner.WORKER = "stand_in"
         sys.exit(cli.main(["run", {write(recipe)!r}, "--runs-dir", {str(tmp_path / "runs")!r}]))
     """
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
@@ -164,14 +164,14 @@ def test_ctrl_c(stand_in, recipe, write, tmp_path):
         if log.exists() and log.read_text().endswith("\n"):
             break
         time.sleep(0.1)
-    child = int(log.read_text())
+    worker = int(log.read_text())
     parent.send_signal(signal.SIGINT)
     _, error = parent.communicate(timeout=30)
     assert parent.returncode == 130
     assert error.startswith("Interrupted. Finished runs are kept")
     assert "Traceback" not in error
     with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
+        os.kill(worker, 0)
 
 
 def test_ls_and_show(capsys):

@@ -103,7 +103,7 @@ def stand_in(tmp_path, monkeypatch):
         (tmp_path / "stand_in.py").write_text(text)
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-        monkeypatch.setattr(runner, "CHILD", "stand_in")
+        monkeypatch.setattr(runner, "WORKER", "stand_in")
         monkeypatch.setattr(runner, "POLL", 0.05)
 
     return replace

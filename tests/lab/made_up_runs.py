@@ -30,7 +30,7 @@ sizes:
     evaluations: 6
 arms:
   emosens: {optim: emosens-2.0, lr: 1.0e-4, tuning: authors' default}
-  emosens-unfed: {optim: emosens-2.0, lr: 1.0e-4, feed: false, tuning: authors' default}
+  emosens-unfed: {optim: emosens-2.0, lr: 1.0e-4, withhold_loss: true, tuning: authors' default}
   adamw: {optim: adamw_torch, lr: 1.0e-4, tuning: {how: grid, grid: {lr: [1.0e-4, 1.0e-3]}, chosen_by: held-out loss}}
 """
 ENV = {

@@ -20,16 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from emo_hf.dashboards.jsonl import FILE_NAME, RUN_NAME, read_signals
+from emo_hf.dashboards.jsonl import FILE_NAME, read_signals
 from emo_hf.dashboards.metrics import METRICS
 from emo_hf.errors import RecordError
+from emo_hf.run_folder import HISTORY, STATE, RunFolder
 
 logger = logging.getLogger(__name__)
 
-HISTORY = "history.jsonl"
-STATE = "trainer_state.json"
 OF_TRAINER = {"loss": "train/loss", "grad_norm": "train/grad_norm", "learning_rate": "train/learning_rate"}
 COST = {"eval/runtime", "eval/samples_per_second", "eval/steps_per_second", "eval/epoch"}  # say nothing of the model
 STEP = "train/global_step"  # of a row in W&B
@@ -112,10 +109,8 @@ def run_places(folder: Path) -> Iterator[Path]:
 
 def _log_of(folder: Path) -> Path | None:
     """Returns the file with what Trainer logged: the laboratory's, else the newest that Trainer saved."""
-    if (folder / HISTORY).exists():
-        return folder / HISTORY
-    states = [path for pattern in (STATE, f"checkpoint-*/{STATE}") for path in folder.glob(pattern)]
-    return max(states, key=lambda path: path.stat().st_mtime, default=None)
+    run = RunFolder(folder)
+    return run.history if run.history.exists() else run.newest_state()
 
 
 def _read(place: Path) -> RecordedRun:
@@ -155,18 +150,17 @@ def _named(path: Path, by: Path) -> RecordedRun:
 
 def described(folder: Path) -> RecordedRun:
     """Returns an empty run, named by its configuration if it is one of the laboratory, else by its folder."""
-    run = _named(folder, folder)
-    if (folder / RUN_NAME).exists():
-        settings = _json(folder / RUN_NAME)
+    run, files = _named(folder, folder), RunFolder(folder)
+    if files.settings.exists():
+        settings = _json(files.settings)
         run.optimizer, run.seed = _emotion(settings), settings.get("seed")
         run.group = run.optimizer or run.group
         run.total_steps = settings.get("total_steps", 0)
-    if (folder / "config.yaml").exists():
+    if (config := files.read_config()) is not None:
         try:
-            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             group, optimizer = f"{config['recipe']}/{config['size']}/{config['name']}", config["arm"]["optim"]
             run.seed = config["seed"]
-        except (yaml.YAMLError, KeyError, TypeError):
+        except (KeyError, TypeError):
             return run  # somebody else's file
         run.name, run.group, run.optimizer = f"{group} seed {run.seed}", group, run.optimizer or optimizer
     return run

@@ -9,9 +9,10 @@ commit.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -23,15 +24,18 @@ from emo_hf.lab.analysis import results, verdicts
 from emo_hf.lab.recipe import loading
 from emo_hf.lab.recipe.schema import Recipe, RunConfig
 from emo_hf.lab.run import processes
+from emo_hf.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
 RECIPE, RUNS, ENVIRONMENT, FAILED = "recipe.yaml", "runs.jsonl", "env.json", "failed.json"
 # what may not change after the first run
-DECIDES = ("claim", "source", "metric", "baseline", "rule", "also", "judged_sweeps", "seeds")
+DECIDES = ("claim", "source", "metric", "baseline", "rule", "secondary", "judged_sweeps", "seeds")
 COMMAND = "# emo-hf run "
 DIVERGED = "NonFiniteLossError"  # in the last line of a run that an emo optimizer ended
 LONGEST = 200  # characters of a reason
+
+Summary = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -160,8 +164,12 @@ def is_comparison_folder(place: Path) -> bool:
     return (place / RECIPE).is_file()
 
 
-def read(place: Path) -> Comparison:
+def read(place: Path, known: Mapping[RunFolder, Summary] = MappingProxyType({})) -> Comparison:
     """Reads the comparison in a folder.
+
+    Args:
+        place: the folder.
+        known: summaries that were read before.
 
     Raises:
         RecipeError: a file of it cannot be used, or no run is finished.
@@ -175,7 +183,7 @@ def read(place: Path) -> Comparison:
     from_folders = any(place.glob("*/seed*/config.yaml"))
     if not from_folders and not (place / RUNS).exists():
         raise RecipeError(f"{place} holds no run, neither <arm>/seed<k>/ nor {RUNS}: emo-hf run makes them.")
-    runs, rest = _from_folders(place, recipe) if from_folders else _from_files(place)
+    runs, rest = _from_folders(place, recipe, known) if from_folders else _from_files(place)
     if not runs:
         failed = "".join(f"\n  {run.arm} seed {run.seed}: {run.reason}" for run in rest["failed"])
         raise RecipeError(f"No run in {place} is finished.{failed}")
@@ -192,29 +200,29 @@ def read(place: Path) -> Comparison:
     return Comparison(recipe, sizes.pop(), command, text, results.table(runs), **rest, from_folders=from_folders)
 
 
-def run_folders(place: Path) -> Iterator[tuple[Path, RunConfig | None]]:
+def run_folders(place: Path) -> Iterator[tuple[RunFolder, RunConfig | None]]:
     """Yields the folders of the runs below RUNS/<recipe>/<size> that were not moved aside, and their configurations.
 
     A run_config is None if its ``config.yaml`` is of an earlier version of the schema.
     """
-    for config in sorted(place.glob("*/seed*/config.yaml")):
-        if ".aside-" in config.parent.name:
-            continue
+    for folder in RunFolder.all_in_comparison(place):
         try:
-            yield config.parent, loading.run_config(config)
+            yield folder, loading.run_config(folder.config)
         except RecipeError:
-            yield config.parent, None
+            yield folder, None
 
 
-def _from_folders(place: Path, recipe: Recipe) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _from_folders(
+    place: Path, recipe: Recipe, known: Mapping[RunFolder, Summary]
+) -> tuple[list[Summary], dict[str, Any]]:
     runs, failed, ignored = [], [], []
     found: dict[str, int] = {}
     for folder, run_config in run_folders(place):
         if run_config is None or run_config.size != place.name or not recipe.matches(run_config):
-            ignored.append(f"{folder.parent.name}/{folder.name}")
-        elif summary := results.read([folder]):
-            runs += summary
-            environment = (folder / ENVIRONMENT).read_text("utf-8") if (folder / ENVIRONMENT).exists() else "{}"
+            ignored.append(f"{folder.path.parent.name}/{folder.path.name}")
+        elif (summary := known.get(folder) or folder.read_summary()) is not None:
+            runs.append(summary)
+            environment = folder.environment.read_text("utf-8") if folder.environment.exists() else "{}"
             found[environment] = found.get(environment, 0) + 1
         else:
             failed.append(Failed(run_config.name, run_config.seed, _reason(folder)))
@@ -224,10 +232,9 @@ def _from_folders(place: Path, recipe: Recipe) -> tuple[list[dict[str, Any]], di
     return runs, rest
 
 
-def _reason(folder: Path) -> str:
+def _reason(folder: RunFolder) -> str:
     """Returns why a run has no summary, without what may be a key or a path: a log can hold anything."""
-    log = folder / "log.txt"
-    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    text = folder.read_log()
     if not text.strip():
         return "broke off without a message"
     return masked_of_log(processes.explain(1, text))[:LONGEST]

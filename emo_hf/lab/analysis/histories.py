@@ -21,11 +21,12 @@ from transformers import TrainingArguments
 from emo_hf import registry
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
-from emo_hf.lab.analysis import comparison, results
+from emo_hf.lab.analysis import comparison
 from emo_hf.lab.recipe import baselines, loading
 from emo_hf.lab.recipe.arms import Arm
 from emo_hf.lab.recipe.rules import METRICS
 from emo_hf.lab.recipe.schema import Recipe, RunConfig
+from emo_hf.run_folder import RunFolder
 
 RUNS, CURVES, TRAJECTORY = "runs.csv", "curves.csv", "trajectory.csv"
 LOGGED = {"loss": "loss", "eval_loss": "eval_loss", "eval_accuracy": "accuracy", "eval_perplexity": "perplexity"}
@@ -38,7 +39,7 @@ STRIDES = (1, 2, 3, 4, 5, 8, 10, 20, 50, 100)
 class RunHistory:
     """One finished run."""
 
-    folder: Path
+    folder: RunFolder
     run_config: RunConfig
     summary: dict[str, Any]
 
@@ -57,9 +58,11 @@ def finished(folder: Path) -> list[RunHistory]:
         RecipeError: there is none, or one cannot be read.
     """
     of, found = recipe(folder), []
-    for path, run_config in comparison.run_folders(folder):
-        if run_config is not None and (of is None or of.matches(run_config)):
-            found += [RunHistory(path, run_config, summary) for summary in results.read([path])]
+    for run_folder, run_config in comparison.run_folders(folder):
+        if run_config is None or not (of is None or of.matches(run_config)):
+            continue
+        if (summary := run_folder.read_summary()) is not None:
+            found.append(RunHistory(run_folder, run_config, summary))
     if not found:
         raise RecipeError(f"{folder} holds no finished run: expected RUNS/<recipe>/<size>, as emo-hf run leaves it.")
     order = {name: place for place, name in enumerate(of.arms if of else [])}
@@ -103,13 +106,15 @@ def read(folder: Path, name: str) -> pd.DataFrame:
 def described(runs: list[RunHistory], of: Recipe | None) -> pd.DataFrame:
     """Returns one row per run: what a figure has to know of its arm, and its result.
 
-    ``like`` names the first arm with the same settings, apart from ``feed`` and, in a sweep, the learning rate.
+    ``like`` names the first arm with the same settings, but for ``withhold_loss`` and, in a sweep, the learning rate.
     """
     first: dict[str, str] = {}
     rows = []
     for run in runs:
         arm, metric = run.run_config.arm, of.judged if of else run.run_config.task.metric
-        settings = arm.model_dump(mode="json", exclude={"feed", "tuning", "family", *(["lr"] if arm.family else [])})
+        settings = arm.model_dump(
+            mode="json", exclude={"withhold_loss", "tuning", "family", *(["lr"] if arm.family else [])}
+        )
         rows.append(
             {
                 "arm": run.run_config.name,
@@ -117,7 +122,7 @@ def described(runs: list[RunHistory], of: Recipe | None) -> pd.DataFrame:
                 "like": first.setdefault(json.dumps([settings, bool(arm.family)]), run.run_config.name),
                 "optimizer": arm.optimizer,
                 "emo": arm.has_emotion,
-                "feed": arm.feed,
+                "feed": not arm.withhold_loss,
                 "family": arm.family,
                 "lr": arm.lr,
                 "default_lr": default_lr(arm),
@@ -155,7 +160,7 @@ def curves(runs: list[RunHistory]) -> pd.DataFrame:
 
 
 def _curve(arm: str, runs: list[RunHistory]) -> pd.DataFrame:
-    histories = [_history(run.folder / "history.jsonl") for run in runs]
+    histories = [_history(run.folder.history) for run in runs]
     columns: dict[str, pd.Series] = {}
     for name in dict.fromkeys(name for history in histories for name in history):
         seeds = pd.DataFrame(dict(enumerate(history.get(name, pd.Series(dtype=float)) for history in histories)))
@@ -214,14 +219,16 @@ def trajectory(runs: list[RunHistory]) -> pd.DataFrame | None:
 
     All arms together make the plane. The seed is the first that all of them have: other seeds start elsewhere.
     """
-    recorded = [run for run in runs if (run.folder / "trajectory.npz").exists()]
+    recorded = [run for run in runs if run.folder.trajectory.exists()]
     arms = dict.fromkeys(run.run_config.name for run in recorded)
     seeds = [{run.run_config.seed for run in recorded if run.run_config.name == arm} for arm in arms]
     common = set.intersection(*seeds) if seeds else set()
     if not common:
         return None
     seed = min(common)
-    parts = [(run.run_config.name, *_weights(run.folder)) for run in recorded if run.run_config.seed == seed]
+    parts = [
+        (run.run_config.name, *_weights(run.folder.trajectory)) for run in recorded if run.run_config.seed == seed
+    ]
     labels = pd.DataFrame([(arm, int(step)) for arm, steps, _ in parts for step in steps], columns=["arm", "step"])
     points = np.concatenate([weights for _, _, weights in parts]).astype(np.float64)
     finite = np.isfinite(points).all(axis=1)
@@ -236,8 +243,7 @@ def trajectory(runs: list[RunHistory]) -> pd.DataFrame | None:
     return labels.assign(seed=seed, pc1=plane[:, 0], pc2=plane[:, 1], share1=shares[0], share2=shares[1])
 
 
-def _weights(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    path = folder / "trajectory.npz"
+def _weights(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return file["steps"], file["weights"].reshape(len(file["steps"]), -1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emo_hf.errors import RecipeError
+from emo_hf.run_folder import RunFolder, parse_summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +83,12 @@ def parsed(path: Path, text: str) -> Any:
 
 def read(folders: Iterable[Path]) -> list[dict[str, Any]]:
     """Returns the summaries of the finished runs among `folders`."""
-    found = []
-    for path in (folder / "summary.json" for folder in folders):
-        if path.exists():
-            found += summaries(path, [path.read_text(encoding="utf-8")])
-    return found
+    return [summary for folder in folders if (summary := RunFolder(folder).read_summary()) is not None]
 
 
 def summaries(path: Path, texts: Iterable[str]) -> list[dict[str, Any]]:
     """Returns the summaries in `texts`, which are from the file `path`."""
-    found = []
-    for text in texts:
-        try:
-            summary = json.loads(text)
-            if not all(isinstance(summary[name], str) for name in ("arm", "optimizer", "tuning")):
-                raise TypeError("arm, optimizer and tuning are text")
-        except (ValueError, TypeError, KeyError) as error:
-            raise RecipeError(f"{path} is no summary ({error}): remove its folder and run again.") from None
-        found.append(summary)
-    return found
+    return [parse_summary(text, path) for text in texts]
 
 
 def table(summaries: Iterable[dict[str, Any]]) -> list[ArmResult]:

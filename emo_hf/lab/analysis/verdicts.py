@@ -4,7 +4,7 @@ Each line of the rule gives one number per seed, from runs with the same seed (`
 Student's t makes an interval of their mean, two-sided, at the level 1 - 0.05 / k for the k lines of a rule
 (Bonferroni), so that all k intervals hold together in 95 % of repetitions. Where the interval lies decides the line;
 fewer than 3 seeds decide nothing. The claim is reproduced if every line is, not reproduced if one is not. What a
-recipe asks beside its rule (`also`) is judged in the same way, by a k of its own, and has no part in the verdict.
+recipe asks beside its rule (`secondary`) is judged in the same way, by a k of its own, and has no part in the verdict.
 
 A value that is missing from a finished run is the worst that its metric can be, so a run that diverged never helps its
 own arm. Such a seed has no finite number and stays out of the interval. If it speaks against the line, the line cannot
@@ -83,7 +83,7 @@ def worst(metric: str) -> float:
 
 def judge(recipe: Recipe, size: str, values: Values) -> Verdict:
     """Returns the verdict of `recipe` at one of its sizes."""
-    lines, also = (_judge_all(asked, recipe, size, values) for asked in (recipe.rule, recipe.also))
+    lines, also = (_judge_all(asked, recipe, size, values) for asked in (recipe.rule, recipe.secondary))
     answers = [line.answer for line in lines]
     if not answers:
         return Verdict(None, lines, also)
@@ -131,8 +131,8 @@ def _contrast(line: Contrast, of: dict[str, float]) -> float:
     found = own = of[line.arm]
     if line.against:
         found -= of[line.against]
-    if line.beyond:
-        found -= of[line.beyond.arm] - of[line.beyond.against]
+    if line.minus:
+        found -= of[line.minus.arm] - of[line.minus.against]
     if math.isinf(own) and not math.isnan(found) and not oriented(line):
         return _bad(line)
     return found
@@ -235,9 +235,9 @@ def in_words(line: RuleLine, metric: str) -> str:
             return what + _bound(line, line.sweep, line.against)
         case Order():
             return f"Kendall's tau of {' > '.join(line.order)} with our order by {metric}: {_bound(line, '', None)}"
-        case Contrast(beyond=None):
+        case Contrast(minus=None):
             return f"{metric}: {_bound(line, line.arm, line.against)}"
-    one, other = f"({line.arm} - {line.against})", f"({line.beyond.arm} - {line.beyond.against})"
+    one, other = f"({line.arm} - {line.against})", f"({line.minus.arm} - {line.minus.against})"
     return f"differences in {metric}: {_bound(line, one, other)}"
 
 

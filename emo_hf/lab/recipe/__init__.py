@@ -1,4 +1,4 @@
-"""What a recipe asks: its words, arms, task and rules, checked in full before anything starts.
+"""What a recipe asks. It is checked in full before anything starts.
 
     fields      the words and numbers of a recipe
     arms        optimizer settings
@@ -6,7 +6,7 @@
     task        what is learned, and how large model and training are
     rules       what decides a claim
     schema      what a recipe may say; a `Recipe` gives one `RunConfig` per arm and seed
-    validation  what is wrong with a recipe whose parts are valid one by one
+    validation  whether the parts of a recipe fit together
     loading     a YAML file -> `Recipe`
     sweep       a recipe for the agents of W&B
 

@@ -1,4 +1,4 @@
-"""An arm of a recipe: one optimizer setting, and how it was chosen. Nothing in it may be silently without effect."""
+"""An arm of a recipe: one optimizer setting, and how it was chosen. A key without effect is an error."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ from emo_hf.hf.optim import names
 from emo_hf.lab.recipe import baselines
 from emo_hf.lab.recipe.baselines import ALIASES
 from emo_hf.lab.recipe.fields import (
-    MOST,
+    LARGEST_COUNT,
     Count,
     Finite,
     Name,
@@ -21,6 +21,7 @@ from emo_hf.lab.recipe.fields import (
     StrictModel,
     Text,
     changed,
+    renamed,
 )
 
 
@@ -33,7 +34,7 @@ class Tuning(StrictModel):
     """How an arm came to its settings; every report repeats it.
 
     Attributes:
-        how: nobody tried others; the authors of the optimizer advise them; or the best of a grid.
+        how: nobody tried others, the optimizer's authors advise them, or they were the best of a grid.
         grid: option -> the values that were run.
         chosen_by: what decided, and on which data.
     """
@@ -49,7 +50,7 @@ class Tuning(StrictModel):
         return self
 
     def __str__(self) -> str:
-        if self.how != "grid":
+        if self.grid is None:
             return self.how
         return "grid: " + "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in self.grid.items())
 
@@ -61,8 +62,8 @@ def _known_optimizer(name: str) -> str:
     return name
 
 
-class Heard(StrictModel):
-    """What the optimizer hears instead of the loss: ``scale * loss + offset``. The gradient is not touched."""
+class LossTransform(StrictModel):
+    """The optimizer hears ``scale * loss + offset`` instead of the loss. The gradient stays as it is."""
 
     scale: Positive = 1.0
     offset: Finite = 0.0
@@ -71,10 +72,11 @@ class Heard(StrictModel):
 
 
 class Replay(StrictModel):
-    """Takes the step sizes that an earlier run recorded, instead of its own.
+    """The step sizes come from an earlier run.
 
     Attributes:
-        of: the arm whose run with the same seed, or with the next one of the recipe if `other_seed`, is replayed.
+        of: the arm of that run.
+        other_seed: that run has the recipe's next seed, not the same one.
         order: as recorded; shuffled in time; all equal to their mean; or a cosine to 0 with the same sum.
     """
 
@@ -84,28 +86,28 @@ class Replay(StrictModel):
 
 
 class Condition(StrictModel):
-    """What is done to the training data, in this arm only.
+    """What happens to the training data of this arm.
 
     Attributes:
-        label_noise: so large a share of the training labels is replaced by another class, the same with every arm.
-        corrupted_every: the labels of every so many-th batch are shuffled; the batches between them are clean.
-        train_examples: only the first so many.
+        label_noise: the share of training labels that are replaced by another class. All arms get the same ones.
+        corrupted_every: with k, the labels of every k-th batch are shuffled.
+        train_examples: the number of training examples that are used, from the first on.
     """
 
     label_noise: Share = 0.0
-    corrupted_every: Annotated[int, Field(ge=2, le=MOST)] | None = None
+    corrupted_every: Annotated[int, Field(ge=2, le=LARGEST_COUNT)] | None = None
     train_examples: Count | None = None
 
     _something = changed("label_noise", "corrupted_every", "train_examples")
 
 
 class Handover(StrictModel):
-    """The training is cut in two at a share of its steps, by a checkpoint.
+    """A checkpoint cuts the training in two.
 
     Attributes:
-        at: share of the steps.
-        optimizer: the second part goes on with the saved state of the optimizer, or starts with a fresh one.
-        data: the second part sees the same examples as the first, or each part its own half of the classes.
+        at: the share of the steps before the cut.
+        optimizer: the second part keeps the optimizer's state, or starts with a fresh optimizer.
+        data: both parts see the same examples, or each part sees half of the classes.
     """
 
     at: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -121,30 +123,31 @@ class Arm(StrictModel):
             of `emo_hf.lab.recipe.baselines` ("lion").
         lr: learning rate; a multiplier around 1.0 for emo optimizers from 3.7 on.
         options: further options; ``emo-hf show NAME`` lists those of an emo optimizer.
-        weight_decay: of all parameters but biases and norms, as Trainer does it.
+        weight_decay: for all parameters but biases and norms, as in Trainer.
         schedule: transformers' name of the learning rate schedule.
         warmup: share of the steps over which the schedule rises from 0.
-        feed: false withholds the loss, as in the authors' runs: an emo optimizer or emopulse hears 0.0 at each step.
-        heard: it hears a changed loss.
+        withhold_loss: the optimizer or emopulse hears 0.0 at each step, as in the authors' runs.
+        loss_transform: the optimizer or emopulse hears a changed loss.
         driven_by: emopulse sets the rate of another optimizer by the loss; `lr` stands for the pulse's base of 1e-4.
         replay: the step sizes come from another run; for optimizers from 3.7 on.
         weights: the dtype of model and optimizer.
-        condition: what is done to the training data.
-        handover: the training is interrupted.
-        local_sgd_steps: each process of the recipe trains by itself, and their weights are averaged every so many
-            steps; without it they train synchronously.
-        family: the sweep that this arm is of: in a recipe ``sweep: [0.1, 1]`` instead of ``lr`` stands for one arm for
-            each rate, named like "emosens-lr-0.1".
+        condition: what happens to the training data.
+        handover: a cut in the training.
+        local_sgd_steps: the processes train alone and average their weights after this many steps. None: they train
+            synchronously.
+        family: the sweep that this arm comes from. In a recipe, ``sweep: [0.1, 1]`` instead of ``lr`` makes one arm
+            per rate, with names like "emosens-lr-0.1".
     """
 
+    _former = renamed(withhold_loss="feed", loss_transform="heard")
     optim: Annotated[str, AfterValidator(_known_optimizer)]
     lr: Positive
     options: dict[Text, Any] = {}
     weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
     warmup: Share = 0.0
-    feed: bool = True
-    heard: Heard | None = None
+    withhold_loss: bool = False
+    loss_transform: LossTransform | None = None
     driven_by: Literal["emopulse"] | None = None
     replay: Replay | None = None
     weights: Literal["float32", "bfloat16"] = "float32"
@@ -178,7 +181,7 @@ class Arm(StrictModel):
         """Whether its step size can be held: emo optimizers from 3.7 on."""
         return self.is_emo and "hold_pulse" in registry.find(self.optim).options
 
-    # fields are checked in the order above; those that failed are not in info.data
+    # Fields are checked in the order above. Those that failed are not in info.data.
 
     @field_validator("options")
     @classmethod
@@ -215,10 +218,12 @@ class Arm(StrictModel):
     @model_validator(mode="after")
     def _has_effect(self) -> "Arm":
         problems = []
-        if not self.has_emotion and not (self.feed and self.heard is None):
-            problems.append(f"feed and heard are for emo optimizers and driven_by, and {self.optim!r} is neither")
-        if not self.feed and self.heard:
-            problems.append("feed: false leaves nothing to change by heard")
+        if not self.has_emotion and (self.withhold_loss or self.loss_transform):
+            problems.append(
+                f"withhold_loss and loss_transform are for emo optimizers and driven_by, and {self.optim!r} is neither"
+            )
+        if self.withhold_loss and self.loss_transform:
+            problems.append("withhold_loss leaves nothing to change by loss_transform")
         if self.driven_by and (self.is_emo or self.schedule != "constant"):
             problems.append("driven_by is for other optimizers than the emo ones, with the schedule constant")
         if self.replay and not (self.has_pulse and self.schedule == "constant"):

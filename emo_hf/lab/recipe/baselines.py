@@ -1,7 +1,7 @@
-"""Optimizers of other packages that an arm may name, by a short table: a recipe is data and names no module.
+"""Optimizers of other packages that an arm may name. A recipe names no module, so a table does.
 
-Options that make a class what its paper describes, where its own defaults do not, stand in the table. An arm's own
-options come on top. The packages are the extra ``baselines``.
+The table holds the options that make a class what its paper describes; an arm's own options come on top. The extra
+``baselines`` installs the packages.
 """
 
 import importlib
@@ -20,14 +20,16 @@ from emo_hf.errors import MissingLossError, RecipeError
 def hidden_matrices_apart(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Returns parameter groups for Muon: `use_muon` is set for the matrices between embeddings and head.
 
-    The rest (embeddings, head, biases, gains) is for its AdamW, as github.com/KellerJordan/Muon says. Vectors do not
-    decay, as with Trainer.
+    Its AdamW gets the rest (embeddings, head, biases, gains), as github.com/KellerJordan/Muon advises. Vectors do not
+    decay, as in Trainer.
 
     Args:
-        model: one of transformers, or PEFT over one; what is outside its ``base_model`` is the head. The first
+        model: one of transformers, or PEFT over one. Whatever lies outside its ``base_model`` is the head. The first
             convolution of an image model counts as hidden.
+        weight_decay: of the matrices.
     """
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT wraps head and all
+    wrapped: Any = model
+    whole = wrapped.get_base_model() if hasattr(model, "get_base_model") else wrapped  # PEFT wraps head and all
     inner = set(whole.base_model.parameters())
     inner -= {weight for part in model.modules() if isinstance(part, nn.Embedding) for weight in part.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -42,16 +44,16 @@ def hidden_matrices_apart(model: nn.Module, weight_decay: float) -> list[dict[st
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """Where an optimizer is, and what it needs to be the one of `source`."""
+    """Where an optimizer lies, and the options that make it the one of `source`."""
 
     package: str
     name: str
     source: str
     options: Mapping[str, Any] = field(default_factory=dict)
     hears_loss: bool = False  # its ``step`` takes ``loss=``
-    rates: tuple[str, ...] = ("lr",)  # its arguments that are the learning rate
-    groups: Callable[[nn.Module, float], list[dict[str, Any]]] | None = None  # where Trainer's two will not do
-    idle: tuple[str, ...] = ()  # its options that `groups` decides
+    rates: tuple[str, ...] = ("lr",)  # the arguments that get the learning rate
+    groups: Callable[[nn.Module, float], list[dict[str, Any]]] | None = None  # instead of Trainer's two
+    idle: tuple[str, ...] = ()  # options that `groups` decides
 
 
 ALIASES: dict[str, Alias] = {
@@ -96,7 +98,7 @@ def load(name: str) -> type[torch.optim.Optimizer]:
 
 
 def check(name: str, options: Mapping[str, Any]) -> None:
-    """Refuses options that the class of an alias does not take by name. Without its package, nothing can be said.
+    """Refuses options that the class of an alias does not know. Without its package, all options pass.
 
     Raises:
         ValueError: an unknown option.
@@ -105,7 +107,7 @@ def check(name: str, options: Mapping[str, Any]) -> None:
         known = inspect.signature(load(name)).parameters
     except RecipeError:
         return
-    # the first are the parameters to train; what stands for any further keyword has no name of its own
+    # the first one is for the parameters to train; **kwargs is no name
     parameters, idle = list(known.items())[1:], ALIASES[name].idle
     names = [key for key, each in parameters if each.kind is not each.VAR_KEYWORD and key not in idle]
     if unknown := options.keys() - set(names):
@@ -113,31 +115,31 @@ def check(name: str, options: Mapping[str, Any]) -> None:
 
 
 def keywords(name: str, lr: float, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of the class, but for the parameters. Sequences become tuples, as torch writes them."""
+    """Returns the arguments of the class without the parameters. Sequences become tuples, as in torch."""
     alias = ALIASES[name]
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     return {**dict.fromkeys(alias.rates, lr), **alias.options, **given}
 
 
 class Hearing:
-    """Hears the loss that Trainer differentiates, and gives it to an optimizer whose ``step`` takes ``loss=``.
+    """Hands Trainer's loss to an optimizer whose ``step`` takes ``loss=``.
 
     Args:
-        optimizer: its ``step`` is replaced by one without a loss.
+        optimizer: gets a new ``step``, without an argument.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._key = type(optimizer).__name__
         self._loss: Any = None
-        step_with = optimizer.step
+        step_with: Callable[..., Any] = optimizer.step
 
         def step(optimizer: torch.optim.Optimizer, closure: None = None) -> Any:
             return step_with(loss=torch.tensor(self._taken()))
 
-        optimizer.step = MethodType(step, optimizer)  # schedulers take a method apart and bind it anew
+        optimizer.step = MethodType(step, optimizer)  # type: ignore[method-assign]  # schedulers rebind a method
 
     def observe(self, loss: Any) -> None:
-        """Takes the loss of the next step; ``loss.item()`` is asked for there."""
+        """Takes the loss of the next step, which calls its ``item()``."""
         self._loss = loss
 
     def _taken(self) -> float:

@@ -1,18 +1,21 @@
-"""What every part of a recipe is made of: a model that takes nothing it does not know, checked words and numbers."""
+"""What every part of a recipe is made of: a strict model, and checked words and numbers."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# letters and digits with single separators between them: neither "..", nor a separator of any system, nor "-x"
+from emo_hf.errors import RecipeError
+
+# lower-case letters and digits with single separators between them, so a name cannot leave its folder
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=64)]
 Text = Annotated[str, Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-MOST = 10**9  # of whatever is counted: more is a slip of the keyboard
-Count = Annotated[int, Field(ge=1, le=MOST)]
+LARGEST_COUNT = 10**9  # a larger one is a typing error
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -34,7 +37,7 @@ def one_of(*names: str) -> Any:
 
 
 def changed(*names: str) -> Any:
-    """Returns a model validator: one of the fields `names` at least is not what it is without being given."""
+    """Returns a model validator: at least one of the fields `names` differs from its default."""
 
     def check(model: StrictModel) -> StrictModel:
         if all(getattr(model, name) == type(model).model_fields[name].default for name in names):
@@ -42,3 +45,30 @@ def changed(*names: str) -> Any:
         return model
 
     return model_validator(mode="after")(check)
+
+
+def renamed(**former: str) -> Any:
+    """Returns a model validator that reads keys by their former names as well: ``new="old"``."""
+
+    def rename(content: Any) -> Any:
+        return with_new_keys(content, former) if isinstance(content, dict) else content
+
+    return model_validator(mode="before")(rename)
+
+
+def with_new_keys(content: dict[str, Any], former: Mapping[str, str]) -> dict[str, Any]:
+    """Returns `content` with today's keys; `former` maps each to its former name.
+
+    Raises:
+        RecipeError: a key is given by both names.
+    """
+    for new, old in former.items():
+        if old not in content:
+            continue
+        if new in content:
+            raise RecipeError(f"{old} is the former name of {new}: give one of them")
+        value = content[old]
+        if old == "feed" and isinstance(value, bool):  # withhold_loss is its opposite
+            value = not value
+        content = {**{key: other for key, other in content.items() if key != old}, new: value}
+    return content

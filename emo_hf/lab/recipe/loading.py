@@ -1,4 +1,4 @@
-"""From YAML text to a checked recipe, with every problem at once and its path.
+"""From YAML text to a checked recipe. An error lists every problem with its path.
 
 The loader is PyYAML's safe one with two corrections: ``1e-3`` is a number, and a key given twice is an error.
 """
@@ -12,29 +12,33 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Tag, ValidationError
 
+import emo_hf
 from emo_hf.errors import RecipeError, did_you_mean
 from emo_hf.hf import confidential
-from emo_hf.lab.recipe.fields import StrictModel
-from emo_hf.lab.recipe.schema import FunctionRecipe, Recipe, RunConfig
+from emo_hf.lab.recipe.fields import StrictModel, with_new_keys
+from emo_hf.lab.recipe.schema import FORMER, FunctionRecipe, Recipe, RunConfig
 
-FOLDER = Path("recipes")  # where a bare name is looked up
+_PACKAGE = Path(emo_hf.__file__).parent
+# The shipped recipes lie inside an installed package, and beside it in a checkout.
+FOLDER = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
 ModelT = TypeVar("ModelT", bound=StrictModel)
 
 
 def recipe(name: str) -> Recipe | FunctionRecipe:
-    """Reads a recipe: the path of a YAML file, or the name of one below ``recipes/``, with its folder if need be.
+    """Reads a recipe: a YAML file, or a shipped recipe by its name.
 
     Raises:
-        RecipeError: no such file, or a list of all its problems.
+        RecipeError: there is no such file, or a list of its problems.
     """
-    path = _find(name)
+    path = find(name)
     content = _extend(_content(path), path)
     if secrets := list(confidential.places(content)):
         raise RecipeError("\n  ".join([f"{path}: no key or password belongs into a recipe", *secrets]))
     content, problems = _spread(content)
     task = content.get("task")
-    descends = isinstance(task, dict) and task.get("type") == "function"
-    return _check(FunctionRecipe if descends else Recipe, content, path, problems)
+    if isinstance(task, dict) and task.get("type") == "function":
+        return _check(FunctionRecipe, content, path, problems)
+    return _check(Recipe, content, path, problems)
 
 
 def run_config(path: Path) -> RunConfig:
@@ -42,26 +46,36 @@ def run_config(path: Path) -> RunConfig:
     return _check(RunConfig, _content(path), path)
 
 
-def shipped(folder: Path) -> list[Path]:
-    """Returns the recipes below `folder`; what lies in a folder of results is a copy."""
+def shipped(folder: Path = FOLDER) -> list[Path]:
+    """Returns the recipes below `folder`, without the copies in folders of results."""
     return [path for path in sorted(folder.rglob("*.yaml")) if "results" not in path.relative_to(folder).parts]
 
 
-def _find(name: str) -> Path:
+def shipped_names() -> dict[str, Path]:
+    """Returns the shipped recipes by their names: "quickstart", "trec/gpt2-emosens"."""
+    return {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in shipped()}
+
+
+def find(name: str) -> Path:
+    """Returns the file of a recipe: the path of a YAML file, or the name of a shipped one, if need be with its folder.
+
+    Raises:
+        RecipeError: there is none, or there are several.
+    """
     path = Path(name)
     if path.is_file():
         return path
-    known = {str(found.relative_to(FOLDER).with_suffix("")): found for found in shipped(FOLDER)}
-    same = [place for place in known if name in (place, known[place].stem)]
+    known = shipped_names()
+    same = [place for place, path in known.items() if name in (place, path.stem)]
     if len(same) == 1:
         return known[same[0]]
     if same:
         raise RecipeError(f"{name!r} is the name of several recipes: {', '.join(same)}. Give one of these.")
-    near = did_you_mean(name, [*known, *(found.stem for found in known.values())])
-    raise RecipeError(f"No recipe {name!r}: expected a YAML file, or the name of one in {FOLDER.resolve()}.{near}")
+    near = did_you_mean(name, [*known, *(path.stem for path in known.values())])
+    raise RecipeError(f"No recipe {name!r}: expected a YAML file, or a name that `emo-hf ls --recipes` lists.{near}")
 
 
-def _content(path: Path) -> dict:
+def _content(path: Path) -> dict[Any, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -73,34 +87,34 @@ def _content(path: Path) -> dict:
     return content
 
 
-def _extend(content: dict, path: Path) -> dict:
-    """Puts the keys of `content` over those of the recipe that its ``extends`` names, one level deep."""
+def _extend(content: dict[Any, Any], path: Path) -> dict[Any, Any]:
+    """Adds the keys that `content` lacks from the recipe that its ``extends`` names, one level deep."""
     if "extends" not in content:
         return content
     name = content.pop("extends")
     under = _content(_parent(name, path))
     if "extends" in under:
         raise RecipeError(f"{path}: extends {name}, which itself extends {under['extends']}: one level only.")
-    return {**under, **content}
+    return {**with_new_keys(under, FORMER), **with_new_keys(content, FORMER)}
 
 
 def _parent(name: Any, path: Path) -> Path:
-    """Returns the file that `name` means, links followed: below the folder that holds the one of the recipe `path`."""
+    """Returns the file `name`, seen from the folder of the recipe `path`; it lies below the parent of that folder."""
     folder = path.parent.resolve()
     try:
         parent = (folder / name).resolve()
         near = parent.is_relative_to(folder.parent) and not Path(name).is_absolute()
         if near and parent.suffix in (".yaml", ".yml") and parent.is_file():
             return parent
-    except (TypeError, ValueError, OSError, RuntimeError):  # no text, too long, links in a circle
+    except (TypeError, ValueError, OSError, RuntimeError):  # no text, too long, or links in a circle
         pass
     raise RecipeError(
         f"{path}: extends: expected a YAML file, seen from this one's folder, below {folder.parent}, got {name!r}."
     )
 
 
-def _spread(content: dict) -> tuple[dict, list[str]]:
-    """Writes every arm with a ``sweep`` of learning rates out as one arm for each, and says where that fails."""
+def _spread(content: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
+    """Replaces every arm with a ``sweep`` by one arm per learning rate. Returns the problems as well."""
     arms = content.get("arms")
     if not isinstance(arms, dict):
         return content, []
@@ -122,13 +136,17 @@ def _spread(content: dict) -> tuple[dict, list[str]]:
     return {**content, "arms": spread}, problems
 
 
-def _check(model: type[ModelT], content: dict, path: Path, problems: Sequence[str] = ()) -> ModelT:
-    """Returns `content` as a `model`, if that has no problems beside those that were found before."""
+def _check(model: type[ModelT], content: dict[Any, Any], path: Path, problems: Sequence[str] = ()) -> ModelT:
+    """Returns `content` as a `model`; `problems` were found before.
+
+    Raises:
+        RecipeError: a list of all problems.
+    """
     details = []
     try:
-        found = model.model_validate(content)
+        checked = model.model_validate(content)
         if not problems:
-            return found
+            return checked
     except ValidationError as error:
         details = error.errors(include_url=False)
     problems = [*problems, *(line for detail in details for line in _explain(model, detail))]
@@ -138,12 +156,12 @@ def _check(model: type[ModelT], content: dict, path: Path, problems: Sequence[st
 
 def _explain(model: type[StrictModel], detail: Any) -> list[str]:
     """Returns an error of pydantic in words: its path, what is wrong, and what to write instead."""
-    # parts in brackets are not in the file: pydantic's mark of a bad key, and the kind of a line of the rule
+    # parts in brackets are not in the file: pydantic's mark of a bad key, and the kind of a line
     marked = detail["loc"]
     path = [part for part in marked if not str(part).startswith("[")]
     where = ".".join(map(str, path))
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    if not where:  # a check of the whole recipe: each of its lines names its path
+    if not where:  # a check of the whole recipe, whose lines name their paths
         return message.split("\n")
     match detail["type"]:
         case "missing":
@@ -162,7 +180,7 @@ def _explain(model: type[StrictModel], detail: Any) -> list[str]:
 
 
 def _keys(model: Any, path: list[Any]) -> list[str]:
-    """Returns the keys that the schema knows at ``path``."""
+    """Returns the keys that the schema of `model` has at `path`."""
     for part in path:
         if str(part).startswith("["):  # one of several kinds
             model = next(kind for kind in get_args(model) if Tag(part) in get_args(kind))
@@ -173,7 +191,7 @@ def _keys(model: Any, path: list[Any]) -> list[str]:
 
 
 def _bare(annotation: Any) -> Any:
-    """Returns a model, dict, list or choice of models out of X | None and Annotated[X, ...]."""
+    """Returns X for X | None and for Annotated[X, ...]."""
     while not _is_model(annotation) and get_origin(annotation) not in (dict, list):
         parts = get_args(annotation)
         if get_origin(annotation) in (Union, UnionType) and NoneType not in parts:
@@ -199,7 +217,7 @@ class _Loader(yaml.SafeLoader):
         float(value)  # OverflowError: no number of a recipe is that large
         return value
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if not isinstance(key, yaml.ScalarNode):

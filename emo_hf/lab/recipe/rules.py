@@ -1,24 +1,24 @@
-"""The rule of a recipe: which differences decide its claim, and from when on. Fixed before the run, as it is data.
+"""The rule of a recipe: the differences that decide its claim, and how large they must be. It is fixed before the run.
 
     rule:
     - {arm: emosens, against: adamw, better_by: 0}                      sens is better
     - {arm: emocats, against: emosens, worse_by_at_most: 0.02}          cats is as good
-    - {arm: sens-noisy, against: sens, beyond: {arm: adamw-noisy, against: adamw}, better_by: 0}    loses less
+    - {arm: sens-noisy, against: sens, minus: {arm: adamw-noisy, against: adamw}, better_by: 0}     loses less
     - {arm: emosens, metric: stop_regret, at_most: 0.05}                a number by itself
     - {sweep: emosens, against: adamw, within: 0.1, better_by: 0}       good over more decades of the learning rate
     - {order: [navi, fact, neco], at_least: 0.5}                        the published order, by Kendall's tau
 
-Each line is judged by the interval of its mean over the seeds (`emo_hf.lab.analysis.verdicts`).
+`emo_hf.lab.analysis.verdicts` judges each line by the interval of its mean over the seeds.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from emo_hf.lab.recipe.fields import Finite, Name, NonNegative, Positive, StrictModel, one_of
+from emo_hf.lab.recipe.fields import Finite, Name, NonNegative, Positive, StrictModel, one_of, renamed
 
-# the numbers of a summary that a rule can be about, and whether more of it is better
+# The numbers that a rule can be about, and whether more is better.
 METRICS: dict[str, bool] = {
     "accuracy": True,
     "perplexity": False,
@@ -26,9 +26,9 @@ METRICS: dict[str, bool] = {
     "train_loss": False,
     "best_eval_loss": False,  # the smallest of all evaluations
     "overfit": False,  # last minus smallest evaluation loss
-    "gap": False,  # evaluation minus training loss, when the training loss first fell below `equal_train_loss`
+    "gap": False,  # evaluation minus training loss, when the training loss first falls below `equal_train_loss`
     "stop_regret": False,  # evaluation loss at the stop signal minus the smallest
-    "stop_share": True,  # share of the run after which the stop signal came up, 1 if it never did
+    "stop_share": True,  # share of the run before the stop signal, 1 if it never came
     "step_size_median": True,
     "state_ratio": False,  # bytes of optimizer state per byte of trained parameter
     "state_share": False,  # bytes of optimizer state per byte of all parameters
@@ -37,11 +37,14 @@ METRICS: dict[str, bool] = {
     "kurtosis_correlation": True,
     "earlier_accuracy": True,  # on what was learned before a handover
 }
-Metric = Literal[tuple(METRICS)]
+if TYPE_CHECKING:
+    Metric = str
+else:
+    Metric = Literal[tuple(METRICS)]
 
 
 def _two(name: str) -> Any:
-    """Returns a model validator: the field `name` is another than ``against``."""
+    """Returns a model validator: the field `name` differs from ``against``."""
 
     def check(line: Any) -> Any:
         if getattr(line, name) == line.against:
@@ -61,13 +64,13 @@ class Pair(StrictModel):
 
 
 class Bounds(StrictModel):
-    """From when on a line of the rule holds; exactly one of these.
+    """What a line's number must reach. A line gives exactly one of these.
 
     Attributes:
-        better_by: the difference, counted so that more is better, is above this.
-        worse_by_at_most: the same is above minus this.
-        at_least: the number or difference itself, as it is, is at least this.
-        at_most: it is at most this.
+        better_by: the difference is above this; it is counted so that more is better.
+        worse_by_at_most: the same difference is above minus this.
+        at_least: the plain number or difference is at least this.
+        at_most: the plain number or difference is at most this.
     """
 
     better_by: NonNegative | None = None
@@ -81,24 +84,25 @@ class Bounds(StrictModel):
 class Contrast(Bounds):
     """One arm, the difference of two, or the difference of two differences."""
 
+    _former = renamed(minus="beyond")
     arm: Name
     against: Name | None = None
-    beyond: Pair | None = None
+    minus: Pair | None = None
     metric: Metric | None = None  # None: the recipe's
 
     _arms = _two("arm")
 
     def arms(self) -> Iterator[str]:
         yield from filter(None, (self.arm, self.against))
-        if self.beyond:
-            yield from (self.beyond.arm, self.beyond.against)
+        if self.minus:
+            yield from (self.minus.arm, self.minus.against)
 
 
 class Basin(Bounds):
-    """The decades of learning rates over which a sweep of arms stays near the best of all sweeps.
+    """The decades of learning rates over which a sweep stays near the best of two sweeps.
 
     Attributes:
-        within: how far the metric may be from the best that either sweep reaches with that seed.
+        within: how far the metric may be from the best value that either sweep reaches with that seed.
     """
 
     sweep: Name
@@ -120,7 +124,7 @@ class Order(Bounds):
 
 
 def _kind(line: Any) -> str:
-    keys = line if isinstance(line, dict) else getattr(line, "model_fields_set", ())  # or it is no line at all
+    keys = line if isinstance(line, dict) else getattr(line, "model_fields_set", ())  # none if it is no line
     return next((f"[{name}]" for name in ("sweep", "order") if name in keys), "[arm]")
 
 

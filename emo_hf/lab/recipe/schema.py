@@ -1,8 +1,8 @@
 """The recipe: one YAML file, one comparison of arms (optimizer settings) over seeds on one task.
 
-A recipe is data: it names no code and no path, and whatever becomes a folder is a `Name`, which cannot leave the runs
-folder. A `RunConfig` is what one process trains: one arm, one seed, one size, with all defaults written out.
-`emo_hf.lab.recipe.loading` reads both from files.
+A `RunConfig` is what one process trains: one arm, one seed, one size, with all defaults written out.
+`emo_hf.lab.recipe.loading` reads both from files. A name that becomes a folder is a `Name`: it cannot leave the runs
+folder.
 """
 
 from pathlib import Path
@@ -13,23 +13,24 @@ from pydantic import Field, model_validator
 from emo_hf.errors import RecipeError, did_you_mean
 from emo_hf.lab.recipe import validation
 from emo_hf.lab.recipe.arms import Arm, Change, Tuning
-from emo_hf.lab.recipe.fields import MOST, Count, Finite, Name, Positive, Seed, StrictModel, Text
+from emo_hf.lab.recipe.fields import LARGEST_COUNT, Count, Finite, Name, Positive, Seed, StrictModel, Text, renamed
 from emo_hf.lab.recipe.rules import Basin, Metric, RuleLine
 from emo_hf.lab.recipe.task import Scale, Task
 
 SizeName = Literal["smoke", "small", "paper"]
-Several = Annotated[int, Field(ge=2, le=MOST)]
-Measure = Literal["trajectory"]  # costs time or space, so only if asked for
+Several = Annotated[int, Field(ge=2, le=LARGEST_COUNT)]
+Measure = Literal["trajectory"]  # what costs time or space is measured on request only
+FORMER = {"secondary": "also"}  # keys of a recipe and their former names
 
 
 class Size(Scale):
-    """A scale, and what it changes in single arms."""
+    """A scale, and the arms that it changes."""
 
     arms: dict[Name, Change] = {}
 
 
 class RunConfig(StrictModel):
-    """One run: everything that decides its result. Written as ``config.yaml`` into the run's folder."""
+    """Everything that decides the result of one run. It lies in the run's folder as ``config.yaml``."""
 
     recipe: Name
     size: SizeName
@@ -46,13 +47,13 @@ class RunConfig(StrictModel):
 
     @property
     def needs_hub(self) -> bool:
-        """Whether anything has to come from the hub."""
+        """Whether model or data come from the hub."""
         model, data = self.scale.model, self.task.data
         return bool(model.hub) or (self.data_dir is None and bool(data.hub or model.llama2c))
 
 
 class Published(StrictModel):
-    """What the authors report, beside which the report puts ours: metric -> arm -> value."""
+    """What the authors report, for comparison: metric -> arm -> value."""
 
     source: Text
     values: dict[Metric, dict[Name, Finite]]
@@ -62,18 +63,19 @@ class Recipe(StrictModel):
     """One comparison, and the rule that decides its claim.
 
     Attributes:
-        claim: what is to be decided, `source`: who says so.
-        caveat: what the verdict cannot say; it stands beside it wherever it is told.
+        claim: what is to be decided; `source` says who claims it.
+        caveat: what the verdict cannot say. Every report repeats it beside the verdict.
         baseline: the arm that the report pairs all others with.
-        rule: what the verdict depends on; without it there is none.
-        also: what is asked beside, and judged like a line of the rule, without a part in the verdict.
+        rule: the lines that decide the verdict. Without them there is none.
+        secondary: lines that are judged like those of the rule, but have no part in the verdict.
         published: numbers of the authors.
-        metric: the number that a `rule` and the report are about, if they name no other; the task's own if None.
-        processes: how many train one run together (DDP); without it, each run is one process.
-        measure: ``trajectory``: the weights of the classifier at every evaluation.
+        metric: the number that rule and report are about, unless they name another. None: the task's own.
+        processes: how many train one run together (DDP). None: each run is one process.
+        measure: ``trajectory`` records the weights of the classifier at every evaluation.
         equal_train_loss: the training loss at which the metric ``gap`` is taken.
     """
 
+    _former = renamed(**FORMER)
     name: Name
     description: Text
     claim: Text | None = None
@@ -83,7 +85,7 @@ class Recipe(StrictModel):
     metric: Metric | None = None
     baseline: Name | None = None
     rule: list[RuleLine] = []
-    also: list[RuleLine] = []
+    secondary: list[RuleLine] = []
     published: Published | None = None
     processes: Several | None = None
     measure: list[Measure] = []
@@ -95,22 +97,22 @@ class Recipe(StrictModel):
 
     @property
     def judged(self) -> str:
-        """The metric of the report and of each line of the rule that names none."""
+        """The metric of the report, and of each line that names no other."""
         return self.metric or self.task.metric
 
     @property
     def families(self) -> dict[str, list[str]]:
         """The arms of each sweep."""
-        found: dict[str, list[str]] = {}
+        arms: dict[str, list[str]] = {}
         for name, arm in self.arms.items():
             if arm.family:
-                found.setdefault(arm.family, []).append(name)
-        return found
+                arms.setdefault(arm.family, []).append(name)
+        return arms
 
     @property
     def judged_sweeps(self) -> dict[str, list[str]]:
-        """The arms of each sweep that a line is about."""
-        lines = [line for line in (*self.rule, *self.also) if isinstance(line, Basin)]
+        """The arms of each sweep that a line compares."""
+        lines = [line for line in (*self.rule, *self.secondary) if isinstance(line, Basin)]
         return {name: self.families[name] for line in lines for name in (line.sweep, line.against)}
 
     @model_validator(mode="after")
@@ -129,39 +131,42 @@ class Recipe(StrictModel):
         """Returns the runs of one size, arm by arm; `arms` selects, `seeds` replaces those of the recipe.
 
         Raises:
-            RecipeError: a size or arm that the recipe lacks, a seed without another to replay, or a folder that it has
-                no use for.
+            RecipeError: the recipe lacks the size, an arm or a second seed to replay; or `data_dir` is missing or
+                needless.
         """
-        size = chosen_size(self, size)
-        reads = self.task.data.files or self.sizes[size].model.llama2c
+        size_name = chosen_size(self, size)
+        chosen = self.sizes[size_name]
+        reads = self.task.data.files or chosen.model.llama2c
         if data_dir is not None and not reads:
             raise RecipeError(f"{self.name} reads no local folder: leave out --data-dir.")
         if data_dir is None and self.task.data.files and not self.task.data.hub:
             raise RecipeError(f"{self.name} reads {self.task.data.files} from a local folder: give --data-dir.")
-        scale = Scale(**{name: getattr(self.sizes[size], name) for name in Scale.model_fields})
-        common = {
-            "recipe": self.name,
-            "size": size,
-            "task": self.task,
-            "processes": self.processes,
-            "measure": self.measure,
-            "equal_train_loss": self.equal_train_loss,
-            "scale": scale,
-            "data_dir": str(data_dir) if data_dir else None,
-        }
         seeds = list(dict.fromkeys(self.seeds if seeds is None else seeds))
-        run_configs = []
-        for name in chosen_arms(self, arms):
-            arm = self._arm(name, self.sizes[size])
-            for seed in seeds:
-                replayed = self._replayed_seed(name, seed, seeds) if arm.replay else None
-                run_configs.append(RunConfig(**common, name=name, seed=seed, arm=arm, replayed_seed=replayed))
-        return run_configs
+        scale = Scale(**{field: getattr(chosen, field) for field in Scale.model_fields})
+        return [
+            RunConfig(
+                recipe=self.name,
+                size=size_name,
+                name=name,
+                seed=seed,
+                task=self.task,
+                data_dir=str(data_dir) if data_dir else None,
+                processes=self.processes,
+                measure=self.measure,
+                equal_train_loss=self.equal_train_loss,
+                scale=scale,
+                arm=self._arm(name, chosen),
+                replayed_seed=self._replayed_seed(name, seed, seeds),
+            )
+            for name in chosen_arms(self, arms)
+            for seed in seeds
+        ]
 
-    def _replayed_seed(self, name: str, seed: int, seeds: list[int]) -> int:
-        """The seed whose run an arm replays: for a seed of the recipe the same whatever part of it is run."""
-        if not self.arms[name].replay.other_seed:
-            return seed
+    def _replayed_seed(self, name: str, seed: int, seeds: list[int]) -> int | None:
+        """The seed of the run that an arm replays. For a seed of the recipe, the other `seeds` play no part."""
+        replay = self.arms[name].replay
+        if replay is None or not replay.other_seed:
+            return seed if replay else None
         ring = self.seeds if seed in self.seeds else [other for other in seeds if other not in self.seeds]
         if len(ring) == 1:
             raise RecipeError(
@@ -170,8 +175,11 @@ class Recipe(StrictModel):
         return ring[(ring.index(seed) + 1) % len(ring)]
 
     def _arm(self, name: str, size: Size) -> Arm:
-        """An arm at one size. A grid was run on a model that the recipe builds: with one of the hub it counts as
-        untuned, unless the size itself says that it was run there."""
+        """An arm at one size.
+
+        A grid holds for the models that the recipe builds. With a model of the hub the arm counts as untuned, unless
+        the size gives its own tuning.
+        """
         arm, change = self.arms[name], size.arms.get(name)
         if change:
             return arm.model_copy(update=dict(change))
@@ -180,7 +188,7 @@ class Recipe(StrictModel):
         return arm
 
     def matches(self, run_config: RunConfig) -> bool:
-        """Whether a run has the settings that the recipe has now. Where its data lay does not matter."""
+        """Whether a run has the settings that the recipe has now, wherever its data lay."""
         if run_config.name not in self.arms or run_config.size not in self.sizes:
             return False
         seeds = [run_config.seed] if run_config.replayed_seed is None else [run_config.seed, run_config.replayed_seed]
@@ -188,26 +196,26 @@ class Recipe(StrictModel):
             own = self.run_configs(
                 run_config.size, [run_config.name], seeds, Path(run_config.data_dir) if run_config.data_dir else None
             )[0]
-        except RecipeError:  # it reads another kind of data now, or replays its own seed
+        except RecipeError:  # the recipe reads other data now, or replays another seed
             return False
         return run_config.model_copy(update={"data_dir": None}) == own.model_copy(update={"data_dir": None})
 
 
 class FunctionTask(StrictModel):
-    """A test function of two variables is descended (`emo_hf.lab.run.functions`)."""
+    """The descent of a test function of two variables (`emo_hf.lab.run.functions`)."""
 
     type: Literal["function"]
     function: Literal["rosenbrock", "rastrigin"]
 
 
 class Steps(StrictModel):
-    """How far."""
+    """The length of a descent."""
 
     steps: Count
 
 
 class FunctionRecipe(StrictModel):
-    """A comparison of arms on one function. Functions are not random, so there are no seeds."""
+    """A comparison of arms on one function. Nothing in it is random, so it has no seeds."""
 
     name: Name
     description: Text
@@ -228,16 +236,16 @@ class FunctionRecipe(StrictModel):
         return self
 
 
-def chosen_size(recipe: Recipe | FunctionRecipe, size: str | None) -> str:
-    """Returns `size`, or the recipe's own if it is None; `RecipeError` if the recipe has no such size."""
-    size = size or recipe.default_size
-    if size not in recipe.sizes:
-        raise RecipeError(f"{recipe.name} has no size {size!r}, only {', '.join(recipe.sizes)}.")
-    return size
+def chosen_size(recipe: Recipe | FunctionRecipe, size: str | None) -> SizeName:
+    """Returns `size`, or the recipe's default if it is None; `RecipeError` if the recipe has no such size."""
+    for known in recipe.sizes:
+        if known == (size or recipe.default_size):
+            return known
+    raise RecipeError(f"{recipe.name} has no size {size!r}, only {', '.join(recipe.sizes)}.")
 
 
 def chosen_arms(recipe: Recipe | FunctionRecipe, arms: list[str] | None) -> list[str]:
-    """Returns each of `arms` once, or all of the recipe if it is None; `RecipeError` if the recipe lacks one."""
+    """Returns each of `arms` once, or all arms if it is None; `RecipeError` if the recipe lacks one."""
     for arm in arms or []:
         if arm not in recipe.arms:
             near = did_you_mean(arm, recipe.arms)

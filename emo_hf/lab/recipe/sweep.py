@@ -1,7 +1,7 @@
-"""A recipe as a sweep of Weights & Biases: its agents, on any number of machines, train one run after another.
+"""A recipe as a sweep of Weights & Biases. Agents on any number of machines train one run after another.
 
-The grid is arm x seed. An agent starts ``emo-hf run RECIPE --size SIZE --report-to wandb --arm=adamw --seed=3``: each
-run_config lands in its own folder of that machine, and in the sweep's project.
+The grid is arm x seed. An agent starts ``emo-hf run RECIPE --size SIZE --report-to wandb --arm=adamw --seed=3``. The
+run lands in its own folder on that machine, and in the sweep's project.
 """
 
 from typing import Any
@@ -22,11 +22,11 @@ def text(run_configs: list[RunConfig], recipe: str, description: str) -> str:
 
     Args:
         run_configs: all of its runs.
-        recipe: what `emo-hf run` is told to run: a file or a name.
+        recipe: the argument of `emo-hf run`: a file or a name.
         description: of the recipe.
 
     Raises:
-        RecipeError: there is a run_config that no machine can train without the files of another run.
+        RecipeError: a run needs the files of another run.
     """
     if replaying := sorted({run_config.name for run_config in run_configs if run_config.arm.replay}):
         raise RecipeError(
@@ -37,7 +37,7 @@ def text(run_configs: list[RunConfig], recipe: str, description: str) -> str:
 
 
 def configuration(run_configs: list[RunConfig], recipe: str, description: str) -> dict[str, Any]:
-    """Returns a sweep as W&B's agents want it; the arguments are those of `text`."""
+    """Returns the sweep of `text` as a mapping."""
     first = run_configs[0]
     data = ["--data-dir", first.data_dir] if first.data_dir else []
     return {

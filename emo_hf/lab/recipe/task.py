@@ -1,10 +1,10 @@
-"""What is learned: the data, the model, and how much of both. `sources` and `tasks` act on these words."""
+"""What is learned: the data, the model, and how much of both."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from emo_hf.lab.recipe.fields import MOST, Count, Positive, Share, StrictModel, Text, one_of
+from emo_hf.lab.recipe.fields import LARGEST_COUNT, Count, Positive, Share, StrictModel, Text, one_of
 
 TaskType = Literal["sequence-classification", "causal-lm", "image-classification"]
 FileSet = Literal["trec-6", "trec-50", "fashion-mnist", "tinyshakespeare", "wikitext-2"]
@@ -14,7 +14,7 @@ METRICS: dict[TaskType, str] = {
     "causal-lm": "perplexity",
     "image-classification": "accuracy",
 }
-# the sets that a task can read, from files in their original format or shipped with the package
+# the sets that a task can read, from files in their original format or from the package
 READS: dict[TaskType, tuple[str, ...]] = {
     "sequence-classification": ("trec-6", "trec-50", "sentences"),
     "causal-lm": ("tinyshakespeare", "wikitext-2", "sentences"),
@@ -47,12 +47,11 @@ class Data(StrictModel):
     """Where the examples come from.
 
     Attributes:
-        embedded: a set that is shipped with the package.
+        embedded: a set that comes with the package.
         hub: a data set of the hub.
-        files: what a folder given by ``--data-dir`` holds, in the original file format. Alone, it can only be read
-            from there.
-        holdout: evaluate on so many of the training examples, left out of the training, instead of on the test set:
-            for choosing settings.
+        files: a set in its original files, in the folder that ``--data-dir`` names.
+        holdout: the number of training examples to evaluate on instead of the test set. They are not trained on. For
+            choosing settings.
     """
 
     embedded: Literal["sentences"] | None = None
@@ -75,14 +74,14 @@ class Task(StrictModel):
 
     @model_validator(mode="after")
     def _reads(self) -> "Task":
-        for found in (self.data.embedded, self.data.files):
-            if found and found not in READS[self.type]:
-                raise ValueError(f"{self.type} does not read {found}, only {', '.join(READS[self.type])}")
+        for name in (self.data.embedded, self.data.files):
+            if name and name not in READS[self.type]:
+                raise ValueError(f"{self.type} does not read {name}, only {', '.join(READS[self.type])}")
         return self
 
     @property
     def metric(self) -> str:
-        """The number that its evaluation gives besides the loss."""
+        """What its evaluation gives besides the loss."""
         return METRICS[self.type]
 
 
@@ -107,8 +106,8 @@ class Vision(StrictModel):
     """A ResNet of basic blocks from its configuration, for images of one channel.
 
     Attributes:
-        widths: channels of each stage; every stage but the first halves the image's sides.
-        blocks: of each stage.
+        widths: channels of each stage. Every stage but the first halves the sides of the image.
+        blocks: per stage.
     """
 
     widths: Annotated[list[Count], Field(min_length=1)]
@@ -123,7 +122,7 @@ class Llama2c(StrictModel):
 
 
 class Lora(StrictModel):
-    """Adapters of low rank in the linear layers named `targets`; all other weights stay as they are."""
+    """Adapters of low rank in the linear layers named `targets`. All other weights are frozen."""
 
     rank: Count
     alpha: Positive
@@ -132,7 +131,7 @@ class Lora(StrictModel):
 
 
 class Model(StrictModel):
-    """From a configuration, from the hub with its weights and tokenizer, or from a file of llama2.c."""
+    """A new model from a configuration, a trained one from the hub, or one from a file of llama2.c."""
 
     config: Config | None = None
     vision: Vision | None = None
@@ -153,20 +152,20 @@ class Scale(StrictModel):
     """How much of the task: model, steps and examples.
 
     Attributes:
-        epochs: passes over the training examples; or
+        epochs: passes over the training examples; a scale gives either this or
         steps: optimizer steps.
         batch_size: examples per optimizer step, of all processes together.
-        max_tokens: longer texts are cut; the length of every piece of a causal-lm text.
-        evaluations: how many, evenly spread; the last one is at the end and is the result.
-        train_examples: use only the first so many training examples.
-        test_examples: use only the first so many evaluation examples.
+        max_tokens: longer texts are cut. For causal-lm, the length of every piece of the text.
+        evaluations: how many, evenly spread. The last one, at the end, is the result.
+        train_examples: the number of training examples that are used, from the first on.
+        test_examples: the same for evaluation examples.
     """
 
     model: Model
-    epochs: Annotated[Positive, Field(le=MOST)] | None = None
+    epochs: Annotated[Positive, Field(le=LARGEST_COUNT)] | None = None
     steps: Count | None = None
     batch_size: Count
-    max_tokens: Annotated[int, Field(ge=8, le=MOST)] = 64
+    max_tokens: Annotated[int, Field(ge=8, le=LARGEST_COUNT)] = 64
     evaluations: Count = 1
     train_examples: Count | None = None
     test_examples: Count | None = None

@@ -1,6 +1,6 @@
-"""What is wrong with a recipe whose parts are right each for itself.
+"""Whether the parts of a recipe fit together. Each part is valid by itself already.
 
-A check yields one line for each problem; `emo_hf.lab.recipe.loading` puts the file's name before them.
+A check yields one line per problem. `emo_hf.lab.recipe.loading` puts the file's name before them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,15 +14,17 @@ from emo_hf.lab.recipe.rules import Basin, Contrast, RuleLine
 if TYPE_CHECKING:
     from emo_hf.lab.recipe.schema import Recipe
 
-HEARING = "an emo optimizer, or driven_by", lambda recipe, arm: arm.has_emotion
-MOMENTS = "an emo optimizer with options: {moments: log}", lambda recipe, arm: arm.logs_moments
-# what a metric takes that not every task and arm has, in words and as a question
-NEEDS: dict[str, tuple[str, Callable[["Recipe", Arm], bool]]] = {
+Need = tuple[str, Callable[["Recipe", Arm], bool]]  # in words, and as a test of an arm
+
+EMOTION: Need = ("an emo optimizer, or driven_by", lambda recipe, arm: arm.has_emotion)
+MOMENTS: Need = ("an emo optimizer with options: {moments: log}", lambda recipe, arm: arm.logs_moments)
+# metrics that not every task and arm has
+NEEDS: dict[str, Need] = {
     "accuracy": ("a task of classes", lambda recipe, arm: recipe.task.metric == "accuracy"),
     "perplexity": ("the task causal-lm", lambda recipe, arm: recipe.task.metric == "perplexity"),
     "gap": ("equal_train_loss", lambda recipe, arm: recipe.equal_train_loss is not None),
-    "stop_regret": HEARING,
-    "stop_share": HEARING,
+    "stop_regret": EMOTION,
+    "stop_share": EMOTION,
     "skewness_correlation": MOMENTS,
     "kurtosis_correlation": MOMENTS,
     "earlier_accuracy": (
@@ -31,39 +33,39 @@ NEEDS: dict[str, tuple[str, Callable[["Recipe", Arm], bool]]] = {
     ),
 }
 
-IDLE_ON_FUNCTIONS = ("feed", "heard", "driven_by", "replay", "weights", "condition", "handover")
+IDLE_ON_FUNCTIONS = ("withhold_loss", "loss_transform", "driven_by", "replay", "weights", "condition", "handover")
 
 
 def problems(recipe: "Recipe") -> list[str]:
-    """Returns all of them."""
-    found = [problem for check in (_sizes, _names, _conditions, _replays, _metrics) for problem in check(recipe)]
+    """Returns everything that does not fit."""
+    wrong = [problem for check in (_sizes, _names, _conditions, _replays, _metrics) for problem in check(recipe)]
     if len(set(recipe.seeds)) != len(recipe.seeds):
-        found.append(f"seeds: got {recipe.seeds}, expected every seed once")
+        wrong.append(f"seeds: got {recipe.seeds}, expected every seed once")
     if recipe.rule and not (recipe.claim and recipe.source):
-        found.append("rule: decides a claim: give claim and source")
+        wrong.append("rule: decides a claim: give claim and source")
     if not recipe.processes:
-        found += alone(recipe.arms)
+        wrong += alone(recipe.arms)
     if recipe.task.type == "causal-lm":
         halved = [name for name, arm in recipe.arms.items() if arm.handover and arm.handover.data == "halves"]
-        found += [f"arms.{name}.handover.data: halves are of classes, and running text has none" for name in halved]
-    return found
+        wrong += [f"arms.{name}.handover.data: halves are of classes, and running text has none" for name in halved]
+    return wrong
 
 
 def alone(arms: dict[str, Arm]) -> list[str]:
-    """Returns what is wrong with `arms` where each run is one process."""
-    found = [name for name, arm in arms.items() if arm.local_sgd_steps]
-    return [f"arms.{name}.local_sgd_steps: one process has nothing to average: give processes" for name in found]
+    """Returns what does not fit in `arms` if each run is one process."""
+    averaging = [name for name, arm in arms.items() if arm.local_sgd_steps]
+    return [f"arms.{name}.local_sgd_steps: one process has nothing to average: give processes" for name in averaging]
 
 
 def of_function(arms: dict[str, Arm]) -> list[str]:
-    """Returns what is wrong with `arms` that go down a function: they have neither batches nor an `EmoTrainer`."""
-    found = alone(arms)
+    """Returns what does not fit in `arms` that descend a function: there are no batches and no `EmoTrainer`."""
+    wrong = alone(arms)
     for name, arm in arms.items():
         idle = [field for field in IDLE_ON_FUNCTIONS if getattr(arm, field) != Arm.model_fields[field].default]
-        found += [f"arms.{name}.{field}: has no effect on a function: leave it out" for field in idle]
+        wrong += [f"arms.{name}.{field}: has no effect on a function: leave it out" for field in idle]
         if arm.optim in ALIASES:
-            found.append(f"arms.{name}.optim: {arm.optim} is of another package: give one of emo_hf or transformers")
-    return found
+            wrong.append(f"arms.{name}.optim: {arm.optim} is of another package: give one of emo_hf or transformers")
+    return wrong
 
 
 def _sizes(recipe: "Recipe") -> Iterator[str]:
@@ -79,7 +81,7 @@ def _sizes(recipe: "Recipe") -> Iterator[str]:
 
 
 def _names(recipe: "Recipe") -> Iterator[str]:
-    """Names of arms and sweeps that are none."""
+    """Names of arms and sweeps that do not exist."""
     named = [("baseline", recipe.baseline)] if recipe.baseline else []
     for where, line in _lines(recipe):
         if isinstance(line, Basin):
@@ -87,8 +89,8 @@ def _names(recipe: "Recipe") -> Iterator[str]:
                 yield f"{where}: no such sweep: {sweep}.{did_you_mean(sweep, recipe.families)}"
         else:
             named += [(where, arm) for arm in line.arms()]
-            if isinstance(line, Contrast) and line.beyond and not line.against:
-                yield f"{where}: beyond takes a difference from a difference: give against"
+            if isinstance(line, Contrast) and line.minus and not line.against:
+                yield f"{where}: minus takes a difference from a difference: give against"
     for values in (recipe.published.values if recipe.published else {}).values():
         named += [("published", arm) for arm in values]
     named += [(f"arms.{name}.replay.of", arm.replay.of) for name, arm in recipe.arms.items() if arm.replay]
@@ -98,34 +100,33 @@ def _names(recipe: "Recipe") -> Iterator[str]:
 
 
 def _conditions(recipe: "Recipe") -> Iterator[str]:
-    """Batches to corrupt that come after the training; the size smoke decides nothing, and may be too short."""
-    lengths = {size: content.steps for size, content in recipe.sizes.items() if content.steps and size != "smoke"}
+    """Batches to corrupt that come after the end of the training. The size smoke may be too short for them."""
     for name, arm in recipe.arms.items():
         every = arm.condition.corrupted_every if arm.condition else None
-        for size, steps in lengths.items():
-            if every and steps <= every:
+        for size, content in recipe.sizes.items():
+            if every and size != "smoke" and content.steps and content.steps <= every:
                 where = f"arms.{name}.condition.corrupted_every"
-                yield f"{where}: got {every}, expected less than the {steps} steps of sizes.{size}"
+                yield f"{where}: got {every}, expected less than the {content.steps} steps of sizes.{size}"
 
 
 def _replays(recipe: "Recipe") -> Iterator[str]:
-    """Arms that replay one that has no step sizes of its own to give."""
-    for name, arm in recipe.arms.items():
-        source = recipe.arms.get(arm.replay.of) if arm.replay else None
+    """Arms that replay an arm without step sizes of its own."""
+    for name, replay in ((name, arm.replay) for name, arm in recipe.arms.items() if arm.replay):
+        source = recipe.arms.get(replay.of)
         if source and source.replay:
-            yield f"arms.{name}.replay.of: {arm.replay.of} is itself a replay: give an arm with sizes of its own"
+            yield f"arms.{name}.replay.of: {replay.of} is itself a replay: give an arm with sizes of its own"
         elif source and not (source.has_pulse or source.driven_by):
-            yield f"arms.{name}.replay.of: {arm.replay.of} has no pulse: give an emo optimizer from 3.7 on"
+            yield f"arms.{name}.replay.of: {replay.of} has no pulse: give an emo optimizer from 3.7 on"
 
 
 def _metrics(recipe: "Recipe") -> Iterator[str]:
-    """Metrics that no arm of the recipe, or not every arm of a line, can have."""
+    """Metrics that no arm of the recipe has, or not every arm of a line."""
     lacking = _without(recipe, recipe.judged, recipe.arms)
-    hopeless = len(lacking) == len(recipe.arms)
-    if hopeless:
+    no_arm_has_it = len(lacking) == len(recipe.arms)
+    if no_arm_has_it:
         yield f"metric: no arm has {recipe.judged}: it takes {NEEDS[recipe.judged][0]}"
     for where, line in _lines(recipe):
-        if hopeless and line.metric is None:
+        if no_arm_has_it and line.metric is None:
             continue
         metric = line.metric or recipe.judged
         if isinstance(line, Basin):
@@ -137,8 +138,8 @@ def _metrics(recipe: "Recipe") -> Iterator[str]:
 
 
 def _lines(recipe: "Recipe") -> Iterator[tuple[str, RuleLine]]:
-    """All lines and where they are."""
-    for where, lines in (("rule", recipe.rule), ("also", recipe.also)):
+    """All lines and their places."""
+    for where, lines in (("rule", recipe.rule), ("secondary", recipe.secondary)):
         yield from ((f"{where}.{number}", line) for number, line in enumerate(lines))
 
 
@@ -146,5 +147,5 @@ def _without(recipe: "Recipe", metric: str, arms: Iterable[str]) -> list[str]:
     """Those of `arms` that cannot have `metric`, each once."""
     if metric not in NEEDS:
         return []
-    _, has = NEEDS[metric]
-    return [arm for arm in dict.fromkeys(arms) if not has(recipe, recipe.arms[arm])]
+    _, can_have = NEEDS[metric]
+    return [arm for arm in dict.fromkeys(arms) if not can_have(recipe, recipe.arms[arm])]

@@ -66,7 +66,7 @@ def _of_runs(folder: Path, arm: str | None) -> ArmData:
     arm = _chosen(folder, arm, [run.run_config.name for run in found])
     runs = [run for run in found if run.run_config.name == arm]
     path = folder / comparison.RECIPE
-    environments = [read_json(run.folder / "env.json") for run in runs if (run.folder / "env.json").exists()]
+    environments = [read_json(run.folder.environment) for run in runs if run.folder.environment.exists()]
     run_config = runs[0].run_config
     data = run_config.task.data
     return ArmData(
@@ -76,7 +76,7 @@ def _of_runs(folder: Path, arm: str | None) -> ArmData:
         recipe=histories.recipe(folder),
         path=_command(path) if path.exists() else "RECIPE.yaml",
         report=_report(folder, run_config),
-        pictured=runs[0].folder,
+        pictured=runs[0].folder.path,
         from_hub=bool(data.hub) and run_config.data_dir is None,
     )
 

@@ -204,8 +204,9 @@ def _training(data: ArmData) -> dict[str, str]:
         rows["Schedule"] = "emoPulse: the loss sets the learning rate"
     rows["Weight decay"] = f"{arm.weight_decay:g}"
     if arm.has_emotion:
-        heard = f"{arm.heard.scale:g} times the loss plus {arm.heard.offset:g}" if arm.heard else "fed at every step"
-        rows["Loss"] = heard if arm.feed else "withheld: 0 is heard at every step"
+        change = arm.loss_transform
+        heard = f"{change.scale:g} times the loss plus {change.offset:g}" if change else "fed at every step"
+        rows["Loss"] = heard if not arm.withhold_loss else "withheld: 0 is heard at every step"
     rows["Batch"] = str(run_config.scale.batch_size)
     epochs = f"{count(run_config.scale.epochs, 'epoch')}, " if run_config.scale.epochs else ""
     rows["Length"] = f"{epochs}{data.summaries[0]['steps']:,} optimizer steps"

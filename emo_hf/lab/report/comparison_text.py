@@ -53,7 +53,7 @@ def ending(found: Comparison) -> list[str]:
 
 def metrics(found: Comparison) -> list[str]:
     """Returns what the table of arms shows: what is judged, then the rest."""
-    named = [line.metric for line in (*found.recipe.rule, *found.recipe.also) if line.metric]
+    named = [line.metric for line in (*found.recipe.rule, *found.recipe.secondary) if line.metric]
     return list(dict.fromkeys([found.recipe.judged, *named, *COLUMNS]))
 
 
@@ -130,7 +130,7 @@ def _rule(found: Comparison, verdict: Verdict) -> Iterator[Block]:
         " finite, counts as the worst there is: it cannot help its own arm, and such a seed stays outside the"
         " interval. Runs that failed otherwise are left out together with their partners.",
     ]
-    if any(oriented(line) for line in (*found.recipe.rule, *found.recipe.also)):
+    if any(oriented(line) for line in (*found.recipe.rule, *found.recipe.secondary)):
         how.insert(1, 'Where a line says "better" or "worse", the difference is counted so that more is better.')
     yield Bullets(how)
 

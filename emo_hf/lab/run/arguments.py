@@ -1,4 +1,4 @@
-"""From a run_config to the arguments of its Trainer."""
+"""From a `RunConfig` to the arguments of its Trainer."""
 
 import math
 from pathlib import Path
@@ -16,21 +16,24 @@ LOGS = 500  # rows of history.jsonl per run, about
 
 
 def total_steps(run_config: RunConfig, examples: int) -> int:
-    """Returns the optimizer steps of a run_config that trains on so many examples."""
+    """Returns the optimizer steps of a run with that many training `examples`."""
     scale = run_config.scale
-    return scale.steps or math.ceil(math.ceil(examples / scale.batch_size) * scale.epochs)
+    return scale.steps or math.ceil(math.ceil(examples / scale.batch_size) * (scale.epochs or 0))
 
 
 def arguments(
     run_config: RunConfig, folder: Path, steps: int, report_to: str, save_every: int | None = None
 ) -> TrainingArguments:
-    """Trainer's defaults (gradient norm clipped at 1), except for what the recipe says."""
+    """Returns Trainer's defaults (gradient norm clipped at 1), but for what the recipe says."""
     arm, scale = run_config.arm, run_config.scale
+    logging_steps = max(1, steps // LOGS)
+    more = checkpoints.every(save_every, logging_steps)
+    if arm.optim not in baselines.ALIASES:
+        more |= {"optim": arm.optim, "optim_args": optim_args(arm)}
     return TrainingArguments(
         output_dir=str(folder),
         run_name=f"{run_config.recipe}/{run_config.size}/{run_config.name}/seed{run_config.seed}",
         seed=run_config.seed,
-        **({} if arm.optim in baselines.ALIASES else {"optim": arm.optim, "optim_args": optim_args(arm)}),
         learning_rate=arm.lr,
         weight_decay=arm.weight_decay,
         lr_scheduler_type=arm.driven_by or arm.schedule,
@@ -40,19 +43,19 @@ def arguments(
         per_device_eval_batch_size=128,
         eval_strategy="no" if scale.evaluations == 1 else "steps",
         eval_steps=math.ceil(steps / scale.evaluations),
-        logging_steps=max(1, steps // LOGS),
-        **checkpoints.every(save_every, max(1, steps // LOGS)),
+        logging_steps=logging_steps,
         dataloader_pin_memory=torch.cuda.is_available(),
-        # a model that ignores num_items_in_batch, like GPT-2's classifier, has its loss multiplied by the processes
+        # otherwise a model that ignores num_items_in_batch, like GPT-2's classifier, has a loss that is too large
         average_tokens_across_devices=False,
         use_cpu=(run_config.processes or 0) > torch.cuda.device_count(),  # two processes cannot share a GPU
         report_to=report_to,
         disable_tqdm=True,
+        **more,
     )
 
 
 def optim_args(arm: Arm) -> str | None:
-    """Options as ``optim_args`` spells them. lr is among them: in a field, 5e-5 would look like Trainer's default."""
+    """Returns the options as ``optim_args`` spells them, with lr: in its own field it may look like a default."""
     if not arm.is_emo:
         return None
     flat: dict[str, Any] = {"lr": arm.lr, "implementation": "forloop"}  # the same to the last bit on every machine

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from emo_hf.dashboards import wandb
 from emo_hf.dashboards.jsonl import LogRow
@@ -16,21 +16,31 @@ from emo_hf.lab.run.measures import null_nonfinite
 
 
 class History(TrainerCallback):
-    """Writes every log of Trainer as one row, at once: the parent process follows it.
+    """Writes every log of Trainer as one row, at once, as the parent process follows it.
 
     Args:
-        start: steps that were trained before, with another Trainer.
+        path: of the file.
+        start: steps that another Trainer has trained before.
     """
 
     def __init__(self, path: Path, start: int = 0) -> None:
         self.path, self.start = path, start
         self.rows: list[LogRow] = []
 
-    def on_train_begin(self, args, state, control, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.global_step + self.start == 0:
             self.write({"step": 0, "total_steps": state.max_steps})
 
-    def on_log(self, args, state, control, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.write({"step": state.global_step + self.start, **null_nonfinite(logs or {})})
 
     def write(self, row: LogRow) -> None:
@@ -54,10 +64,12 @@ class Comparable(TrainerCallback):
         if not run_config.arm.is_emo:
             self.config["emo_optimizer"] = run_config.arm.optim
 
-    def on_train_begin(self, args, state, control, **kwargs: Any) -> None:
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         wandb.describe(self.config)
 
-    def on_evaluate(self, args, state, control, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         wandb.summarize({"best/eval_loss": min(log["eval_loss"] for log in state.log_history if "eval_loss" in log)})
 
 
@@ -68,16 +80,14 @@ class Trajectory(TrainerCallback):
         self.steps: list[int] = []
         self.weights: list[np.ndarray] = []
 
-    def on_train_begin(self, args, state, control, model: PreTrainedModel, **kwargs: Any) -> None:
-        self.note(state.global_step, model)
-
-    def on_evaluate(self, args, state, control, model: PreTrainedModel, **kwargs: Any) -> None:
-        self.note(state.global_step, model)
-
-    def note(self, step: int, model: PreTrainedModel) -> None:
-        head = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
-        self.steps.append(step)
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        head = [module for module in kwargs["model"].modules() if isinstance(module, torch.nn.Linear)][-1]
+        self.steps.append(state.global_step)
         self.weights.append(head.weight.detach().float().flatten().cpu().numpy().copy())
+
+    on_evaluate = on_train_begin
 
     def save(self, path: Path) -> None:
         np.savez_compressed(path, steps=np.array(self.steps), weights=np.array(self.weights))
@@ -89,6 +99,8 @@ class CutAt(TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step_end(self, args, state, control, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.global_step == self.step:
             control.should_save = control.should_training_stop = True

@@ -1,10 +1,10 @@
-"""A run that broke off, and goes on from its newest checkpoint.
+"""How a run that broke off goes on from its newest checkpoint.
 
     checkpoint-40/trainer_state.json    written last, so a checkpoint without a readable one is torn
-    history.jsonl                       cut after step 40; a row says how long the training took up to there
+    history.jsonl                       cut after step 40; one more row holds the seconds of the training so far
 
-The checkpoint's own step is logged before it is saved, and never in the middle of a window of logged losses: so the
-rows before and after it together are those of an uninterrupted run.
+A checkpoint's step is always logged before it is saved. So the rows before and after it together are those of an
+uninterrupted run.
 """
 
 import json
@@ -19,18 +19,17 @@ from transformers.trainer_callback import ExportableState
 
 from emo_hf.dashboards.jsonl import LogRow, read_signals, write_whole
 from emo_hf.lab.recipe.schema import RunConfig
+from emo_hf.run_folder import STATE, RunFolder
 
-HISTORY, STATE = "history.jsonl", "trainer_state.json"
 
+def newest(run_config: RunConfig, folder: RunFolder) -> Path | None:
+    """Returns the newest whole checkpoint in `folder`, None if `run_config` cannot go on from one.
 
-def newest(run_config: RunConfig, folder: Path) -> Path | None:
-    """Returns the newest checkpoint in `folder` that is whole; None if there is none that `run_config` can go on from.
-
-    A training cut in two by its arm, or whose trajectory is measured, has more to remember than a checkpoint does.
+    A handover and a trajectory remember more than a checkpoint holds.
     """
     if run_config.arm.handover or "trajectory" in run_config.measure:
         return None
-    whole = [path for path in folder.glob("checkpoint-*") if _is_whole(path, run_config.processes)]
+    whole = [path for path in folder.checkpoints() if _is_whole(path, run_config.processes)]
     return max(whole, key=_step, default=None)
 
 
@@ -47,30 +46,29 @@ def _is_whole(checkpoint: Path, processes: int | None) -> bool:
     return all((checkpoint / name).exists() for name in random)
 
 
-def _state(checkpoint: Path) -> dict[str, Any]:
+def _state(checkpoint: Path) -> Any:
     return json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
 
 
-def rewind(folder: Path, checkpoint: Path) -> None:
-    """Brings `folder` back to where `checkpoint` was saved. The signals are cut by the one that records them."""
+def rewind(folder: RunFolder, checkpoint: Path) -> None:
+    """Takes the history in `folder` back to `checkpoint`. The recorder does the same with the signals."""
     step = _step(checkpoint)
-    rows = [row for row in read_signals(folder / HISTORY) if row["step"] <= step and "train_runtime" not in row]
+    rows = [row for row in read_signals(folder.history) if row["step"] <= step and "train_runtime" not in row]
     seconds = _state(checkpoint)["stateful_callbacks"][Clock.__name__]["attributes"]["seconds"]
     rows.append({"step": step, "train_runtime": seconds})
-    write_whole(folder / HISTORY, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
-    for other in folder.glob("checkpoint-*"):
-        if other != checkpoint:
-            shutil.rmtree(other)
+    write_whole(folder.history, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
+    remove(folder, but=checkpoint)
 
 
-def remove(folder: Path) -> None:
-    """Removes the checkpoints of a finished run."""
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+def remove(folder: RunFolder, but: Path | None = None) -> None:
+    """Removes the checkpoints of a run, all `but` one."""
+    for checkpoint in folder.checkpoints():
+        if checkpoint != but:
+            shutil.rmtree(checkpoint)
 
 
 def every(steps: int | None, logging_steps: int) -> dict[str, Any]:
-    """Returns the arguments of a Trainer that saves every so many steps, rounded up to those that are logged."""
+    """Returns the arguments of a Trainer that saves about every `steps`, always at a step that is logged."""
     if steps is None:
         return {"save_strategy": "no"}
     return {
@@ -80,23 +78,18 @@ def every(steps: int | None, logging_steps: int) -> dict[str, Any]:
     }
 
 
-def past(folder: Path) -> list[LogRow]:
-    """Returns what was logged up to the checkpoint, after `rewind`."""
-    return read_signals(folder / HISTORY)
-
-
 class Clock(TrainerCallback, ExportableState):
-    """Has every checkpoint say how many seconds the training took up to it.
+    """Writes the seconds of the training into every checkpoint.
 
     Args:
-        rows: see `past`; empty in a training that was not broken off.
+        rows: the history up to the checkpoint, after `rewind`; empty in a training that did not break off.
     """
 
     def __init__(self, rows: list[LogRow]) -> None:
         self._before = sum(row.get("train_runtime", 0.0) for row in rows)
         self._begun = time.monotonic()
 
-    def on_train_begin(self, args, state, control, **kwargs: Any) -> None:
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self._begun = time.monotonic()
 
     def state(self) -> LogRow:
@@ -104,10 +97,10 @@ class Clock(TrainerCallback, ExportableState):
 
 
 def of_whole(rows: list[LogRow], trainer: Trainer) -> dict[str, float | None]:
-    """Returns the mean training loss of all steps; a resumed Trainer gives that of its own.
+    """Returns the mean training loss of all steps. A resumed Trainer only gives that of its own steps.
 
     Args:
-        rows: see `past`.
+        rows: the history up to the checkpoint.
         trainer: after its training.
     """
     total, logged = 0.0, 0

@@ -4,8 +4,8 @@
     rastrigin     20 + x^2 - 10 cos(2 pi x) + y^2 - 10 cos(2 pi y)        a grid of holes, the deepest at (0, 0)
 
 Starts, clipping and 500 steps are those of the authors' pictures (muooon/EmoNavi@475e2c4, muooon/EmoSens@8f48f87^),
-which follow examples/visualize_optimizers.py of kozistr/pytorch_optimizer. Unlike there the loss is fed, nothing
-decays unless an arm says so, and all is float64. The optimizers are those that Trainer would build.
+which follow examples/visualize_optimizers.py of kozistr/pytorch_optimizer. Here, though, the optimizers get the loss,
+nothing decays unless an arm says so, and everything is float64. Trainer builds the optimizers.
 """
 
 import math
@@ -19,7 +19,6 @@ from pydantic import ValidationError
 from torch import Tensor
 from transformers import Trainer, TrainingArguments, get_scheduler
 
-from emo_hf import registry
 from emo_hf.errors import RecipeError
 from emo_hf.lab.recipe.arms import Arm
 from emo_hf.lab.recipe.fields import Count, Name, NonNegative, Positive, StrictModel, Text
@@ -30,13 +29,13 @@ from emo_hf.optimizer import EmoOptimizer
 
 Point = tuple[float, float]
 
-SETTLED = 50  # last points, whose mean distance to the minimum is the result: where a path ends can be luck
-MAX_GRAD_NORM = 1.0  # Trainer's default, too
+SETTLED = 50  # the result is the mean distance of so many last points, as a single end point can be luck
+MAX_GRAD_NORM = 1.0  # as in Trainer
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of two variables, where to start, where it is smallest, the region and the contours worth drawing."""
+    """A function of two variables with its start, its minimum, and the region and contours of its picture."""
 
     value: Callable[[Tensor, Tensor], Tensor]
     start: Point
@@ -63,7 +62,7 @@ FUNCTIONS = {
 
 
 class ArmPath(StrictModel):
-    """How an arm went: its points from the start on, and their mean distance to the minimum at the end."""
+    """The path of an arm, and the mean distance of its last points to the minimum."""
 
     arm: Name
     optimizer: Text
@@ -74,7 +73,7 @@ class ArmPath(StrictModel):
 
 
 class Result(StrictModel):
-    """What a recipe found: the content of its ``paths.json``."""
+    """The paths of a recipe: the content of its ``paths.json``."""
 
     recipe: Name
     function: Literal["rosenbrock", "rastrigin"]
@@ -83,7 +82,7 @@ class Result(StrictModel):
 
 
 def run(recipe: FunctionRecipe, runs: Path, size: str | None = None, arms: list[str] | None = None) -> Path:
-    """Descends with every arm, or with those of `arms`; takes seconds, so it is done anew every time.
+    """Descends with every arm, or with those of `arms`. This takes seconds, so nothing is skipped.
 
     Returns:
         RUNS/<recipe>/<size>/paths.json, written whole or not at all.
@@ -91,11 +90,11 @@ def run(recipe: FunctionRecipe, runs: Path, size: str | None = None, arms: list[
     Raises:
         RecipeError: the recipe lacks the size or an arm, or an arm ran away to infinity.
     """
-    size = chosen_size(recipe, size)
-    steps, name = recipe.sizes[size].steps, recipe.task.function
+    chosen = chosen_size(recipe, size)
+    steps, name = recipe.sizes[chosen].steps, recipe.task.function
     paths = [_follow(FUNCTIONS[name], arm, recipe.arms[arm], steps) for arm in chosen_arms(recipe, arms)]
     result = Result(recipe=recipe.name, function=name, steps=steps, paths=paths)
-    path = runs / recipe.name / size / "paths.json"
+    path = runs / recipe.name / chosen / "paths.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, result.model_dump(mode="json"))
     return path
@@ -105,7 +104,7 @@ def read(path: Path) -> Result:
     """Reads what `run` wrote.
 
     Raises:
-        RecipeError: there is no such file, or it holds something else.
+        RecipeError: there is no such file, or it holds no paths.
     """
     try:
         return Result.model_validate_json(path.read_bytes())
@@ -120,7 +119,7 @@ def _follow(function: Function, name: str, arm: Arm, steps: int) -> ArmPath:
         raise RecipeError(f"arms.{name}: ran away to infinity within {steps} steps at lr {arm.lr:g}; lower it.")
     return ArmPath(
         arm=name,
-        optimizer=registry.find(arm.optim).key if arm.is_emo else arm.optim,
+        optimizer=arm.optimizer,
         lr=arm.lr,
         tuning=str(arm.tuning),
         distance=distance(function, points),
@@ -129,7 +128,7 @@ def _follow(function: Function, name: str, arm: Arm, steps: int) -> ArmPath:
 
 
 def distance(function: Function, points: list[Point]) -> float:
-    """Mean distance of the last points to the minimum, >= 0."""
+    """Returns the mean distance of the last points to the minimum, >= 0."""
     last = points[-SETTLED:]
     return sum(math.dist(point, function.minimum) for point in last) / len(last)
 

@@ -1,4 +1,4 @@
-"""What every run would import by itself, some of it late: loaded once by the server that runs are forked from."""
+"""What every run imports sooner or later, loaded once by the server that runs are forked from."""
 
 import gc
 import importlib
@@ -6,9 +6,9 @@ import sys
 from importlib.util import find_spec
 
 # accelerate imports deepspeed wherever it is installed
-for name in ("evaluate", "scipy.stats", "transformers.models.gpt2.modeling_gpt2", "deepspeed"):
+for name in ("scipy.stats", "transformers.models.gpt2.modeling_gpt2", "deepspeed"):
     if find_spec(name.partition(".")[0]):
         importlib.import_module(name)
 
-gc.freeze()  # else the collector of every run walks, and so copies, all that the server holds
-sys.stdout.flush()  # else every run inherits, and prints again, what a library printed while it was loaded
+gc.freeze()  # otherwise the collector of every run walks, and so copies, all that the server holds
+sys.stdout.flush()  # otherwise every run prints again what a library printed while it was loaded

@@ -1,6 +1,5 @@
-"""Where all runs of `emo-hf run` stand: a table for a terminal, or a line for every run that has ended."""
+"""What `emo-hf run` shows: a table on a terminal, or one line for every run that has ended."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,30 +9,30 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from emo_hf.lab.run.runner import Board, Outcome
+from emo_hf.lab.run.runner import Outcome, Progress
 
 
-def table(board: Board) -> Group:
-    """Returns all runs together, the runs under way, and the arms."""
-    return Group(_together(board), _under_way(board), _arms(board))
+def table(progress: Progress) -> Group:
+    """Returns a bar for all runs, and tables of the runs under way and of the arms."""
+    return Group(_together(progress), _under_way(progress), _arms(progress))
 
 
-def _together(board: Board) -> Table:
-    total, ended = len(board.run_configs), len(board.outcomes)
+def _together(progress: Progress) -> Table:
+    total, ended = len(progress.run_configs), len(progress.outcomes)
     grid = Table.grid(padding=(0, 1))
-    left = remaining(board)
+    left = remaining(progress)
     time_left = f"about {duration(left)} left" if left is not None and ended < total else ""
     grid.add_row("runs", ProgressBar(total, ended, width=30), f"{ended}/{total}", time_left)
     return grid
 
 
-def _under_way(board: Board) -> Table:
+def _under_way(progress: Progress) -> Table:
     shown = Table(box=None, padding=(0, 1))
     shown.add_column("under way")
     shown.add_column("")
-    for name in ("step", "loss", board.run_configs[0].task.metric, "time"):
+    for name in ("step", "loss", progress.run_configs[0].task.metric, "time"):
         shown.add_column(name, justify="right")
-    for run in board.running.values():
+    for run in progress.running.values():
         steps = f"{run.step}/{run.total}" if run.total else "starting"
         shown.add_row(
             f"{run.run_config.name} seed {run.run_config.seed}",
@@ -46,9 +45,9 @@ def _under_way(board: Board) -> Table:
     return shown
 
 
-def _arms(board: Board) -> Table:
-    total = Counter(run_config.name for run_config in board.run_configs)
-    ended = board.outcomes.values()
+def _arms(progress: Progress) -> Table:
+    total = Counter(run_config.name for run_config in progress.run_configs)
+    ended = progress.outcomes.values()
     failed = Counter(outcome.run_config.name for outcome in ended if outcome.error)
     finished = Counter(outcome.run_config.name for outcome in ended if not outcome.error)
     shown = Table(box=None, padding=(0, 1))
@@ -61,29 +60,29 @@ def _arms(board: Board) -> Table:
     return shown
 
 
-def remaining(board: Board) -> float | None:
-    """Returns the seconds until all runs have ended, by those that were finished; None before the first."""
-    times = [outcome.seconds for outcome in board.outcomes.values() if not (outcome.skipped or outcome.error)]
+def remaining(progress: Progress) -> float | None:
+    """Returns an estimate of the seconds until all runs have ended, None before the first one has."""
+    times = [outcome.seconds for outcome in progress.outcomes.values() if not (outcome.skipped or outcome.error)]
     if not times:
         return None
     mean = sum(times) / len(times)
-    waiting = len(board.run_configs) - len(board.outcomes) - len(board.running)
-    left = [mean * (1 - run.step / run.total) if run.total else mean for run in board.running.values()]
+    waiting = len(progress.run_configs) - len(progress.outcomes) - len(progress.running)
+    left = [mean * (1 - run.step / run.total) if run.total else mean for run in progress.running.values()]
     longest = max(left, default=0.0) if not waiting else 0.0
-    return max((mean * waiting + sum(left)) / board.jobs, longest)
+    return max((mean * waiting + sum(left)) / progress.jobs, longest)
 
 
 class News:
-    """The runs that have ended since the last look, a line for each."""
+    """Gives one line for each run that has ended since the last call."""
 
     def __init__(self) -> None:
         self._told = 0
 
-    def lines(self, board: Board) -> Iterator[str]:
-        ended = list(board.outcomes.values())
+    def lines(self, progress: Progress) -> Iterator[str]:
+        ended = list(progress.outcomes.values())
         for number, outcome in enumerate(ended[self._told :], start=self._told + 1):
             if not outcome.skipped:
-                yield f"[{number}/{len(board.run_configs)}] {_line(outcome)}"
+                yield f"[{number}/{len(progress.run_configs)}] {_line(outcome)}"
         self._told = len(ended)
 
 
@@ -92,7 +91,7 @@ def _line(outcome: Outcome) -> str:
     name = f"{run_config.name} seed {run_config.seed}"
     if outcome.error:
         return f"{name}: failed after {duration(outcome.seconds)}: {outcome.error}"
-    result = json.loads((outcome.folder / "summary.json").read_text(encoding="utf-8")).get(run_config.task.metric)
+    result = (outcome.summary or {}).get(run_config.task.metric)
     return f"{name}: {run_config.task.metric} {_number(result)}, {duration(outcome.seconds)}"
 
 
@@ -101,7 +100,7 @@ def _number(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time in the unit that fits it."""
+    """Returns a time in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

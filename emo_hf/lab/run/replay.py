@@ -1,49 +1,52 @@
-"""The step sizes of an earlier run, for a run that takes them instead of its own emotion's.
+"""The step sizes of an earlier run, for a run that takes them instead of its own.
 
-If a training gains nothing by hearing its own loss, the same sizes do as well when they come from another seed, in
-another order, all at their mean, or as a plain cosine of the same sum.
+If these sizes do as well when they come from another seed, in another order, all at their mean or as a plain cosine,
+then a training gains nothing by hearing its own loss.
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 
 from emo_hf import mechanism
 from emo_hf.dashboards import read_signals
 from emo_hf.errors import RecipeError
+from emo_hf.lab.recipe.arms import Replay
 from emo_hf.lab.recipe.schema import RunConfig
+from emo_hf.run_folder import RunFolder
 
-HELD = mechanism.V3_9.pulse.base  # step size of a held pulse at a multiplier of 1
+# step size of a held pulse at a multiplier of 1
+HELD = mechanism.V3_9.pulse.base  # type: ignore[union-attr]
 
 
-def step_sizes(run_config: RunConfig, folder: Path, steps: int) -> list[float]:
+def step_sizes(run_config: RunConfig, replay: Replay, folder: RunFolder, steps: int) -> list[float]:
     """Returns the size of each of `steps` optimizer steps.
 
     Args:
-        run_config: a run_config whose arm replays another one.
-        folder: of its run; the run to replay lies beside it.
+        run_config: the run that replays another one.
+        replay: of its arm.
+        folder: of the run; the other one's lies beside it.
+        steps: of the whole training.
 
     Raises:
-        RecipeError: that run is missing or shorter.
+        RecipeError: the other run is missing or too short.
     """
-    replay = run_config.arm.replay
-    source = folder.parents[1] / replay.of / f"seed{run_config.replayed_seed}"
-    path = source / "emo_signals.jsonl"
-    sizes = [row["emo/lr"] for row in read_signals(path)] if (source / "summary.json").exists() else []
+    seed = run_config.seed if run_config.replayed_seed is None else run_config.replayed_seed
+    source = RunFolder.in_comparison(folder.comparison, replay.of, seed)
+    sizes = [row["emo/lr"] for row in read_signals(source.signals)] if source.is_finished else []
     if len(sizes) < steps:
         raise RecipeError(
-            f"{run_config.name} replays {replay.of} with seed {run_config.replayed_seed}, which has recorded"
-            f" {len(sizes)} of {steps} steps: run {replay.of} with that seed first."
+            f"{run_config.name} replays {replay.of} with seed {seed}, which has recorded {len(sizes)} of {steps}"
+            f" steps: run {replay.of} with that seed first."
         )
     return arranged(sizes[:steps], replay.order, run_config.seed)
 
 
 def arranged(sizes: list[float], order: str, seed: int) -> list[float]:
-    """Returns `sizes` in another order, or others with the same sum; ``recorded`` changes nothing.
+    """Returns `sizes` in another order, or other sizes with the same sum; ``recorded`` changes nothing.
 
     Args:
-        sizes: one a step, at least one.
+        sizes: one per step, at least one.
         order: of `emo_hf.lab.recipe.arms.Replay`.
         seed: of the shuffling.
     """

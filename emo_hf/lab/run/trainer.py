@@ -1,44 +1,40 @@
-"""The Trainer of an arm: what the arm asks for beyond an optimizer and its rate.
+"""The Trainer of an arm. It withholds or changes the loss, replays step sizes and corrupts batches."""
 
-That is a loss withheld or changed on its way to whoever needs it, step sizes replayed from another run, or batches
-whose labels are corrupted.
-"""
-
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from emo_hf import EmoTrainer
-from emo_hf.hf.feed import Listener, LossFeed
+from emo_hf.hf.feed import LossFeed
 from emo_hf.lab.recipe import baselines
-from emo_hf.lab.recipe.arms import Heard
+from emo_hf.lab.recipe.arms import LossTransform
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.run import replay
+from emo_hf.run_folder import RunFolder
 
 
-class ChangedLoss:
-    """A loss on its way to the optimizer, changed when it is asked for."""
+class TransformedLoss:
+    """A loss on its way to the optimizer. It is changed when it is read."""
 
-    def __init__(self, loss: Any, heard: Heard) -> None:
-        self.loss, self.heard = loss, heard
+    def __init__(self, loss: Any, transform: LossTransform) -> None:
+        self.loss, self.transform = loss, transform
 
     def item(self) -> float:
         loss = self.loss if isinstance(self.loss, float) else self.loss.item()
-        return self.heard.scale * loss + self.heard.offset
+        return self.transform.scale * loss + self.transform.offset
 
 
 class ArmTrainer(EmoTrainer):
-    """An EmoTrainer that does with optimizer, schedule and batches what the arm of its run_config says.
+    """An EmoTrainer with the optimizer, the schedule and the batches of its arm.
 
     Args:
         run_config: the run.
-        folder: of the run; one to be replayed lies beside it.
+        folder: of the run.
         **kwargs: of EmoTrainer.
     """
 
-    def __init__(self, run_config: RunConfig, folder: Path, **kwargs: Any) -> None:
+    def __init__(self, run_config: RunConfig, folder: RunFolder, **kwargs: Any) -> None:
         self.run_config, self.folder = run_config, folder
         arm = run_config.arm
         if alias := baselines.ALIASES.get(arm.optim):
@@ -56,33 +52,35 @@ class ArmTrainer(EmoTrainer):
             return optimizer
         alias = baselines.ALIASES.get(self.run_config.arm.optim)
         if alias is not None and alias.hears_loss:
-            LossFeed.install(self.accelerator, baselines.Hearing(optimizer))
+            hearing: Any = baselines.Hearing(optimizer)
+            LossFeed.install(self.accelerator, hearing)
         elif self.run_config.arm.is_emo:
-            self._lay_loss_on(optimizer)
+            self._change_loss_of(optimizer)
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Returns the schedule of the recipe, or one that sets the step sizes to replay."""
         if self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        if self.run_config.arm.replay:
-            sizes = replay.step_sizes(self.run_config, self.folder, num_training_steps)
-            held = self.run_config.arm.lr * replay.HELD
-            over = optimizer or self.optimizer
-            self.lr_scheduler = LambdaLR(over, lambda step: sizes[min(step, len(sizes) - 1)] / held)
+        arm = self.run_config.arm
+        if arm.replay:
+            sizes = replay.step_sizes(self.run_config, arm.replay, self.folder, num_training_steps)
+            held = arm.lr * replay.HELD
+            replayed: Any = optimizer or self.optimizer
+            self.lr_scheduler = LambdaLR(replayed, lambda step: sizes[min(step, len(sizes) - 1)] / held)
             return self.lr_scheduler
         scheduler = super().create_scheduler(num_training_steps, optimizer)
-        if self.run_config.arm.driven_by:
-            self._lay_loss_on(scheduler)
+        if arm.driven_by:
+            self._change_loss_of(scheduler)
         return scheduler
 
-    def _lay_loss_on(self, listener: Listener) -> None:
-        """Has `listener` hear what its arm says, where that is not simply the loss."""
-        arm, hear = self.run_config.arm, listener.observe
-        if not arm.feed:
-            listener.observe = lambda loss: hear(0.0)
-        elif arm.heard:
-            listener.observe = lambda loss: hear(ChangedLoss(loss, arm.heard))
+    def _change_loss_of(self, listener: Any) -> None:
+        """Has an emo optimizer or emopulse hear what its arm says instead of the loss."""
+        arm, observe = self.run_config.arm, listener.observe
+        if arm.withhold_loss:
+            listener.observe = lambda loss: observe(0.0)
+        elif transform := arm.loss_transform:
+            listener.observe = lambda loss: observe(TransformedLoss(loss, transform))
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         step, condition = self.state.global_step + 1, self.run_config.arm.condition

@@ -1,6 +1,7 @@
-"""Data sets in the files that their authors published, from the folder that ``--data-dir`` names.
+"""Data sets in the files that their authors published.
 
-The files lie in the folder itself or in the set's own folder in it, so that one folder can hold all sets.
+The files lie in the folder that ``--data-dir`` names, or in the set's own folder below it. So one folder can hold all
+sets.
 """
 
 import gzip
@@ -12,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab.sources.kinds import Example, Examples, Found, Images, Pictures, Text
+from emo_hf.lab.sources.kinds import Example, Examples, Images, Pictures, TaskData, Text
 
 TREC = ("train_5500.label", "TREC_10.label")
 FASHION = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-# set -> its own folder, and its files, each of them as it is or with .gz
+# set -> its own folder, and its files, with or without .gz
 FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "trec-6": ("trec", TREC),
     "trec-50": ("trec", TREC),
@@ -40,36 +41,37 @@ FASHION_CLASSES = (
 )
 
 
-def read(name: str, data_dir: Path) -> Found:
+def read(name: str, data_dir: Path) -> TaskData:
     """Reads the set `name` of `FILES`; `RecipeError` if a file is missing or malformed."""
     return READERS[name](*find(name, data_dir))
 
 
 def find(name: str, data_dir: Path) -> list[Path]:
-    """Returns the files of the set `name`, all of one folder."""
+    """Returns the files of the set `name`, all from one folder."""
     own, names = FILES[name]
     if not data_dir.is_dir():
         raise RecipeError(f"--data-dir {data_dir} is no folder: expected one with {' and '.join(names)}.")
     missing = names[0]
     for folder in (data_dir, data_dir / own):
-        found = [_with_or_without_gz(folder / name) for name in names]
-        if all(found):
-            return found
-        if any(found):
-            missing = names[found.index(None)]
+        paths = {name: _with_or_without_gz(folder / name) for name in names}
+        there = [path for path in paths.values() if path]
+        if len(there) == len(names):
+            return there
+        if there:
+            missing = next(name for name, path in paths.items() if path is None)
     raise RecipeError(f"{missing} is missing: expected {' and '.join(names)} in {data_dir} or its folder {own}.")
 
 
 def _with_or_without_gz(path: Path) -> Path | None:
-    return next((found for found in (path, path.with_name(f"{path.name}.gz")) if found.is_file()), None)
+    return next((file for file in (path, path.with_name(f"{path.name}.gz")) if file.is_file()), None)
 
 
 def content(path: Path) -> bytes:
-    """The bytes of a file, unpacked; `RecipeError` if there are none."""
+    """Returns the unpacked bytes of a file; `RecipeError` if there are none."""
     try:
         packed = path.read_bytes()
         unpacked = gzip.decompress(packed) if path.suffix == ".gz" else packed
-    except (OSError, EOFError, zlib.error) as error:  # damage is any of the three, without a strerror
+    except (OSError, EOFError, zlib.error) as error:  # damage can be any of the three, without a strerror
         raise RecipeError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if not unpacked.strip():
         raise RecipeError(f"{path} is empty.")
@@ -80,12 +82,12 @@ def content(path: Path) -> bytes:
 
 
 def trec_6(train: Path, test: Path) -> Examples:
-    """The question classification set of Li and Roth (2002), with its six coarse labels."""
+    """Reads the question classification set of Li and Roth (2002), with its six coarse labels."""
     return Examples(tuple(questions(train)), tuple(questions(test)))
 
 
 def trec_50(train: Path, test: Path) -> Examples:
-    """The same with its fifty fine labels, as ``COARSE:fine``."""
+    """Reads the same set with its fifty fine labels, as ``COARSE:fine``."""
     return Examples(tuple(questions(train, fine=True)), tuple(questions(test, fine=True)))
 
 
@@ -107,7 +109,7 @@ def questions(path: Path, fine: bool = False) -> Iterator[Example]:
 
 
 def fashion_mnist(train_images: Path, train_labels: Path, test_images: Path, test_labels: Path) -> Images:
-    """Fashion-MNIST of Xiao, Rasul and Vollgraf (2017): articles of clothing in 28 x 28 shades of grey."""
+    """Reads Fashion-MNIST of Xiao, Rasul and Vollgraf (2017): articles of clothing in 28 x 28 shades of grey."""
     train, test = pictures(train_images, train_labels), pictures(test_images, test_labels)
     if train.pixels.shape[1:] != test.pixels.shape[1:]:
         sizes = [" x ".join(map(str, part.pixels.shape[1:])) for part in (train, test)]
@@ -133,11 +135,11 @@ def pictures(images: Path, labels: Path) -> Pictures:
 
 
 def idx(path: Path, dimensions: int) -> np.ndarray:
-    """The bytes of an IDX file: 0, 0, 8 (uint8), the number of dimensions; each of them as big-endian int32; data."""
+    """Reads an IDX file: 0, 0, 8 (uint8), the number of dimensions; each dimension as big-endian int32; the data."""
     raw = content(path)
     magic = bytes((0, 0, 8, dimensions))
     if raw[:4] != magic:
-        raise RecipeError(f"{path} is no IDX file of {dimensions} dimensions: expected {magic}, got {raw[:4]}.")
+        raise RecipeError(f"{path} is no IDX file of {dimensions} dimensions: expected {magic!r}, got {raw[:4]!r}.")
     start = 4 + 4 * dimensions
     if len(raw) < start:
         raise RecipeError(f"{path}: expected a head of {start} bytes, got {len(raw)}.")
@@ -151,14 +153,14 @@ def idx(path: Path, dimensions: int) -> np.ndarray:
 
 
 def tinyshakespeare(path: Path) -> Text:
-    """Karpathy's excerpt of Shakespeare's plays; the first 90 % of its characters are for training."""
+    """Reads Karpathy's excerpt of Shakespeare's plays. The first 90 % of its characters are for training."""
     text = utf8(path)
     cut = int(0.9 * len(text))
     return Text(text[:cut], text[cut:])
 
 
 def wikitext_2(train: Path, test: Path) -> Text:
-    """WikiText-2 of Merity et al. (2016), by words; without the spaces around its lines."""
+    """Reads WikiText-2 of Merity et al. (2016), by words, without the spaces around its lines."""
     return Text(lines(utf8(train).split("\n")), lines(utf8(test).split("\n")))
 
 
@@ -170,11 +172,11 @@ def utf8(path: Path) -> str:
 
 
 def lines(rows: list[str]) -> str:
-    """Joins the lines of a text, so that those of a file and those of the hub's data set come out the same."""
+    """Joins the lines of a text, so that a file and the hub's data set give the same text."""
     return "\n".join(row.strip() for row in rows).strip() + "\n"
 
 
-READERS: dict[str, Callable[..., Found]] = {
+READERS: dict[str, Callable[..., TaskData]] = {
     "trec-6": trec_6,
     "trec-50": trec_50,
     "fashion-mnist": fashion_mnist,

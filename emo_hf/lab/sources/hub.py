@@ -1,14 +1,17 @@
 """Data sets of the hub, or of its local cache."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from emo_hf.errors import RecipeError
 from emo_hf.lab.recipe.task import HubData, TaskType
 from emo_hf.lab.sources.files import lines, normalizable
-from emo_hf.lab.sources.kinds import Example, Examples, Found, Images, Pictures, Text
+from emo_hf.lab.sources.kinds import Example, Examples, Images, Pictures, TaskData, Text
 
 
-def read(data: HubData, kind: TaskType) -> Found:
+def read(data: HubData, kind: TaskType) -> TaskData:
     """Reads the splits train and test for a task of `kind`."""
     import datasets
 
@@ -17,7 +20,7 @@ def read(data: HubData, kind: TaskType) -> Found:
     try:
         splits = datasets.load_dataset(data.name, data.config, revision=data.revision)
         return SHAPES[kind](splits["train"], splits["test"], data)
-    except Exception as error:  # the hub, its cache and the readers raise whatever they like
+    except Exception as error:  # the hub, its cache and the readers raise all kinds of errors
         raise RecipeError(
             f"The data set {data.name} at revision {data.revision} cannot be loaded from the Hugging Face hub or its"
             f" cache ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'})."
@@ -25,27 +28,31 @@ def read(data: HubData, kind: TaskType) -> Found:
         ) from error
 
 
-def _examples(train, test, data: HubData) -> Examples:
+def _examples(train: Any, test: Any, data: HubData) -> Examples:
     return Examples(_rows(train, data), _rows(test, data))
 
 
-def _rows(split, data: HubData) -> tuple[Example, ...]:
+def _rows(split: Any, data: HubData) -> tuple[Example, ...]:
     label = split.features[data.label]
     named = label.int2str if hasattr(label, "int2str") else str
     return tuple(Example(row[data.text], named(row[data.label])) for row in split)
 
 
-def _text(train, test, data: HubData) -> Text:
+def _text(train: Any, test: Any, data: HubData) -> Text:
     return Text(lines(train[data.text]), lines(test[data.text]))
 
 
-def _images(train, test, data: HubData) -> Images:
+def _images(train: Any, test: Any, data: HubData) -> Images:
     return normalizable(_pictures(train, data), _pictures(test, data), tuple(train.features[data.label].names))
 
 
-def _pictures(split, data: HubData) -> Pictures:
+def _pictures(split: Any, data: HubData) -> Pictures:
     images = [np.asarray(row[data.text].convert("L")) for row in split]
     return Pictures(np.stack(images), np.array(split[data.label], dtype=np.int64))
 
 
-SHAPES = {"sequence-classification": _examples, "causal-lm": _text, "image-classification": _images}
+SHAPES: dict[TaskType, Callable[[Any, Any, HubData], TaskData]] = {
+    "sequence-classification": _examples,
+    "causal-lm": _text,
+    "image-classification": _images,
+}

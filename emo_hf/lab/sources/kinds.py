@@ -1,7 +1,6 @@
 """What a task learns from. Each kind has ``train`` and ``test``, and a ``sha256`` of both.
 
-Labelled kinds can also be cut, held out and made noisy; whatever is chosen is chosen by a digest, so it is the same
-in every run.
+Labelled kinds can be shortened, held out and made noisy. A digest makes every choice, so it is the same in every run.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ class Examples:
     """Training and evaluation texts of one task.
 
     Attributes:
-        labels: all labels of the whole set, sorted: a label's place is its class number.
+        labels: all labels of the whole set, sorted. The place of a label is its class number.
     """
 
     train: tuple[Example, ...]
@@ -47,13 +46,16 @@ class Examples:
         return digest.hexdigest()
 
     def hold_out(self, count: int) -> "Examples":
-        """Evaluates on `count` training examples, taken out of the training, and forgets the test set."""
+        """Moves `count` training examples to the test part, and forgets the test set."""
         held = chosen([example.text.encode() for example in self.train], count)
-        parts = [tuple(e for e, out in zip(self.train, held, strict=True) if out == side) for side in (False, True)]
-        return Examples(*parts, self.labels)
+        kept, moved = (
+            tuple(example for example, out in zip(self.train, held, strict=True) if out == side)
+            for side in (False, True)
+        )
+        return Examples(kept, moved, self.labels)
 
     def first(self, train: int | None, test: int | None) -> "Examples":
-        """Keeps only the first so many of each part."""
+        """Keeps the first `train` and `test` examples of the parts; None keeps all."""
         check_limits(train, test, len(self.train), len(self.test))
         return Examples(self.train[:train], self.test[:test], self.labels)
 
@@ -89,7 +91,7 @@ class Images:
     """Training and evaluation images of one task.
 
     Attributes:
-        labels: names of the classes; a label's place is its class number.
+        labels: names of the classes. The place of a label is its class number.
         mean, std: of the pixels of the whole training set, in [0, 1]: what a model's input is normalized by.
     """
 
@@ -105,8 +107,8 @@ class Images:
         digest = hashlib.sha256()
         for split, part in (("train", self.train), ("test", self.test)):
             digest.update(f"{split} {part.pixels.shape}\n".encode())
-            digest.update(np.ascontiguousarray(part.pixels))
-            digest.update(part.classes.astype("<i8"))
+            digest.update(np.ascontiguousarray(part.pixels).data)
+            digest.update(part.classes.astype("<i8").data)
         return digest.hexdigest()
 
     def hold_out(self, count: int) -> "Images":
@@ -127,7 +129,7 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Running text to train a language model on, and to evaluate it on."""
+    """Running text for a language model."""
 
     train: str
     test: str
@@ -141,27 +143,24 @@ class Text:
         return digest.hexdigest()
 
 
-Found = Examples | Images | Text
+TaskData = Examples | Images | Text
 
 
 def check_limits(train: int | None, test: int | None, train_size: int, test_size: int) -> None:
-    """Raises `RecipeError` if a recipe asks for more examples than there are."""
+    """Raises `RecipeError` if there are fewer examples than asked for."""
     for name, asked, there in (("train_examples", train, train_size), ("test_examples", test, test_size)):
         if asked is not None and asked > there:
             raise RecipeError(f"{name} {asked}: there are only {there}. Ask for fewer, or leave it out for all.")
 
 
 def chosen(contents: Sequence[bytes], count: int) -> list[bool]:
-    """Chooses `count` of `contents` by their SHA-256; equal ones stay together, so none is on both sides.
-
-    (So it can be a little fewer, where the last ones to be chosen are many times the same.)
-    """
+    """Chooses `count` of `contents` by their SHA-256, or a few less: equal contents stay on one side."""
     if count >= len(contents):
         raise RecipeError(f"holdout {count}: there are only {len(contents)} training examples.")
     copies = Counter(contents)
     held: set[bytes] = set()
     room = count
-    # with a word in front: a data set may itself be chosen or sorted by the plain digest
+    # the word in front makes it another order than that of the plain digest, by which a set may be sorted
     for content in sorted(copies, key=lambda content: hashlib.sha256(b"holdout " + content).digest()):
         if copies[content] <= room:
             held.add(content)
@@ -172,8 +171,8 @@ def chosen(contents: Sequence[bytes], count: int) -> list[bool]:
 def noisy_labels(classes: Sequence[int], share: float, seed: int, count: int) -> list[int]:
     """Returns `classes` with `share` of them replaced by another of the `count` classes.
 
-    Which ones and by which depends on `seed` and their place only: all arms of one seed learn the same mistakes, and
-    the mistakes of a smaller share are among those of a larger one.
+    The mistakes depend on `seed` and place only. So all arms of one seed learn the same ones, and the mistakes of a
+    smaller share are among those of a larger one.
     """
     if count < 2:
         raise RecipeError(f"label_noise needs at least two classes, and the data has {count}.")
@@ -181,6 +180,6 @@ def noisy_labels(classes: Sequence[int], share: float, seed: int, count: int) ->
     wrong = sorted(range(len(classes)), key=digests.__getitem__)[: round(share * len(classes))]
     noisy = list(classes)
     for place in wrong:
-        # the second half of the digest: the first one chose the place
+        # the second half of the digest, as the first one chose the place
         noisy[place] = (noisy[place] + 1 + int.from_bytes(digests[place][16:], "big") % (count - 1)) % count
     return noisy

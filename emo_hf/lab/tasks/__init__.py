@@ -1,38 +1,41 @@
-"""A run_config's model, tokenizer, data sets and metric: what a Trainer needs, built from the recipe's words.
+"""Model, tokenizer, data sets and metric of a `RunConfig`: what a Trainer needs.
 
 classification  sequence-classification: GPT-2 reads a text and names its class
 language        causal-lm: a language model reads pieces of a text; perplexity
 vision          image-classification: a ResNet names what it sees
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from emo_hf.lab.recipe.schema import RunConfig
-from emo_hf.lab.sources import Found
+from emo_hf.lab.sources import TaskData
 from emo_hf.lab.tasks import adapters, classification, language, llama2c, pretrained, vision
 from emo_hf.lab.tasks.parts import Parts
 
 __all__ = ["Parts", "build", "check_model"]
 
-BUILDERS = {
+BUILDERS: dict[str, Callable[[RunConfig, Any], Parts]] = {
     "sequence-classification": classification.build,
     "causal-lm": language.build,
     "image-classification": vision.build,
 }
 
 
-def build(run_config: RunConfig, found: Found) -> Parts:
-    """Builds the task of `run_config`. Seed the global generators before: a new model's weights are random.
+def build(run_config: RunConfig, data: TaskData) -> Parts:
+    """Builds the task of `run_config`. Seed the global generators before, as a new model's weights are random.
 
     Raises:
-        RecipeError: the model is not to be had, or it does not fit the data.
+        RecipeError: the model is missing, or does not fit the data.
     """
-    return BUILDERS[run_config.task.type](run_config, found)
+    return BUILDERS[run_config.task.type](run_config, data)
 
 
 def check_model(run_config: RunConfig) -> None:
-    """Looks for what the model of `run_config` is made from; of a model of the hub, only for its configuration.
+    """Checks that the model of `run_config` is there. For a model of the hub, only its configuration is read.
 
     Raises:
-        RecipeError: it is not to be had, or it cannot read so many tokens.
+        RecipeError: the model is missing, or cannot read that many tokens.
     """
     model = run_config.scale.model
     if model.lora:

@@ -2,6 +2,7 @@
 
 import warnings
 from types import ModuleType
+from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -21,8 +22,8 @@ def peft() -> ModuleType:
     return peft
 
 
-def adapt(model: PreTrainedModel, lora: Lora | None, kind: str) -> PreTrainedModel:
-    """Puts adapters into `model`, which is changed in place; `kind` is peft's task type. Without `lora`: `model`."""
+def adapt(model: PreTrainedModel, lora: Lora | None, kind: str) -> Any:
+    """Puts adapters into `model` in place, if there is a `lora`; `kind` is peft's task type."""
     if lora is None:
         return model
     library = peft()
@@ -39,9 +40,9 @@ def adapt(model: PreTrainedModel, lora: Lora | None, kind: str) -> PreTrainedMod
         lora_alpha=lora.alpha,
         target_modules=lora.targets,
         lora_dropout=lora.dropout,
-        fan_in_fan_out=any(isinstance(modules[target], Conv1D) for target in lora.targets),  # GPT-2's, transposed
+        fan_in_fan_out=any(isinstance(modules[target], Conv1D) for target in lora.targets),  # GPT-2's are transposed
         task_type=kind,
     )
-    with warnings.catch_warnings():  # peft reads what transformers 5.23 has renamed
+    with warnings.catch_warnings():  # peft uses a name that transformers 5.23 has changed
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         return library.get_peft_model(model, config)

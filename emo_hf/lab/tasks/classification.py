@@ -21,11 +21,12 @@ from emo_hf.lab.tasks.parts import Parts
 from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
 
 
-def build(run_config: RunConfig, found: Examples) -> Parts:
+def build(run_config: RunConfig, data: Examples) -> Parts:
     """Builds a sequence classification task."""
-    labels, chosen, max_tokens = found.labels, run_config.scale.model, run_config.scale.max_tokens
+    labels, chosen, max_tokens = data.labels, run_config.scale.model, run_config.scale.max_tokens
+    tokenizer: PreTrainedTokenizerBase
     if chosen.config:
-        tokenizer = train_tokenizer(chosen.config, (example.text for example in found.train), max_tokens)
+        tokenizer = train_tokenizer(chosen.config, (example.text for example in data.train), max_tokens)
         model = gpt2(chosen.config, tokenizer, labels, max_tokens)
     elif chosen.hub:
         model, tokenizer = from_hub(AutoModelForSequenceClassification, chosen.hub, max_tokens, **classes(labels))
@@ -34,8 +35,8 @@ def build(run_config: RunConfig, found: Examples) -> Parts:
     return Parts(
         model=adapt(model, chosen.lora, "SEQ_CLS"),
         processing_class=tokenizer,
-        train_dataset=encode(found.train, tokenizer, labels, max_tokens),
-        eval_dataset=encode(found.test, tokenizer, labels, max_tokens),
+        train_dataset=encode(data.train, tokenizer, labels, max_tokens),
+        eval_dataset=encode(data.test, tokenizer, labels, max_tokens),
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=metrics.Accuracy(),
     )
@@ -44,20 +45,20 @@ def build(run_config: RunConfig, found: Examples) -> Parts:
 def gpt2(
     config: Config, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], max_tokens: int
 ) -> PreTrainedModel:
-    """A GPT-2 with new random weights and a linear classifier."""
+    """Returns a GPT-2 with new random weights and a linear classifier."""
     return GPT2ForSequenceClassification(gpt2_config(config, tokenizer, max_tokens, **classes(labels)))
 
 
 def encode(
     examples: tuple[Example, ...], tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], max_tokens: int
 ) -> Dataset:
-    """Returns a `datasets.Dataset` with input_ids, attention_mask and labels; padding is the collator's."""
+    """Returns a `datasets.Dataset` with input_ids, attention_mask and labels, without padding."""
     tokens = tokenizer([example.text for example in examples], truncation=True, max_length=max_tokens)
     return Dataset.from_dict({**tokens, "labels": [labels.index(example.label) for example in examples]})
 
 
 def classes(labels: tuple[str, ...]) -> dict[str, Any]:
-    """The options by which a configuration of transformers knows its classes."""
+    """Returns the options that tell a configuration of transformers its classes."""
     return {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),

@@ -1,13 +1,13 @@
-"""A language model reads a text in pieces of `max_tokens` tokens, each one example.
+"""A language model reads a text in pieces of `max_tokens` tokens. Each piece is one example.
 
-The incomplete last one is left out, so that the mean loss of the pieces is that of their tokens.
+An incomplete last piece is left out, so the mean loss of the pieces is the mean loss of their tokens.
 
-Each line is tokenized by itself, with its line break, and the lines run on: so a long text needs no long memory, and
-no more of it is read than the recipe asks for.
+Each line is tokenized by itself, with its line break. So only as much of a long text is read as the recipe needs.
 """
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -21,22 +21,26 @@ from emo_hf.lab.tasks.adapters import adapt
 from emo_hf.lab.tasks.parts import Parts
 from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
 
-LEARNED = 1_000_000  # characters that the tokenizer is trained on: more changes few merges, and each run would wait
+LEARNED = 1_000_000  # characters that the tokenizer is trained on; more of them change few merges and take time
 
 
-def build(run_config: RunConfig, found: Text) -> Parts:
+def build(run_config: RunConfig, text: Text) -> Parts:
     """Builds a causal language modelling task."""
     chosen, max_tokens = run_config.scale.model, run_config.scale.max_tokens
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
     if chosen.config:
-        tokenizer = train_tokenizer(chosen.config, found.train[:LEARNED].splitlines(keepends=True), max_tokens)
+        tokenizer = train_tokenizer(chosen.config, text.train[:LEARNED].splitlines(keepends=True), max_tokens)
     elif chosen.llama2c:
         model, tokenizer = llama2c.load(run_config)
-    else:
+    elif chosen.hub:
         model, tokenizer = from_hub(AutoModelForCausalLM, chosen.hub, max_tokens)
-    train, test = split(run_config, found, tokenizer)  # a text that is too short is told of before a model is built
+    else:
+        raise RecipeError("model.vision sees images: use it for image-classification.")
+    train, test = split(run_config, text, tokenizer)  # before the model: it fails if the text is too short
     if chosen.config:
         model = GPT2LMHeadModel(gpt2_config(chosen.config, tokenizer, max_tokens))
-    model.loss_type = "ForCausalLM"  # what transformers takes anyway, but with a warning for GPT-2
+    model.loss_type = "ForCausalLM"  # the default of transformers, which warns about it for GPT-2
     return Parts(
         model=adapt(model, chosen.lora, "CAUSAL_LM"),
         processing_class=tokenizer,
@@ -48,15 +52,15 @@ def build(run_config: RunConfig, found: Text) -> Parts:
     )
 
 
-def split(run_config: RunConfig, found: Text, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pieces to train and to evaluate on; a holdout is the beginning of the training text."""
+def split(run_config: RunConfig, text: Text, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the pieces to train and to evaluate on. A holdout is the beginning of the training text."""
     size, holdout = run_config.scale.max_tokens, run_config.task.data.holdout
     if holdout is None:
-        train = pieces(found.train, tokenizer, size, train_limit(run_config), "train_examples")
-        return train, pieces(found.test, tokenizer, size, run_config.scale.test_examples, "test_examples")
+        train = pieces(text.train, tokenizer, size, train_limit(run_config), "train_examples")
+        return train, pieces(text.test, tokenizer, size, run_config.scale.test_examples, "test_examples")
     if (wanted := train_limit(run_config)) is not None:
         wanted += holdout
-    both = pieces(found.train, tokenizer, size, wanted, "holdout and train_examples together")
+    both = pieces(text.train, tokenizer, size, wanted, "holdout and train_examples together")
     if holdout >= len(both):
         raise RecipeError(f"holdout {holdout}: there are only {len(both)} training examples.")
     test, limit = both[:holdout], run_config.scale.test_examples
@@ -67,16 +71,16 @@ def split(run_config: RunConfig, found: Text, tokenizer: PreTrainedTokenizerBase
 
 def pieces(text: str, tokenizer: PreTrainedTokenizerBase, size: int, count: int | None, asked: str) -> np.ndarray:
     """Returns the first `count` pieces of `text`, or all if it is None: int64, (count, size)."""
-    found = list(islice(_pieces(text, tokenizer, size), count))
-    if len(found) < (count or 1):
-        raise RecipeError(f"{asked} {count or 1}: the text has only {len(found)} pieces of {size} tokens.")
-    return np.array(found, dtype=np.int64)
+    chunks = list(islice(_pieces(text, tokenizer, size), count))
+    if len(chunks) < (count or 1):
+        raise RecipeError(f"{asked} {count or 1}: the text has only {len(chunks)} pieces of {size} tokens.")
+    return np.array(chunks, dtype=np.int64)
 
 
 def _pieces(text: str, tokenizer: PreTrainedTokenizerBase, size: int) -> Iterator[list[int]]:
     lines = text.splitlines(keepends=True)
     tokens: list[int] = []
-    for start in range(0, len(lines), 1000):  # many at once, which is quicker
+    for start in range(0, len(lines), 1000):  # a thousand at once are quicker than one
         for line in tokenizer.backend_tokenizer.encode_batch_fast(
             lines[start : start + 1000], add_special_tokens=False
         ):
@@ -87,8 +91,8 @@ def _pieces(text: str, tokenizer: PreTrainedTokenizerBase, size: int) -> Iterato
 
 
 def dataset(pieces: np.ndarray) -> Dataset:
-    """The labels are the tokens themselves: the model shifts them."""
+    """Returns the pieces with their own tokens as labels, which the model shifts."""
     labels = pieces.copy()
-    # nothing comes before the first: without this, Trainer would divide by all tokens, and the loss be too small
+    # Nothing predicts the first token. If it counted, Trainer would divide the loss by one token too many.
     labels[:, 0] = -100
     return Dataset.from_dict({"input_ids": pieces, "labels": labels})

@@ -22,7 +22,7 @@ from emo_hf.lab.recipe.task import Llama2c
 from emo_hf.lab.sources import files
 from emo_hf.lab.tasks.pretrained import check_length
 
-UNKNOWN, START, END = "<unk>", "<s>", "</s>"  # the first three tokens; the file has line breaks around two of them
+UNKNOWN, START, END = "<unk>", "<s>", "</s>"  # the first three tokens; in the file, two have line breaks around them
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))  # the tokens from 3 on
 HUB_FOLDER = "stories260K"  # of both files, in karpathy/tinyllamas
 
@@ -43,7 +43,7 @@ class Header:
         return self.dim // self.n_heads
 
     def tensors(self) -> list[tuple[str, tuple[int, ...]]]:
-        """The file's order: name in transformers (``{}`` is the layer) and shape."""
+        """Returns the name in transformers (``{}`` is the layer) and the shape of each tensor, in the file's order."""
         kv, layer = self.n_kv_heads * self.head, "model.layers.{}."
         positions = (self.seq_len, self.head // 2)
         return [
@@ -67,6 +67,7 @@ class Header:
 def load(run_config: RunConfig) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Returns the model and the tokenizer of `run_config`; `RecipeError` if a file is missing or malformed."""
     chosen = run_config.scale.model.llama2c
+    assert chosen is not None
     if run_config.data_dir is not None:
         model_file, tokenizer_file = files.find(chosen.files, Path(run_config.data_dir))
     else:
@@ -126,13 +127,14 @@ def read_model(path: Path) -> LlamaForCausalLM:
 def _header(path: Path, raw: bytes) -> Header:
     if len(raw) < 28:
         raise RecipeError(f"{path} is no model of llama2.c: expected a head of 28 bytes, got {len(raw)} bytes.")
-    *sizes, vocab_size, seq_len = struct.unpack("<7i", raw[:28])
-    header = Header(*sizes, abs(vocab_size), seq_len, shared=vocab_size > 0)
-    positive = min(*sizes, abs(vocab_size), seq_len) > 0
+    sizes = struct.unpack("<7i", raw[:28])
+    dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len = sizes
+    header = Header(dim, hidden_dim, n_layers, n_heads, n_kv_heads, abs(vocab_size), seq_len, shared=vocab_size > 0)
+    positive = min(*sizes[:5], abs(vocab_size), seq_len) > 0
     if not positive or header.dim % (2 * header.n_heads) or header.n_heads % header.n_kv_heads:
         raise RecipeError(
             f"{path} is no model of llama2.c: expected dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, "
-            f"seq_len, got {', '.join(map(str, (*sizes, vocab_size, seq_len)))}."
+            f"seq_len, got {', '.join(map(str, sizes))}."
         )
     layers = {True: header.n_layers, False: 1}
     expected = 28 + 4 * sum(layers["{}" in name] * int(np.prod(shape)) for name, shape in header.tensors())
@@ -142,7 +144,7 @@ def _header(path: Path, raw: bytes) -> Header:
 
 
 def _split_halves(weight: torch.Tensor, head: int) -> torch.Tensor:
-    """Reorders the rows of queries or keys: llama2.c turns pairs of neighbours, transformers the halves of a head."""
+    """Reorders the rows of queries or keys: llama2.c rotates pairs of neighbours, transformers halves of a head."""
     rows, columns = weight.shape
     return weight.view(rows // head, head // 2, 2, columns).transpose(1, 2).reshape(rows, columns).contiguous()
 
@@ -150,8 +152,8 @@ def _split_halves(weight: torch.Tensor, head: int) -> torch.Tensor:
 def read_tokenizer(path: Path, vocab_size: int) -> PreTrainedTokenizerFast:
     """Reads a tokenizer file.
 
-    A text gets a space in front; what is no token falls to its bytes; the two neighbours whose union is the token with
-    the highest score are joined, again and again.
+    A text gets a space in front, and what is no token becomes its bytes. Then the two neighbours that form the token
+    with the highest score are joined, until no two form a token.
     """
     scores = _tokens(path, vocab_size)
     ids = {token: number for number, token in enumerate(scores)}
@@ -177,7 +179,7 @@ def read_tokenizer(path: Path, vocab_size: int) -> PreTrainedTokenizerFast:
 
 
 def _tokens(path: Path, vocab_size: int) -> dict[str, float]:
-    """Token -> score, in the order of the numbers."""
+    """Returns token -> score, in the order of the token numbers."""
     raw, at = files.content(path), 4
     scores: dict[str, float] = {}
     while at < len(raw):

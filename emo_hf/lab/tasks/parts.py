@@ -13,10 +13,9 @@ class Parts:
     """The arguments of a Trainer that depend on the task.
 
     Attributes:
-        train_dataset, eval_dataset: their lengths are the numbers of examples; only a language model's tokenizer
-            tells how many pieces a text has.
-        compute_metrics: gives the task's metric at every evaluation, from logits or from what
-        preprocess_logits_for_metrics: makes of the logits of each batch, so that not all need to be kept.
+        train_dataset, eval_dataset: their lengths are the numbers of examples.
+        compute_metrics: computes the task's metric at every evaluation, from the logits or from what
+            `preprocess_logits_for_metrics` keeps of them.
     """
 
     model: PreTrainedModel

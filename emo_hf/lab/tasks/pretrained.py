@@ -1,4 +1,4 @@
-"""Tokenizers and models: new ones from a recipe's numbers, trained ones from the hub."""
+"""New tokenizers and models from a recipe's numbers, and trained ones from the hub."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,11 +22,11 @@ END, PAD = "<|endoftext|>", "<|pad|>"
 
 
 def train_tokenizer(config: Config, texts: Iterable[str], max_tokens: int) -> PreTrainedTokenizerFast:
-    """Trains a byte-level BPE on `texts`. It ends every text with a token of its own, which the classifier reads."""
+    """Trains a byte-level BPE on `texts`. It ends every text with a special token, which the classifier reads."""
     tokenizer = Tokenizer(models.BPE())
     if config.lowercase:
         tokenizer.normalizer = normalizers.Lowercase()
-    # a space in front, so that a word is the same token at the start of a text and inside it
+    # with a space in front, the first word of a text gets the same token as inside a text
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -62,11 +62,11 @@ def gpt2_config(config: Config, tokenizer: PreTrainedTokenizerBase, max_tokens: 
     )
 
 
-def from_hub(auto: type, hub: Hub, max_tokens: int, **more: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A pretrained model as `auto` (an Auto class of transformers) makes it, and its tokenizer."""
+def from_hub(auto: Any, hub: Hub, max_tokens: int, **more: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Returns a pretrained model, made by `auto` (an Auto class of transformers), and its tokenizer."""
     with _from_hub_or_cache(hub):
         tokenizer = AutoTokenizer.from_pretrained(hub.name, revision=hub.revision)
-        if tokenizer.pad_token is None:  # GPT-2 has none; its classifier reads the last token that is no padding
+        if tokenizer.pad_token is None:  # as with GPT-2, whose classifier reads the last token before the padding
             tokenizer.pad_token = tokenizer.eos_token
         model = auto.from_pretrained(hub.name, revision=hub.revision, pad_token_id=tokenizer.pad_token_id, **more)
     check_length(hub.name, model.config, max_tokens)
@@ -74,7 +74,7 @@ def from_hub(auto: type, hub: Hub, max_tokens: int, **more: Any) -> tuple[PreTra
 
 
 def check(hub: Hub, max_tokens: int) -> None:
-    """Raises `RecipeError` if the configuration of a pretrained model is out of reach, or forbids so many tokens."""
+    """Raises `RecipeError` if a pretrained model is out of reach, or cannot read that many tokens."""
     with _from_hub_or_cache(hub):
         config = AutoConfig.from_pretrained(hub.name, revision=hub.revision)
     check_length(hub.name, config, max_tokens)
@@ -84,7 +84,7 @@ def check(hub: Hub, max_tokens: int) -> None:
 def _from_hub_or_cache(hub: Hub) -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # transformers' word for: no network, no such name or revision, not in the cache
+    except OSError as error:  # from transformers: no network, no such name or revision, or not in the cache
         raise RecipeError(
             f"The model {hub.name} at revision {hub.revision} cannot be loaded from the Hugging Face hub or its cache "
             f"({str(error).splitlines()[0]}). Check the network, or choose a size that builds its own (--size small)."
@@ -92,7 +92,7 @@ def _from_hub_or_cache(hub: Hub) -> Iterator[None]:
 
 
 def check_length(name: str, config: PretrainedConfig, max_tokens: int) -> None:
-    """Raises `RecipeError` if a model with this `config` cannot read so many tokens."""
+    """Raises `RecipeError` if a model with this `config` cannot read that many tokens."""
     positions = getattr(config, "max_position_embeddings", None)
     if positions and max_tokens > positions:
         raise RecipeError(f"max_tokens {max_tokens}: {name} reads at most {positions}.")

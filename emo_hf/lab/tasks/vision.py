@@ -1,7 +1,6 @@
 """A ResNet from its configuration names what it sees.
 
-Its stem is transformers' own and quarters the sides of the image (28 -> 7), then each stage but the first halves them.
-So a step is quick, and a saved model is whole with its configuration.
+The stem, transformers' own, quarters the sides of the image (28 -> 7). Each stage but the first halves them.
 """
 
 from typing import Any
@@ -22,7 +21,7 @@ from emo_hf.lab.tasks.parts import Parts
 
 
 class Pixels:
-    """The collator: turns the bytes of images into a batch, (batch, 1, height, width), normalized."""
+    """Collates the bytes of images into a normalized batch, (batch, 1, height, width)."""
 
     def __init__(self, height: int, width: int, mean: float, std: float) -> None:
         self.shape, self.mean, self.std = (-1, 1, height, width), mean, std
@@ -36,35 +35,37 @@ class Pixels:
         }
 
 
-def build(run_config: RunConfig, found: Images) -> Parts:
+def build(run_config: RunConfig, data: Images) -> Parts:
     """Builds an image classification task."""
-    height, width = found.train.pixels.shape[1:]
+    vision = run_config.scale.model.vision
+    assert vision is not None  # `emo_hf.lab.recipe.validation` asks for it
+    height, width = data.train.pixels.shape[1:]
     return Parts(
-        model=resnet(run_config.scale.model.vision, found),
+        model=resnet(vision, data),
         processing_class=None,
-        train_dataset=dataset(found.train),
-        eval_dataset=dataset(found.test),
-        data_collator=Pixels(height, width, found.mean, found.std),
+        train_dataset=dataset(data.train),
+        eval_dataset=dataset(data.test),
+        data_collator=Pixels(height, width, data.mean, data.std),
         compute_metrics=metrics.Accuracy(),
     )
 
 
-def resnet(vision: Vision, found: Images) -> PreTrainedModel:
-    """A ResNet of basic blocks with new random weights. Its configuration keeps what its input is normalized by."""
+def resnet(vision: Vision, data: Images) -> PreTrainedModel:
+    """Returns a ResNet of basic blocks with new random weights. Its configuration holds mean and std of its input."""
     config = ResNetConfig(
         num_channels=1,
         embedding_size=vision.widths[0],
         hidden_sizes=vision.widths,
         depths=[vision.blocks] * len(vision.widths),
         layer_type="basic",
-        **classes(found.labels),
+        **classes(data.labels),
     )
-    config.image_mean, config.image_std = found.mean, found.std
+    config.image_mean, config.image_std = data.mean, data.std
     return ResNetForImageClassification(config)
 
 
 def dataset(part: Pictures) -> Dataset:
-    """Images as bytes, which are quick to read and to batch; under the name that the model gives its input."""
+    """Returns the images as bytes, which are quick to read and to batch, under the name of the model's input."""
     count, height, width = part.pixels.shape
     ends = np.arange(count + 1, dtype=np.int64) * height * width
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(part.pixels))]

@@ -127,7 +127,7 @@ def test_runs_of_another_configuration_are_named_and_ignored(place, recipe, writ
 def test_only_a_sweep_that_is_judged_is_part_of_the_question(place, recipe, write):
     one, other = ({"optim": "adamw_torch", "tuning": "untuned", "sweep": rates} for rates in ([1e-3, 1e-2], [0.1, 1]))
     recipe["arms"] |= {"first": one, "second": one, "unjudged": one}
-    recipe["also"] = [{"sweep": "first", "against": "second", "within": 0.1, "better_by": 0}]
+    recipe["secondary"] = [{"sweep": "first", "against": "second", "within": 0.1, "better_by": 0}]
     record(place, recipe, write)
     before = comparison.read(place).asides
     recipe["arms"] |= {"unjudged": other, "another": other}

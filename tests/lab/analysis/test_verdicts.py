@@ -86,7 +86,7 @@ def test_pairs_are_of_one_seed(recipe):
 
 
 def test_difference_of_differences(recipe):
-    rule = [{"arm": "a", "against": "b", "beyond": {"arm": "c", "against": "d"}, "better_by": 0}]
+    rule = [{"arm": "a", "against": "b", "minus": {"arm": "c", "against": "d"}, "better_by": 0}]
     values = {"a": [0.9] * 3, "b": [1.0] * 3, "c": [0.5] * 3, "d": [1.0] * 3}
     line = only(recipe, rule, values)
     assert list(line.seeds.values()) == pytest.approx([0.4] * 3)
@@ -147,7 +147,7 @@ def test_every_line_counts(recipe, bounds, answer):
 
 
 def test_what_is_asked_beside_has_no_part_in_the_verdict(recipe):
-    recipe["also"] = [{"arm": "a", "better_by": bound} for bound in (0.1, 0.9, 0.2)]
+    recipe["secondary"] = [{"arm": "a", "better_by": bound} for bound in (0.1, 0.9, 0.2)]
     verdict = judged(recipe, [{"arm": "a", "better_by": 0.1}], {"a": GOOD})
     assert (verdict.answer, verdict.lines[0].level) == ("reproduced", 0.95)
     assert [line.answer for line in verdict.also] == ["reproduced", "inconclusive", "inconclusive"]

@@ -49,6 +49,11 @@ def test_extends(child):
     assert list(found.sizes) == ["smoke", "small"]
 
 
+def test_extends_a_recipe_with_former_keys(child, recipe):
+    recipe["also"] = [{"arm": "emosens", "better_by": 0}]
+    assert loading.recipe(child(secondary=[])).secondary == []
+
+
 @pytest.mark.parametrize("name", ["nowhere.yaml", "/recipe.yaml", 3, "a\0.yaml", f"{'a' * 5000}.yaml"])
 def test_extends_a_file(child, name):
     with pytest.raises(RecipeError, match="extends: expected a YAML file"):

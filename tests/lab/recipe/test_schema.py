@@ -92,7 +92,8 @@ def test_unknown_key_lists_the_known_ones(recipe, write):
     recipe["arms"]["emosens"]["learning_rate"] = 1.0
     assert problems(write(recipe)) == [
         "arms.emosens.learning_rate: unknown key. Known: optim, lr, options, weight_decay, schedule, warmup, "
-        "feed, heard, driven_by, replay, weights, condition, handover, local_sgd_steps, tuning, family"
+        "withhold_loss, loss_transform, driven_by, replay, weights, condition, handover, local_sgd_steps, tuning, "
+        "family"
     ]
 
 
@@ -118,21 +119,25 @@ def test_names_cannot_leave_the_runs_folder(recipe, write, name):
         ({"warmup": 0.1}, "arms.adamw.warmup: schedule constant has none"),
         ({"schedule": "linaer"}, "arms.adamw.schedule: expected"),
         (
-            {"feed": False},
-            "arms.adamw: feed and heard are for emo optimizers and driven_by, and 'adamw_torch' is neither",
+            {"withhold_loss": True},
+            "arms.adamw: withhold_loss and loss_transform are for emo optimizers and driven_by, and 'adamw_torch' is"
+            " neither",
         ),
-        ({"heard": {"scale": 2.0}}, "arms.adamw: feed and heard are for emo optimizers"),
+        ({"loss_transform": {"scale": 2.0}}, "arms.adamw: withhold_loss and loss_transform are for emo optimizers"),
         (
-            {"optim": "emosens", "feed": False, "heard": {"offset": 1.0}},
-            "arms.adamw: feed: false leaves nothing to change",
+            {"optim": "emosens", "withhold_loss": True, "loss_transform": {"offset": 1.0}},
+            "arms.adamw: withhold_loss leaves nothing to change",
         ),
         ({"optim": "emosens", "driven_by": "emopulse"}, "arms.adamw: driven_by is for other optimizers"),
         ({"replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7 on"),
         ({"schedule": "linear", "handover": {"optimizer": "fresh"}}, "arms.adamw: a handover to a fresh optimizer"),
         ({"optim": "emonavi-3.6", "replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7"),
         ({"sweep": [0.1]}, "arms.adamw.sweep: unknown key."),
-        ({"optim": "emosens", "heard": {}}, "arms.adamw.heard: changes nothing: give scale or offset"),
-        ({"optim": "emosens", "heard": {"scale": 1.0}}, "arms.adamw.heard: changes nothing"),
+        (
+            {"optim": "emosens", "loss_transform": {}},
+            "arms.adamw.loss_transform: changes nothing: give scale or offset",
+        ),
+        ({"optim": "emosens", "loss_transform": {"scale": 1.0}}, "arms.adamw.loss_transform: changes nothing"),
         (
             {"condition": {}},
             "arms.adamw.condition: changes nothing: give label_noise, corrupted_every or train_examples",
@@ -145,6 +150,33 @@ def test_nothing_in_an_arm_is_without_effect(recipe, write, change, line):
     recipe["arms"]["adamw"] |= change
     (found,) = problems(write(recipe))
     assert found.startswith(line)
+
+
+def test_former_keys_mean_the_same(recipe, write):
+    line = {"arm": "emosens", "against": "adamw", "better_by": 0}
+    emosens = recipe["arms"]["emosens"]
+    difference = {"arm": "emosens", "against": "adamw"}
+    recipe["secondary"] = [{**line, "minus": difference}]
+    recipe["arms"] |= {
+        "fed": {**emosens, "withhold_loss": False},
+        "withheld": {**emosens, "withhold_loss": True},
+        "louder": {**emosens, "loss_transform": {"scale": 2.0}},
+    }
+    today = loading.recipe(write(recipe))
+    recipe["also"] = [{**line, "beyond": difference}]
+    del recipe["secondary"]
+    recipe["arms"] |= {
+        "fed": {**emosens, "feed": True},
+        "withheld": {**emosens, "feed": False},
+        "louder": {**emosens, "heard": {"scale": 2.0}},
+    }
+    assert loading.recipe(write(recipe)) == today
+    assert today.arms["withheld"].withhold_loss
+
+
+def test_a_key_is_given_once(recipe, write):
+    recipe["arms"]["emosens"] |= {"feed": False, "withhold_loss": True}
+    assert problems(write(recipe)) == ["arms.emosens: feed is the former name of withhold_loss: give one of them"]
 
 
 @pytest.mark.parametrize("option", ["bets", "params", "kwargs"])

@@ -48,7 +48,7 @@ def test_batches_are_corrupted_within_the_steps(recipe, write):
 def test_rule_names_what_there_is(recipe, write):
     recipe["rule"] = [
         {"arm": "emosens", "against": "adma", "better_by": 0},
-        {"arm": "emosens", "beyond": {"arm": "adamw", "against": "emosens"}, "at_most": 1.0},
+        {"arm": "emosens", "minus": {"arm": "adamw", "against": "emosens"}, "at_most": 1.0},
         {"sweep": "emosens", "against": "adamw", "within": 0.1, "better_by": 0},
         {"order": ["emosens", "adamw", "x"], "at_least": 0.5},
     ]
@@ -58,7 +58,7 @@ def test_rule_names_what_there_is(recipe, write):
     for expected in (
         "rule: decides a claim: give claim and source",
         "rule.0: no such arm: adma. Did you mean 'adamw'?",
-        "rule.1: beyond takes a difference from a difference: give against",
+        "rule.1: minus takes a difference from a difference: give against",
         "rule.2: no such sweep: emosens.",
         "rule.2: no such sweep: adamw.",
         "rule.3: no such arm: x.",
@@ -90,7 +90,7 @@ def test_lines_of_a_rule(recipe, write):
         ({"arm": "adamw", "against": "adamw", "better_by": 0}, "arm and against are both adamw"),
         ({"sweep": "adamw", "against": "adamw", "within": 0.1, "better_by": 0}, "sweep and against are both adamw"),
         (
-            {"arm": "adamw", "against": "emosens", "beyond": {"arm": "x", "against": "x"}, "better_by": 0},
+            {"arm": "adamw", "against": "emosens", "minus": {"arm": "x", "against": "x"}, "better_by": 0},
             "arm and against are both x",
         ),
         (
@@ -115,18 +115,18 @@ def test_lines_of_a_rule(recipe, write):
     ],
 )
 def test_a_line_has_a_number(recipe, write, line, problem):
-    recipe["also"] = [line]
+    recipe["secondary"] = [line]
     untuned = {"tuning": "untuned", "optim": "adamw_torch"}
     recipe["arms"]["driven"] = {**untuned, "lr": 0.001, "driven_by": "emopulse"}
     recipe["arms"]["sgd"] = {**untuned, "sweep": [0.1]}
     recipe["arms"]["sens"] = {**untuned, "optim": "emosens", "sweep": [1]}
     (found,) = problems(write(recipe))
-    assert re.match(rf"also\.0(\.beyond)?: {problem}", found)
+    assert re.match(rf"secondary\.0(\.minus)?: {problem}", found)
 
 
 def test_metric_that_no_arm_has(recipe, write):
     recipe["metric"] = "skewness_correlation"
-    recipe["also"] = [{"arm": "emosens", "at_least": 0}]
+    recipe["secondary"] = [{"arm": "emosens", "at_least": 0}]
     expected = "metric: no arm has skewness_correlation: it takes an emo optimizer with options: {moments: log}"
     assert problems(write(recipe)) == [expected]
     recipe["arms"]["emosens"]["options"] = {"moments": "log"}
@@ -149,7 +149,12 @@ def test_a_line_has_keys(recipe, write, line):
 def test_numbers_to_compare_with_are_finite(recipe, write, value):
     recipe["rule"] = [{"arm": "adamw", "at_least": value}, {"arm": "adamw", "at_most": value}]
     recipe["published"] = {"source": "a paper", "values": {"accuracy": {"adamw": value}}}
-    recipe["arms"]["emosens"]["heard"] = {"offset": value}
+    recipe["arms"]["emosens"]["loss_transform"] = {"offset": value}
     lines = problems(write(recipe))
-    places = ("rule.0.at_least", "rule.1.at_most", "published.values.accuracy.adamw", "arms.emosens.heard.offset")
+    places = (
+        "rule.0.at_least",
+        "rule.1.at_most",
+        "published.values.accuracy.adamw",
+        "arms.emosens.loss_transform.offset",
+    )
     assert sorted(lines) == sorted(f"{place}: expected a finite number (got {value})" for place in places)

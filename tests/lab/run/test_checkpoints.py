@@ -11,6 +11,7 @@ from emo_hf.dashboards import read_signals
 from emo_hf.lab.recipe import loading
 from emo_hf.lab.run import checkpoints, runner
 from emo_hf.lab.run.runner import Settings
+from emo_hf.run_folder import RunFolder
 from tests.hf.tiny_gpt2 import OLD
 
 STEPS = 40
@@ -25,19 +26,19 @@ def run_config(recipe, write):
 
 @pytest.fixture
 def run(tmp_path):
-    def run(run_config, watch=lambda board: None, place="runs", **settings):
+    def run(run_config, watch=lambda progress: None, place="runs", **settings):
         (outcome,) = runner.run([run_config], tmp_path / place, Settings(**settings), watch)
         return outcome
 
     return run
 
 
-def kill(board) -> None:
+def kill(progress) -> None:
     """Kills the run after its second checkpoint."""
-    for under_way in board.running.values():
-        if (under_way.folder / "checkpoint-20" / "trainer_state.json").exists():
+    for under_way in progress.running.values():
+        if (under_way.folder.path / "checkpoint-20" / "trainer_state.json").exists():
             with contextlib.suppress(ProcessLookupError):  # it may be gone since the last look
-                os.kill(under_way.child.pid, signal.SIGKILL)
+                os.kill(under_way.worker.pid, signal.SIGKILL)
 
 
 def summary(outcome) -> dict:
@@ -46,7 +47,7 @@ def summary(outcome) -> dict:
     transformers 4.57 adds up losses that it has rounded for its log.
     """
     assert outcome.error is None
-    found = json.loads((outcome.folder / "summary.json").read_text())
+    found = json.loads((outcome.folder.summary).read_text())
     assert found["seconds"] > 0
     return {name: value for name, value in found.items() if name not in ("seconds", "peak_memory")} | {
         "train_loss": pytest.approx(found["train_loss"], rel=1e-4 if OLD else 1e-12)
@@ -55,7 +56,7 @@ def summary(outcome) -> dict:
 
 def history(outcome) -> list[dict]:
     """All that was logged on the way, but for times."""
-    rows = read_signals(outcome.folder / "history.jsonl")
+    rows = read_signals(outcome.folder.history)
     return [
         {name: value for name, value in row.items() if not name.startswith(("eval_runtime", "eval_s"))}
         for row in rows
@@ -74,23 +75,23 @@ def broken(run_config, run, monkeypatch):
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(run_config, run, broken):
-    torn = broken / "checkpoint-30"  # from another kill, in the middle of a save
+    torn = broken.path / "checkpoint-30"  # from another kill, in the middle of a save
     torn.mkdir(exist_ok=True)
     (torn / "trainer_state.json").write_text('{"global_')
     whole, resumed = run(run_config, place="whole"), run(run_config, resume=True)
     assert resumed.folder == broken
     assert summary(resumed) == summary(whole)
     assert history(resumed) == history(whole)
-    assert not list(broken.glob("checkpoint-*"))
-    assert os.listdir(broken.parent) == [broken.name]  # nothing was moved aside
+    assert not list(broken.checkpoints())
+    assert os.listdir(broken.path.parent) == [broken.path.name]  # nothing was moved aside
 
 
 def test_a_run_killed_after_its_last_step(run_config, run, monkeypatch):
     monkeypatch.setattr(checkpoints, "remove", lambda folder: None)
     whole = run(run_config, save_every=15)
     expected = summary(whole)
-    (whole.folder / "summary.json").unlink()
-    assert [path.name for path in whole.folder.glob("checkpoint-*")] == [f"checkpoint-{STEPS}"]
+    whole.folder.summary.unlink()
+    assert [path.name for path in whole.folder.checkpoints()] == [f"checkpoint-{STEPS}"]
     monkeypatch.undo()
     assert summary(run(run_config, resume=True)) == expected
 
@@ -98,23 +99,24 @@ def test_a_run_killed_after_its_last_step(run_config, run, monkeypatch):
 def test_a_checkpoint_of_another_configuration_is_not_used(run_config, run, broken):
     other = run_config.model_copy(update={"arm": run_config.arm.model_copy(update={"lr": 0.5})})
     outcome = run(other, resume=True)
-    aside = broken.with_name("seed0.aside-1")
+    aside = RunFolder(broken.path.with_name("seed0.aside-1"))
     assert checkpoints.newest(run_config, aside) is not None
-    assert loading.run_config(aside / "config.yaml") == run_config
-    assert read_signals(outcome.folder / "history.jsonl")[0] == {"step": 0, "total_steps": STEPS}
+    assert loading.run_config(aside.config) == run_config
+    assert read_signals(outcome.folder.history)[0] == {"step": 0, "total_steps": STEPS}
     assert summary(outcome) == summary(run(other, place="whole"))
 
 
 def test_what_cannot_be_resumed(run_config, tmp_path):
+    folder = RunFolder(tmp_path)
     checkpoint = tmp_path / "checkpoint-10"
-    assert checkpoints.newest(run_config, tmp_path) is None
+    assert checkpoints.newest(run_config, folder) is None
     checkpoint.mkdir()
     (checkpoint / "trainer_state.json").write_text("{}")
-    assert checkpoints.newest(run_config, tmp_path) is None  # no state of the random numbers
+    assert checkpoints.newest(run_config, folder) is None  # no state of the random numbers
     (checkpoint / "rng_state.pth").touch()
-    assert checkpoints.newest(run_config, tmp_path) == checkpoint
-    assert checkpoints.newest(run_config.model_copy(update={"processes": 2}), tmp_path) is None
-    assert checkpoints.newest(run_config.model_copy(update={"measure": ["trajectory"]}), tmp_path) is None
+    assert checkpoints.newest(run_config, folder) == checkpoint
+    assert checkpoints.newest(run_config.model_copy(update={"processes": 2}), folder) is None
+    assert checkpoints.newest(run_config.model_copy(update={"measure": ["trajectory"]}), folder) is None
 
 
 def test_checkpoints_lie_where_the_losses_are_logged():

@@ -185,9 +185,9 @@ def test_a_run_replaces_the_one_before_and_repeats_it(write, tmp_path):
             "arms.lion.optim: lion is of another",
         ),
         (
-            {"arms": {"sens": {"optim": "emosens", "lr": 1, "feed": False, "tuning": "untuned"}}},
+            {"arms": {"sens": {"optim": "emosens", "lr": 1, "withhold_loss": True, "tuning": "untuned"}}},
             [],
-            "arms.sens.feed: has no effect on a function",
+            "arms.sens.withhold_loss: has no effect on a function",
         ),
     ],
 )

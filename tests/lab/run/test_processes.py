@@ -44,7 +44,7 @@ def run_configs(recipe, write, stand_in):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    def run(kind, run_configs, watch=lambda board: None):
+    def run(kind, run_configs, watch=lambda progress: None):
         monkeypatch.setenv("KIND", kind)
         return runner.run(run_configs, tmp_path / "runs", runner.Settings(), watch)
 
@@ -77,19 +77,19 @@ def test_local_sgd_at_smoke_size(tmp_path):
 def test_ranks_end_well_or_the_first_failure_is_told(run_configs, run, tmp_path):
     (outcome,) = run("wrong", run_configs[:1])
     assert outcome.error == "ValueError: the message"
-    assert "Root Cause" in (outcome.folder / "log.txt").read_text()
+    assert "Root Cause" in outcome.folder.read_log()
     (outcome,) = run("good", run_configs[:1])
     assert outcome.error is None
-    assert [json.loads((outcome.folder / f"rank{k}.json").read_text())[1] for k in (0, 1)] == ["2", "2"]
+    assert [json.loads((outcome.folder.path / f"rank{k}.json").read_text())[1] for k in (0, 1)] == ["2", "2"]
     assert run("wrong", run_configs[:1])[0].skipped
 
 
 def test_interrupt_ends_all_processes(run_configs, run, tmp_path):
     folder = tmp_path / "runs/tiny/smoke/emosens/seed0"
 
-    def interrupt(board):
+    def interrupt(progress):
         written = [path for path in folder.glob("rank*.json") if path.stat().st_size]
-        if len(written) == 2 and all(run.step for run in board.running.values()):
+        if len(written) == 2 and all(run.step for run in progress.running.values()):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -115,10 +115,10 @@ def test_what_needs_the_hub_has_an_interpreter_of_its_own(stand_in, tmp_path, mo
     """The server that others are forked from was told to keep off the network when it started."""
     stand_in('(folder / "offline").write_text(os.environ.get("HF_HUB_OFFLINE", "not set"))')
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    child = processes.start("stand_in", [str(tmp_path)], tmp_path / "log.txt", offline=False)
-    assert isinstance(child, subprocess.Popen)
-    assert child.wait(60) == 0
-    processes.end([child])
+    worker = processes.start("stand_in", [str(tmp_path)], tmp_path / "log.txt", offline=False)
+    assert isinstance(worker, subprocess.Popen)
+    assert worker.wait(60) == 0
+    processes.end([worker])
     assert (tmp_path / "offline").read_text() == "not set"
 
 

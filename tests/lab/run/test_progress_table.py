@@ -10,29 +10,33 @@ from rich.console import Console
 
 from emo_hf.lab.recipe import loading
 from emo_hf.lab.run import progress_table
-from emo_hf.lab.run.runner import ActiveRun, Board, Outcome
+from emo_hf.lab.run.runner import ActiveRun, Outcome, Progress
+from emo_hf.run_folder import RunFolder
 
 
 @pytest.fixture
-def board(recipe, write, tmp_path):
+def progress(recipe, write, tmp_path):
     """Of four runs: one was finished before, one took 10 s, one failed, one is half-way."""
     run_configs = loading.recipe(write(recipe)).run_configs("smoke")
-    board = Board(run_configs, jobs=1)
-    (tmp_path / "summary.json").write_text(json.dumps({"accuracy": 0.7123}))
-    board.outcomes = {
-        0: Outcome(run_configs[0], tmp_path, skipped=True),
-        2: Outcome(run_configs[2], tmp_path, seconds=10.0),
-        1: Outcome(run_configs[1], tmp_path, error="[bold] no room", seconds=3.0),
+    progress = Progress(run_configs, jobs=1)
+    folder = RunFolder(tmp_path)
+    folder.summary.write_text(
+        json.dumps({"arm": "adamw", "optimizer": "adamw_torch", "tuning": "untuned", "accuracy": 0.7123})
+    )
+    progress.outcomes = {
+        0: Outcome(run_configs[0], folder, skipped=True),
+        2: Outcome(run_configs[2], folder, seconds=10.0),
+        1: Outcome(run_configs[1], folder, error="[bold] no room", seconds=3.0),
     }
-    half = ActiveRun(run_configs[3], Path("nowhere"), lock=None, child=SimpleNamespace(), step=5, total=10)
+    half = ActiveRun(run_configs[3], RunFolder(Path("nowhere")), lock=None, worker=SimpleNamespace(), step=5, total=10)
     half.last = {"loss": 0.123456, "eval_accuracy": 0.5}
-    board.running = {3: half}
-    return board
+    progress.running = {3: half}
+    return progress
 
 
-def test_table(board):
+def test_table(progress):
     console = Console(width=100, record=True, force_terminal=True, file=io.StringIO())
-    console.print(progress_table.table(board))
+    console.print(progress_table.table(progress))
     text = console.export_text()
     rows = [[word for word in line.split() if not set(word) & set("━╸╺")] for line in text.splitlines()]
     assert ["runs", "3/4", "about", "5", "s", "left"] in rows
@@ -42,25 +46,25 @@ def test_table(board):
     assert ["adamw", "1", "0", "2"] in rows
 
 
-def test_a_line_for_each_that_has_ended(board):
+def test_a_line_for_each_that_has_ended(progress):
     news = progress_table.News()
-    assert list(news.lines(board)) == [
+    assert list(news.lines(progress)) == [
         "[2/4] adamw seed 0: accuracy 0.712, 10 s",
         "[3/4] emosens seed 1: failed after 3 s: [bold] no room",
     ]
-    assert list(news.lines(board)) == []
+    assert list(news.lines(progress)) == []
 
 
-def test_remaining(board):
-    assert progress_table.remaining(board) == pytest.approx(5)
-    board.running[3].total = 0  # it has not said yet how far it will go
-    assert progress_table.remaining(board) == pytest.approx(10)
-    del board.outcomes[1]  # waits again
-    assert progress_table.remaining(board) == pytest.approx(20)
-    board.jobs = 2
-    assert progress_table.remaining(board) == pytest.approx(10)
-    del board.outcomes[2]
-    assert progress_table.remaining(board) is None
+def test_remaining(progress):
+    assert progress_table.remaining(progress) == pytest.approx(5)
+    progress.running[3].total = 0  # it has not said yet how far it will go
+    assert progress_table.remaining(progress) == pytest.approx(10)
+    del progress.outcomes[1]  # waits again
+    assert progress_table.remaining(progress) == pytest.approx(20)
+    progress.jobs = 2
+    assert progress_table.remaining(progress) == pytest.approx(10)
+    del progress.outcomes[2]
+    assert progress_table.remaining(progress) is None
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (600, "10 min"), (7200, "2.0 h")])

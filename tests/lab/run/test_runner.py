@@ -57,7 +57,7 @@ def run_configs(recipe, write, stand_in, monkeypatch):
 
 @pytest.fixture
 def run(tmp_path):
-    def run(run_configs, watch=lambda board: None, **settings):
+    def run(run_configs, watch=lambda progress: None, **settings):
         return runner.run(run_configs, tmp_path / "runs", Settings(**settings), watch)
 
     return run
@@ -83,19 +83,21 @@ def is_alive(pid: int) -> bool:
 def test_every_cell_has_a_folder(run_configs, run, tmp_path):
     seen = []
 
-    def watch(board):
-        assert len(board.running) <= 1
-        seen.extend((number, run.step, run.total, run.last.get("loss")) for number, run in board.running.items())
+    def watch(progress):
+        assert len(progress.running) <= 1
+        seen.extend((number, run.step, run.total, run.last.get("loss")) for number, run in progress.running.items())
 
     outcomes = run(run_configs, watch)
     place = tmp_path / "runs/tiny/smoke"
-    assert [o.folder for o in outcomes] == [place / f"{arm}/seed{k}" for arm in ("emosens", "adamw") for k in (0, 1)]
+    assert [o.folder.path for o in outcomes] == [
+        place / f"{arm}/seed{k}" for arm in ("emosens", "adamw") for k in (0, 1)
+    ]
     assert not any(outcome.skipped or outcome.error for outcome in outcomes)
     assert all((number, 3, 3, 1.0) in seen for number in range(4))
     for outcome in outcomes:
-        assert loading.run_config(outcome.folder / "config.yaml") == outcome.run_config
-        assert about(outcome.folder)[1] == "1"  # embedded data, own model: nothing asks the hub
-        assert (outcome.folder / "log.txt").read_text() == "said\nsaid by another process\n"
+        assert loading.run_config(outcome.folder.config) == outcome.run_config
+        assert about(outcome.folder.path)[1] == "1"  # embedded data, own model: nothing asks the hub
+        assert outcome.folder.read_log() == "said\nsaid by another process\n"
         assert outcome.seconds > 0.3
 
 
@@ -108,8 +110,17 @@ def test_finished_runs_are_skipped(run_configs, run, tmp_path):
     assert {name: after[name] for name in before} == before
 
 
+def test_a_run_with_former_keys_is_finished(run_configs, run):
+    (outcome,) = run(run_configs[:1])
+    text = outcome.folder.config.read_text()
+    assert "withhold_loss: false" in text
+    outcome.folder.config.write_text(text.replace("withhold_loss: false", "feed: true"))
+    (again,) = run(run_configs[:1])
+    assert again.skipped
+
+
 def test_broken_run_starts_anew(run_configs, run, tmp_path, caplog):
-    (folder,) = (outcome.folder for outcome in run(run_configs[:1]))
+    (folder,) = (outcome.folder.path for outcome in run(run_configs[:1]))
     (folder / "summary.json").unlink()
     (folder / "note").write_text("mine")
     broken = files(folder)
@@ -125,14 +136,14 @@ def test_another_configuration_is_moved_aside(run_configs, run, caplog):
     (outcome,) = run(run_configs[:1])
     kept = []
     for epochs in (2.0, 3.0):
-        kept.append(files(outcome.folder))
+        kept.append(files(outcome.folder.path))
         changed = run_configs[0].model_copy(
             update={"scale": run_configs[0].scale.model_copy(update={"epochs": epochs})}
         )
         (outcome,) = run([changed])
         assert not outcome.skipped
-        assert yaml.safe_load((outcome.folder / "config.yaml").read_text())["scale"]["epochs"] == epochs
-    assert [files(outcome.folder.with_name(f"seed0.aside-{n}")) for n in (1, 2)] == kept
+        assert yaml.safe_load(outcome.folder.config.read_text())["scale"]["epochs"] == epochs
+    assert [files(outcome.folder.path.with_name(f"seed0.aside-{n}")) for n in (1, 2)] == kept
     assert "has another configuration" in caplog.text
 
 
@@ -169,7 +180,7 @@ def test_a_configuration_that_cannot_be_written_is_named(run_configs, run, tmp_p
 def test_jobs(run_configs, run, monkeypatch):
     monkeypatch.setenv("KIND", "meeting")
     most = []
-    outcomes = run(run_configs, lambda board: most.append(len(board.running)), jobs=2)
+    outcomes = run(run_configs, lambda progress: most.append(len(progress.running)), jobs=2)
     assert max(most) == 2
     assert [outcome.run_config for outcome in outcomes] == run_configs
     assert not any(outcome.skipped or outcome.error for outcome in outcomes)
@@ -192,7 +203,7 @@ def test_what_is_replayed_ends_first(recipe, write, run_configs, run):
     seen = []
     outcomes = run(
         loading.recipe(write(recipe)).run_configs("smoke"),
-        lambda board: seen.append({run.run_config.name for run in board.running.values()}),
+        lambda progress: seen.append({run.run_config.name for run in progress.running.values()}),
         jobs=3,
     )
     assert {"emosens", "adamw"} in seen
@@ -202,21 +213,21 @@ def test_what_is_replayed_ends_first(recipe, write, run_configs, run):
 
 
 def lock_of(outcome) -> FileLock:
-    place = outcome.folder.parents[1]
+    place = outcome.folder.comparison
     return FileLock(place / ".locks" / f"{outcome.run_config.name}-seed{outcome.run_config.seed}")
 
 
 def test_two_at_work_share_the_runs(run_configs, run, caplog):
     """A run that another emo-hf is at is waited for; all others are done meanwhile."""
     (other,) = run(run_configs[:1])
-    result = (other.folder / "summary.json").read_text()
-    (other.folder / "summary.json").unlink()
+    result = other.folder.summary.read_text()
+    other.folder.summary.unlink()
     lock = lock_of(other)
     lock.acquire(timeout=0)
 
-    def watch(board):
-        if len(board.outcomes) == 3:
-            (other.folder / "summary.json").write_text(result)
+    def watch(progress):
+        if len(progress.outcomes) == 3:
+            other.folder.summary.write_text(result)
 
     outcomes = run(run_configs, watch)
     lock.release()
@@ -229,23 +240,23 @@ def test_results_stay_in_place_while_another_is_at_work(run_configs, run):
     changed = run_configs[0].model_copy(update={"scale": run_configs[0].scale.model_copy(update={"epochs": 3.0})})
     seen = []
 
-    def watch(board):
-        if len(board.outcomes) == 1 and not seen:
+    def watch(progress):
+        if len(progress.outcomes) == 1 and not seen:
             seen.extend(run([changed]))
 
     first, _ = run(run_configs[:2], watch)
     assert seen[0].error.startswith("another emo-hf is at work on another configuration")
     assert first.error is None
-    assert loading.run_config(first.folder / "config.yaml") == run_configs[0]
+    assert loading.run_config(first.folder.config) == run_configs[0]
 
 
 def test_interrupt_ends_the_children(run_configs, run, tmp_path, monkeypatch):
     monkeypatch.setenv("KIND", "endless")
     started = []
 
-    def interrupt(board):
-        if len(board.running) == 2 and all(run.step for run in board.running.values()):
-            started.extend(run.child.pid for run in board.running.values())
+    def interrupt(progress):
+        if len(progress.running) == 2 and all(run.step for run in progress.running.values()):
+            started.extend(run.worker.pid for run in progress.running.values())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -261,10 +272,10 @@ import json, os, sys, time
 from emo_hf.lab.run import worker, processes, runner
 from emo_hf.lab.recipe import loading
 pids = []
-def watch(board):
-    for run in board.running.values():
-        server = int(open(f"/proc/{run.child.pid}/stat").read().split()[3])
-        print("these", json.dumps([run.child.pid, server, os.listdir(f"/proc/{server}/task")]), flush=True)
+def watch(progress):
+    for run in progress.running.values():
+        server = int(open(f"/proc/{run.worker.pid}/stat").read().split()[3])
+        print("these", json.dumps([run.worker.pid, server, os.listdir(f"/proc/{server}/task")]), flush=True)
         time.sleep(600)
 configs = loading.recipe(sys.argv[1]).run_configs("small")
 runner.run(configs, __import__("pathlib").Path(sys.argv[2]), runner.Settings(), watch)

@@ -16,6 +16,7 @@ from emo_hf.lab.recipe.task import Lora
 from emo_hf.lab.run import measures, replay
 from emo_hf.lab.run.training import train
 from emo_hf.lab.tasks import adapters
+from emo_hf.run_folder import RunFolder
 
 ARMS = {
     "emosens": {"optim": "emosens", "lr": 1.0},
@@ -35,7 +36,9 @@ def run(recipe, write, tmp_path):
         for run_config in loading.recipe(write(recipe)).run_configs("smoke", seeds=[seed]):
             folder = tmp_path / "runs" / run_config.name / f"seed{seed}"
             folder.mkdir(parents=True, exist_ok=True)
-            summaries[run_config.name] = json.loads(json.dumps(train(run_config, folder, "none"), allow_nan=False))
+            summaries[run_config.name] = json.loads(
+                json.dumps(train(run_config, RunFolder(folder), "none"), allow_nan=False)
+            )
             (folder / "summary.json").write_text(json.dumps(summaries[run_config.name]))
         return summaries
 
@@ -48,7 +51,7 @@ def signals(tmp_path):
 
 
 def test_withheld_loss_is_heard_as_zero(run, signals):
-    done = run({"withheld": {"optim": "emosens-2.0", "lr": 1e-3, "feed": False}, **ARMS})
+    done = run({"withheld": {"optim": "emosens-2.0", "lr": 1e-3, "withhold_loss": True}, **ARMS})
     assert [row["emo/loss"] for row in signals("withheld")] == [0.0] * 8
     assert {row["emo/lr"] for row in signals("withheld")} == {1e-3}
     assert all(row["emo/loss"] > 0.5 for row in signals("emosens"))
@@ -57,7 +60,7 @@ def test_withheld_loss_is_heard_as_zero(run, signals):
 
 def test_changed_loss_is_heard(run, signals):
     same = {"optim": "emosens", "lr": 1.0}
-    run({"plain": same, "changed": {**same, "heard": {"scale": 8.0, "offset": 0.5}}})
+    run({"plain": same, "changed": {**same, "loss_transform": {"scale": 8.0, "offset": 0.5}}})
     first, other = signals("plain")[0]["emo/loss"], signals("changed")[0]["emo/loss"]
     assert other == pytest.approx(8 * first + 0.5)
 
@@ -127,7 +130,13 @@ def test_driven_by_the_pulse(run, signals):
 
 def test_a_driven_optimizer_may_hear_another_loss(run, signals):
     driven = {"optim": "adamw_torch", "lr": 1e-4, "driven_by": "emopulse"}
-    run({"plain": driven, "changed": {**driven, "heard": {"offset": 0.5}}, "withheld": {**driven, "feed": False}})
+    run(
+        {
+            "plain": driven,
+            "changed": {**driven, "loss_transform": {"offset": 0.5}},
+            "withheld": {**driven, "withhold_loss": True},
+        }
+    )
     first, changed = signals("plain")[0]["emo/loss"], signals("changed")[0]["emo/loss"]
     assert changed == pytest.approx(first + 0.5)
     assert {row["emo/loss"] for row in signals("withheld")} == {0.0}
@@ -255,7 +264,7 @@ def test_a_stop_at_the_last_step_is_told_from_none(tmp_path):
         assert found == {"stop_step": expected, "stop_share": (expected or 8) / 8, "stop_regret": float(ready > 4)}
 
 
-def test_the_counter_of_the_earlier_laws_is_found(run, recipe):
+def test_the_counter_of_the_earlier_mechanisms_is_read(run, recipe):
     recipe["sizes"]["smoke"]["steps"] = 40
     done = run({"navi": {"optim": "emonavi-3.6", "lr": 6e-5}, **ARMS})
     assert (done["navi"]["stop_step"], done["navi"]["stop_share"]) == (32, 32 / 40)

@@ -61,7 +61,7 @@ def test_build_is_seeded(recipe, write):
 
 
 def test_accuracy_without_hub():
-    compute = metrics.accuracy().compute
+    compute = metrics.Accuracy().compute
     assert compute(predictions=[0, 1, 2, 1], references=[0, 1, 1, 1]) == {"accuracy": 0.75}
     assert compute(predictions=torch.tensor([1]), references=torch.tensor([0])) == {"accuracy": 0.0}
 

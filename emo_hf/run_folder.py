@@ -1,0 +1,134 @@
+"""The folder of one run, and the names of the files in it:
+
+    config.yaml           what the run is: an `emo_hf.lab.recipe.schema.RunConfig`
+    env.json              versions and device
+    log.txt               everything that its processes printed
+    history.jsonl         what Trainer logs, while it logs it
+    emo_signals.jsonl     the signals of an emo optimizer
+    emo_run.json          the settings of that optimizer, and the length of the training
+    trajectory.npz        the weights of the classifier at every evaluation, if the recipe measures them
+    checkpoint-<step>/    a checkpoint of Trainer
+    trainer_state.json    the state of Trainer, in each checkpoint
+    summary.json          the result; it is written last, so a folder that has it is finished
+
+`emo-hf run` writes all of them. A training of one's own leaves some of them, and the dashboards read what is there.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emo_hf.errors import RecipeError
+
+SIGNALS, SETTINGS = "emo_signals.jsonl", "emo_run.json"
+HISTORY, STATE = "history.jsonl", "trainer_state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run's folder; it need not exist."""
+
+    path: Path
+
+    @classmethod
+    def in_comparison(cls, place: Path, arm: str, seed: int) -> "RunFolder":
+        """Returns the folder of an arm and a seed in that of their comparison, RUNS/<recipe>/<size>."""
+        return cls(place / arm / f"seed{seed}")
+
+    @classmethod
+    def all_in_comparison(cls, place: Path) -> Iterator["RunFolder"]:
+        """Yields the folders of the runs in a comparison, sorted, without those that were moved aside."""
+        for config in sorted(place.glob("*/seed*/config.yaml")):
+            if ".aside-" not in config.parent.name:
+                yield cls(config.parent)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def comparison(self) -> Path:
+        """The folder of its comparison."""
+        return self.path.parents[1]
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "env.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def history(self) -> Path:
+        return self.path / HISTORY
+
+    @property
+    def signals(self) -> Path:
+        return self.path / SIGNALS
+
+    @property
+    def settings(self) -> Path:
+        return self.path / SETTINGS
+
+    @property
+    def trajectory(self) -> Path:
+        return self.path / "trajectory.npz"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.summary.exists()
+
+    def checkpoints(self) -> list[Path]:
+        """Returns the folders of its checkpoints, in no order."""
+        return list(self.path.glob("checkpoint-*"))
+
+    def newest_state(self) -> Path | None:
+        """Returns the state that Trainer wrote last, at the end or into a checkpoint; None if there is none."""
+        states = [path for folder in (self.path, *self.checkpoints()) if (path := folder / STATE).exists()]
+        return max(states, key=lambda path: path.stat().st_mtime, default=None)
+
+    def read_config(self) -> Any:
+        """Returns the content of ``config.yaml``, unchecked; None if there is none, or it is no YAML."""
+        import yaml  # only runs of recipes have this file
+
+        try:
+            return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return None
+
+    def read_log(self) -> str:
+        """Returns what its processes printed; an empty text if there is no log."""
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """Returns the result, None if the run has not finished.
+
+        Raises:
+            RecipeError: the file is no summary.
+        """
+        return parse_summary(self.summary.read_text(encoding="utf-8"), self.summary) if self.is_finished else None
+
+
+def parse_summary(text: str, path: Path) -> dict[str, Any]:
+    """Returns the summary of a run in `text`, which is from the file `path`.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    try:
+        summary: dict[str, Any] = json.loads(text)
+        if not all(isinstance(summary[name], str) for name in ("arm", "optimizer", "tuning")):
+            raise TypeError("arm, optimizer and tuning are text")
+    except (ValueError, TypeError, KeyError) as error:
+        raise RecipeError(f"{path} is no summary ({error}): remove its folder and run again.") from None
+    return summary
