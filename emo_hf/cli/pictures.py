@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
 def _plot_results(kinds: Any, name: str, text: str) -> argparse.ArgumentParser:
     kind = kinds.add_parser(name, help=text)
     kind.set_defaults(command=_plot_comparison, picture=name)
-    folder = "a folder of results with curves.csv and runs.csv"
+    folder = "a folder of results, as emo-hf report writes it"
     if name == "three-panel":
         kind.add_argument("folders", type=Path, nargs=2, metavar=("DIR_TREC", "DIR_LM"), help=folder)
     else:

@@ -1,15 +1,17 @@
-"""A comparison as it lies in files, for its report:
+"""Reads a comparison from either of its two forms:
 
-    RUNS/<recipe>/<size>/     recipe.yaml, and the folders of the runs (`emo_hf.lab.run.runner`)
-    any folder                recipe.yaml, runs.jsonl (a summary per line), env.json, and failed.json if a run failed
+    RUNS/<recipe>/<size>/     recipe.yaml, and the folders of the runs (`emo_hf.run_folder`)
+    a folder of results       recipe.yaml, runs.jsonl (a summary per line), and report.json, which says what else there
+                              is to know: the machines, and the runs that failed
 
-`record` writes recipe.yaml when the first run starts, so that the rule which decides is the one fixed beforehand. A
-rule that changed later leaves ``recipe.aside-N.yaml``. The second form is what a report writes, small enough to
+`record` writes recipe.yaml when the first run starts, so that the rule is fixed before the results. If the rule
+changes later, the earlier recipe is kept as ``recipe.aside-N.yaml``. A report writes the second form, small enough to
 commit.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -22,13 +24,13 @@ from emo_hf.errors import RecipeError
 from emo_hf.hf.confidential import masked_of_log
 from emo_hf.lab.analysis import results, verdicts
 from emo_hf.lab.recipe import loading
-from emo_hf.lab.recipe.schema import Recipe, RunConfig
+from emo_hf.lab.recipe.schema import Recipe, RunConfig, SizeName
 from emo_hf.lab.run import processes
-from emo_hf.run_folder import RunFolder
+from emo_hf.run_folder import RunFolder, parse_summary
 
 logger = logging.getLogger(__name__)
 
-RECIPE, RUNS, ENVIRONMENT, FAILED = "recipe.yaml", "runs.jsonl", "env.json", "failed.json"
+RECIPE, RUNS, REPORT = "recipe.yaml", "runs.jsonl", "report.json"
 # what may not change after the first run
 DECIDES = ("claim", "source", "metric", "baseline", "rule", "secondary", "judged_sweeps", "seeds")
 COMMAND = "# emo-hf run "
@@ -39,7 +41,7 @@ Summary = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Failed:
+class FailedRun:
     """A run without a result."""
 
     arm: str
@@ -57,52 +59,49 @@ class Comparison:
 
     Attributes:
         command: what ran them, without --size.
-        text: the recipe as it lies in the file.
+        text: the content of recipe.yaml.
         rows: one per arm with a finished run, in the order of the recipe.
         failed: runs that were started and have no summary.
-        ignored: folders of runs that are not of this recipe as it stands.
-        asides: how often what decides was changed after runs existed.
+        ignored: folders of runs whose settings are not the recipe's.
+        rule_changes: how often the rule changed after the first run (`DECIDES` lists what counts).
         environments: each distinct env.json, and the number of its runs.
-        from_folders: read from the folders of the runs, not from what a report has written.
+        folders: the folder of each finished run by arm and seed; empty for a folder of results.
     """
 
     recipe: Recipe
-    size: str
+    size: SizeName
     command: str
     text: str
     rows: list[results.ArmResult]
-    failed: list[Failed] = field(default_factory=list)
+    failed: list[FailedRun] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-    asides: int = 0
+    rule_changes: int = 0
     environments: list[dict[str, Any]] = field(default_factory=list)
-    from_folders: bool = False
+    folders: dict[tuple[str, int], RunFolder] = field(default_factory=dict)
 
     @property
-    def runs(self) -> list[dict[str, Any]]:
+    def runs(self) -> list[Summary]:
+        """The summaries of all finished runs."""
         return [run for row in self.rows for run in row.runs]
+
+    @property
+    def run_configs(self) -> dict[str, RunConfig]:
+        """The settings of each arm at this size, with the first seed. If its data is local, it lies in DIR."""
+        data = self.recipe.task.data
+        data_dir = Path("DIR") if data.files and not data.hub else None
+        run_configs = self.recipe.run_configs(self.size, data_dir=data_dir)
+        return {run_config.name: run_config for run_config in reversed(run_configs)}
 
     @property
     def missing(self) -> list[tuple[str, int]]:
         """Arm and seed of the recipe's runs that were not started."""
-        there = {(run["arm"], run["seed"]) for run in self.runs} | {(run.arm, run.seed) for run in self.failed}
-        return [(arm, seed) for arm in self.recipe.arms for seed in self.recipe.seeds if (arm, seed) not in there]
+        started = {(run["arm"], run["seed"]) for run in self.runs} | {(run.arm, run.seed) for run in self.failed}
+        return [(arm, seed) for arm in self.recipe.arms for seed in self.recipe.seeds if (arm, seed) not in started]
 
     @property
     def complete(self) -> bool:
+        """Whether every run of the recipe has a result."""
         return not (self.failed or self.missing)
-
-    def values(self, arm: str, metric: str) -> dict[int, float]:
-        """Returns the metric of an arm by seed: the worst value where it is not finite, nothing where it has none."""
-        found = {run.seed: verdicts.worst(metric) for run in self.failed if run.arm == arm and run.diverged}
-        for run in self.runs:
-            if run["arm"] == arm and metric in run:
-                value = results.number(run[metric])
-                found[run["seed"]] = verdicts.worst(metric) if value is None else value
-        return found
-
-    def counted(self, arm: str, metric: str) -> dict[int, float]:
-        """Returns the `values` that a verdict may rest on: who adds seeds until a line passes will make it pass."""
-        return {seed: value for seed, value in self.values(arm, metric).items() if seed in self.recipe.seeds}
 
     @property
     def extra_seeds(self) -> list[int]:
@@ -110,17 +109,55 @@ class Comparison:
         return sorted({run["seed"] for run in self.runs} - set(self.recipe.seeds))
 
     @property
+    def metrics(self) -> list[str]:
+        """The numbers that a report shows of each arm, the judged one first."""
+        judged = [line.metric for line in (*self.recipe.rule, *self.recipe.secondary) if line.metric]
+        return list(dict.fromkeys([self.recipe.judged, *judged, "eval_loss", "step_size_median", "seconds"]))
+
+    @property
+    def full_command(self) -> str:
+        """The command that makes the runs again; DIR stands for a local folder with the data."""
+        text = f"{self.command} --size {self.size}"
+        if self.recipe.task.data.files or self.recipe.sizes[self.size].model.llama2c:
+            text += " --data-dir DIR"
+        if self.extra_seeds:
+            text += f" --seeds {' '.join(map(str, sorted({run['seed'] for run in self.runs})))}"
+        return text
+
+    @property
     def verdict(self) -> verdicts.Verdict:
-        return verdicts.judge(self.recipe, self.size, self.counted)
+        return verdicts.judge(self.recipe, self.size, self._judged_values)
+
+    def values(self, arm: str, metric: str) -> dict[int, float]:
+        """Returns the metric of an arm by seed: the worst value where it is not finite, nothing where it has none."""
+        values = {run.seed: verdicts.worst(metric) for run in self.failed if run.arm == arm and run.diverged}
+        for run in self.runs:
+            if run["arm"] == arm and metric in run:
+                value = results.number(run[metric])
+                values[run["seed"]] = verdicts.worst(metric) if value is None else value
+        return values
+
+    def _judged_values(self, arm: str, metric: str) -> dict[int, float]:
+        """Returns the `values` of the recipe's seeds: otherwise one could add seeds until a line passes."""
+        return {seed: value for seed, value in self.values(arm, metric).items() if seed in self.recipe.seeds}
+
+    def difference(self, arm: str) -> tuple[verdicts.Estimate | None, int]:
+        """Returns arm - baseline over the seeds that both have, and the number of seeds where one of them diverged."""
+        if self.recipe.baseline is None or arm == self.recipe.baseline:
+            return None, 0
+        own, baseline = (self.values(name, self.recipe.judged) for name in (arm, self.recipe.baseline))
+        differences = [own[seed] - baseline[seed] for seed in sorted(own.keys() & baseline.keys())]
+        finite = [value for value in differences if math.isfinite(value)]
+        return verdicts.Estimate.from_values(finite), len(differences) - len(finite)
 
 
 def record(place: Path, recipe: Recipe, path: str) -> None:
-    """Writes ``recipe.yaml`` into the folder of a comparison, and keeps aside one whose rule was another.
+    """Writes ``recipe.yaml`` into the folder of a comparison, and keeps an earlier one whose rule differs.
 
     Args:
         place: the folder, RUNS/<recipe>/<size>.
         recipe: what is about to be run.
-        path: where the recipe was read.
+        path: the file that the recipe came from.
     """
     content = yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
     text = f"{COMMAND}{_shown(path)}\n{content}"
@@ -134,8 +171,8 @@ def record(place: Path, recipe: Recipe, path: str) -> None:
             while (aside := place / f"recipe.aside-{number}.yaml").exists():
                 number += 1
             write_whole(aside, file.read_bytes())
-            told = "%s: the recipe's %s changed after runs were made. The one before is %s; the report will say so."
-            logger.warning(told, place, ", ".join(changed), aside.name)
+            message = "%s: the recipe's %s changed after runs were made. %s is the earlier one; reports will say so."
+            logger.warning(message, place, ", ".join(changed), aside.name)
     place.mkdir(parents=True, exist_ok=True)
     write_whole(file, text.encode())
 
@@ -174,16 +211,18 @@ def read(place: Path, known: Mapping[RunFolder, Summary] = MappingProxyType({}))
     Raises:
         RecipeError: a file of it cannot be used, or no run is finished.
     """
+    if not is_comparison_folder(place):
+        raise RecipeError(f"{place} has no {RECIPE}: expected RUNS/<recipe>/<size>, or what emo-hf report wrote.")
     text = (place / RECIPE).read_text(encoding="utf-8")
     recipe = loading.recipe(str(place / RECIPE))
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"{place / RECIPE} descends a function: its picture is drawn by emo-hf plot functions.")
     head = text.partition("\n")[0]
     command = head.removeprefix("# ") if head.startswith(COMMAND) else f"emo-hf run {RECIPE}"
-    from_folders = any(place.glob("*/seed*/config.yaml"))
-    if not from_folders and not (place / RUNS).exists():
+    has_folders = any(place.glob("*/seed*/config.yaml"))
+    if not has_folders and not (place / RUNS).exists():
         raise RecipeError(f"{place} holds no run, neither <arm>/seed<k>/ nor {RUNS}: emo-hf run makes them.")
-    runs, rest = _from_folders(place, recipe, known) if from_folders else _from_files(place)
+    runs, rest = _from_folders(place, recipe, known) if has_folders else _from_results(place)
     if not runs:
         failed = "".join(f"\n  {run.arm} seed {run.seed}: {run.reason}" for run in rest["failed"])
         raise RecipeError(f"No run in {place} is finished.{failed}")
@@ -197,39 +236,33 @@ def read(place: Path, known: Mapping[RunFolder, Summary] = MappingProxyType({}))
         raise RecipeError(f"{place}: a run is there twice, or its arm is not in {RECIPE}.")
     places = {arm: place for place, arm in enumerate(recipe.arms)}
     runs.sort(key=lambda run: (places[run["arm"]], run["seed"]))
-    return Comparison(recipe, sizes.pop(), command, text, results.table(runs), **rest, from_folders=from_folders)
-
-
-def run_folders(place: Path) -> Iterator[tuple[RunFolder, RunConfig | None]]:
-    """Yields the folders of the runs below RUNS/<recipe>/<size> that were not moved aside, and their configurations.
-
-    A run_config is None if its ``config.yaml`` is of an earlier version of the schema.
-    """
-    for folder in RunFolder.all_in_comparison(place):
-        try:
-            yield folder, loading.run_config(folder.config)
-        except RecipeError:
-            yield folder, None
+    folders = {key: rest["folders"][key] for key in ((run["arm"], run["seed"]) for run in runs) if rest["folders"]}
+    return Comparison(recipe, runs[0]["size"], command, text, results.table(runs), **{**rest, "folders": folders})
 
 
 def _from_folders(
     place: Path, recipe: Recipe, known: Mapping[RunFolder, Summary]
 ) -> tuple[list[Summary], dict[str, Any]]:
-    runs, failed, ignored = [], [], []
-    found: dict[str, int] = {}
-    for folder, run_config in run_folders(place):
+    runs, failed, ignored, folders = [], [], [], {}
+    counts: dict[str, int] = {}
+    for folder in RunFolder.all_in_comparison(place):
+        try:
+            run_config = loading.run_config(folder.config)
+        except RecipeError:  # written by an earlier version of the schema
+            run_config = None
         if run_config is None or run_config.size != place.name or not recipe.matches(run_config):
             ignored.append(f"{folder.path.parent.name}/{folder.path.name}")
         elif (summary := known.get(folder) or folder.read_summary()) is not None:
             runs.append(summary)
+            folders[run_config.name, run_config.seed] = folder
             environment = folder.environment.read_text("utf-8") if folder.environment.exists() else "{}"
-            found[environment] = found.get(environment, 0) + 1
+            counts[environment] = counts.get(environment, 0) + 1
         else:
-            failed.append(Failed(run_config.name, run_config.seed, _reason(folder)))
-    environments = [{"runs": count, **results.parsed(place, content)} for content, count in sorted(found.items())]
-    asides = len(list(place.glob("recipe.aside-*.yaml")))
-    rest = {"failed": sorted(failed), "ignored": ignored, "asides": asides, "environments": environments}
-    return runs, rest
+            failed.append(FailedRun(run_config.name, run_config.seed, _reason(folder)))
+    environments = [{"runs": count, **results.parsed(place, content)} for content, count in sorted(counts.items())]
+    changes = len(list(place.glob("recipe.aside-*.yaml")))
+    rest = {"failed": sorted(failed), "ignored": ignored, "rule_changes": changes, "environments": environments}
+    return runs, {**rest, "folders": folders}
 
 
 def _reason(folder: RunFolder) -> str:
@@ -240,15 +273,14 @@ def _reason(folder: RunFolder) -> str:
     return masked_of_log(processes.explain(1, text))[:LONGEST]
 
 
-def _from_files(place: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _from_results(place: Path) -> tuple[list[Summary], dict[str, Any]]:
     lines = (place / RUNS).read_text(encoding="utf-8").splitlines()
-    environments = results.read_json(place / ENVIRONMENT) if (place / ENVIRONMENT).exists() else []
-    if not (isinstance(environments, list) and all(isinstance(part, dict) for part in environments)):
-        raise RecipeError(f"{place / ENVIRONMENT} is not as a report wrote it: expected a list of objects.")
-    rest = results.read_json(place / FAILED) if (place / FAILED).exists() else {}
+    report = results.read_json(place / REPORT) if (place / REPORT).exists() else {}
     try:
-        failed = sorted(Failed(**run) for run in rest.get("failed", []))
-        found = {"failed": failed, "ignored": rest.get("ignored", []), "asides": rest.get("asides", 0)}
-    except (TypeError, AttributeError) as error:
-        raise RecipeError(f"{place / FAILED} is not as a report wrote it: {error}.") from None
-    return results.summaries(place / RUNS, lines), {**found, "environments": environments}
+        environments = [dict(environment) for environment in report.get("environments", [])]
+        failed = sorted(FailedRun(**run) for run in report.get("failed", []))
+        changes = int(report.get("rule_changes", 0))
+        rest = {"failed": failed, "ignored": list(report.get("ignored", [])), "rule_changes": changes}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RecipeError(f"{place / REPORT} is not as a report wrote it: {error}.") from None
+    return [parse_summary(line, place / RUNS) for line in lines], {**rest, "environments": environments, "folders": {}}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ from emo_hf.cli import main
 from emo_hf.errors import RecipeError
 from emo_hf.lab.analysis import comparison
 from emo_hf.lab.recipe import loading
-from emo_hf.lab.report import comparison_report, comparison_text
+from emo_hf.lab.report import comparison_report
 from tests.lab import made_up_runs
 
 SEEDLESS = json.dumps({"recipe": "tiny", "size": "smoke", "arm": "emosens", "optimizer": "x", "tuning": "y"})
@@ -50,7 +51,7 @@ def test_read(place):
     assert found.complete
     assert found.verdict.answer == "reproduced"
     assert found.environments == [{"runs": 6, **made_up_runs.ENV}]
-    estimate, diverged = comparison_text.difference(found, "emosens")
+    estimate, diverged = found.difference("emosens")
     assert (estimate.n, estimate.mean, diverged) == (3, pytest.approx(0.31 / 3), 0)
 
 
@@ -69,15 +70,18 @@ def test_seeds_that_are_not_the_recipes_do_not_count(place, recipe, write):
     found = comparison.read(place)
     assert found.verdict == before
     assert [row.n for row in found.rows] == [5, 5]
-    assert comparison_text.difference(found, "emosens")[0].n == 5  # decides nothing
+    assert found.difference("emosens")[0].n == 5  # decides nothing
     comparison_report.write(found, place / "report")
-    assert "judged by the seeds of the recipe. Its tables hold more: 7, 8." in (place / "report/report.md").read_text()
+    assert (
+        "uses the seeds of the recipe only. The tables also hold these: 7, 8."
+        in (place / "report/report.md").read_text()
+    )
 
 
 def test_more_seeds_are_another_question(place, recipe, write):
     recipe["seeds"] = [0, 1, 2, 3]
     record(place, recipe, write)
-    assert comparison.read(place).asides == 1
+    assert comparison.read(place).rule_changes == 1
 
 
 def test_failed_and_missing_runs(place):
@@ -129,30 +133,30 @@ def test_only_a_sweep_that_is_judged_is_part_of_the_question(place, recipe, writ
     recipe["arms"] |= {"first": one, "second": one, "unjudged": one}
     recipe["secondary"] = [{"sweep": "first", "against": "second", "within": 0.1, "better_by": 0}]
     record(place, recipe, write)
-    before = comparison.read(place).asides
+    before = comparison.read(place).rule_changes
     recipe["arms"] |= {"unjudged": other, "another": other}
     record(place, recipe, write)
-    assert comparison.read(place).asides == before
+    assert comparison.read(place).rule_changes == before
     recipe["arms"]["second"] = other
     record(place, recipe, write)
-    assert comparison.read(place).asides == before + 1
+    assert comparison.read(place).rule_changes == before + 1
 
 
 def test_a_rule_that_changed_is_visible(place, recipe, write, caplog):
     recipe["description"] = "other words"
     record(place, recipe, write)
-    assert comparison.read(place).asides == 0
+    assert comparison.read(place).rule_changes == 0
     assert not caplog.records
     recipe["rule"][0]["better_by"] = 0.5
     with caplog.at_level(logging.WARNING):
         record(place, recipe, write)
     assert "the recipe's rule changed after runs were made" in caplog.text
     found = comparison.read(place)
-    assert (found.asides, found.verdict.answer) == (1, "not reproduced")
+    assert (found.rule_changes, found.verdict.answer) == (1, "not reproduced")
     assert loading.recipe(str(place / "recipe.aside-1.yaml")).rule[0].better_by == 0
     comparison_report.write(found, place / "report")
     assert (
-        "lines beside it, baseline, sweeps or seeds) was changed once after runs existed"
+        "secondary lines, baseline, sweeps or seeds) changed once after the first run."
         in (place / "report/report.md").read_text()
     )
 
@@ -187,15 +191,7 @@ def test_report_is_the_same_without_the_folders_and_every_time(place, tmp_path):
     lose(place, "emosens/seed0", "OutOfMemoryError: no room\n")
     assert main(["report", str(place)]) == 0
     first = contents(place / "report")
-    assert list(first) == [
-        "env.json",
-        "failed.json",
-        "recipe.yaml",
-        "report.html",
-        "report.json",
-        "report.md",
-        "runs.jsonl",
-    ]
+    assert list(first) == ["recipe.yaml", "report.html", "report.json", "report.md", "runs.jsonl"]
     assert main(["report", str(place)]) == 0
     assert contents(place / "report") == first
     assert main(["report", str(place / "report")]) == 0
@@ -221,7 +217,7 @@ def test_report_says_what_matters(place, capsys):
     text = (place / "report/report.md").read_text()
     lines = text.splitlines()
     assert lines[2] == "**Reproduced: emosens wins (size smoke, n = 3).**"
-    assert lines[4] == "**Untuned: emosens, adamw. A tuned setting may do better.**"
+    assert lines[4] == "> Untuned: emosens, adamw. A tuned setting may do better."
     assert "| 1. accuracy: emosens better than adamw | reproduced | 0.1033 | [0.08899, 0.1177] | 3 | - |" in lines
     assert "| emosens | 3 | 0.7233 ± 0.015 | 0.75 | +0.103 [+0.089, +0.118], n = 3 | 1 ± 0 |" in text
     assert "| adamw | eval_loss | 0.9 | 1 ± 0 |" in lines
@@ -237,9 +233,8 @@ def test_a_claim_that_fails_is_said_first(place, recipe, write):
     record(place, recipe, write)
     comparison_report.write(comparison.read(place), place / "report")
     page = (place / "report/report.html").read_text()
-    assert (
-        '<p class="bad">Not reproduced: emosens wins (size smoke, n = 3; 1 of the 1 lines of its rule failed).' in page
-    )
+    verdict = "Not reproduced: emosens wins (size smoke, n = 3; 1 of the 1 lines of its rule failed)."
+    assert f'<body class="text bad">\n<h1>tiny (smoke)</h1>\n<p><strong>{verdict}</strong></p>' in page
 
 
 def test_no_rule_no_verdict(place):
@@ -253,11 +248,15 @@ def test_no_rule_no_verdict(place):
 
 def test_words_of_a_recipe_are_no_markup(place, recipe, write):
     recipe |= {"description": "<script>alert(1)</script> | a *b* [c](d)\n# e", "claim": "1. x <b>"}
+    recipe |= {"source": "![x](javascript:alert(1)) <https://a.b> [r]: c", "caveat": "`a` **b** &amp; ](x)"}
     record(place, recipe, write)
     comparison_report.write(comparison.read(place), place / "report")
     page = (place / "report/report.html").read_text()
     assert "<script" not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; | a *b* [c](d)\n# e" in page
+    assert "<p>&lt;script&gt;alert(1)&lt;/script&gt; | a *b* [c](d) # e</p>" in page
+    assert not re.search(r"<a |<img|<link rel=.stylesheet| style=| on\w+=", page.split("</style>")[1])
+    assert "<li>Source: ![x](javascript:alert(1)) &lt;https://a.b&gt; [r]: c</li>" in page
+    assert "<li>Caveat: `a` **b** &amp;amp; ](x)</li>" in page
     text = (place / "report/report.md").read_text()
     assert "\n\n\\<script>alert(1)\\</script> \\| a \\*b\\* [c\\](d) # e\n\n" in text
 
@@ -265,10 +264,10 @@ def test_words_of_a_recipe_are_no_markup(place, recipe, write):
 def test_pictures_beside_it_are_part_of_the_page(place):
     folder = place / "report"
     folder.mkdir()
-    (folder / "loss-panel.png").write_bytes(b"\x89PNG")
+    (folder / "loss-panel 2.png").write_bytes(b"\x89PNG")
     assert main(["report", str(place)]) == 0
-    assert '<img src="data:image/png;base64,iVBORw==" alt="loss panel">' in (folder / "report.html").read_text()
-    assert "![loss panel](loss-panel.png)" in (folder / "report.md").read_text()
+    assert '<img src="data:image/png;base64,iVBORw==" alt="loss panel 2" />' in (folder / "report.html").read_text()
+    assert "![loss panel 2](loss-panel%202.png)" in (folder / "report.md").read_text()
 
 
 def test_nothing_else_is_overwritten(place, tmp_path, capsys):
@@ -283,9 +282,8 @@ def test_nothing_else_is_overwritten(place, tmp_path, capsys):
     (folder / "report.json").write_text('{"kind": "emo-hf comparison", "recipe": "other", "size": "smoke"}')
     assert main(["report", str(place), "-o", str(folder)]) == 2
     (folder / "report.json").write_text('{"kind": "emo-hf comparison", "recipe": "tiny", "size": "smoke"}')
-    (folder / "failed.json").write_text("of a former run")
     assert main(["report", str(place), "-o", str(folder)]) == 0
-    assert "failed.json" not in contents(folder)
+    assert contents(folder)["report.md"] != b"mine"
 
 
 @pytest.mark.parametrize(
@@ -293,10 +291,10 @@ def test_nothing_else_is_overwritten(place, tmp_path, capsys):
     [
         ("runs.jsonl", "{", "is no summary"),
         ("runs.jsonl", SEEDLESS, "has no seed"),
-        ("env.json", "{", "cannot be read"),
-        ("env.json", "{}", "is not as a report wrote it"),
-        ("failed.json", '{"failed": [{"arm": "x"}]}', "is not as a report wrote it"),
-        ("failed.json", "[]", "is not as a report wrote it"),
+        ("report.json", "{", "cannot be read"),
+        ("report.json", '{"environments": 3}', "is not as a report wrote it"),
+        ("report.json", '{"failed": [{"arm": "x"}]}', "is not as a report wrote it"),
+        ("report.json", "[]", "is not as a report wrote it"),
         ("recipe.yaml", "name: tiny", "problems"),
     ],
 )
