@@ -60,7 +60,8 @@ class EmoOptimizer(torch.optim.Optimizer):
 
     def __init__(self, params: ParamsT, spec: OptimizerSpec, *, writer: Writer | None = None, **options: Any) -> None:
         self.spec = spec
-        self.options = spec.resolve(options)
+        options.pop("notify", None)  # of the released code: whether it prints; ours prints nothing
+        self.options = spec.resolve(self._without_dead(options))
         self.writer = writer
         self.mechanism = spec.mechanism.configure(
             branch=self.options.get("branch"),
@@ -77,6 +78,14 @@ class EmoOptimizer(torch.optim.Optimizer):
         if spec.shadow.warning and self._uses_shadow:
             warnings.warn(f"{spec.key} with use_shadow=True: {spec.shadow.warning}", stacklevel=3)
         super().__init__(params, {k: v for k, v in self.options.items() if k in GROUP_OPTIONS})
+
+    def _without_dead(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Leaves out, and warns of, what this version ignores: scripts pass it to every optimizer by habit."""
+        dead = {name: value for name, value in options.items() if name in self.spec.dead}
+        if dead:
+            told = ", ".join(f"{name}={value!r}" for name, value in dead.items())
+            warnings.warn(f"{self.spec.key} ignores {told}: its update has no such thing.", stacklevel=4)
+        return {name: value for name, value in options.items() if name not in dead}
 
     # -- the loss --------------------------------------------------------------------------------------------------
 
@@ -192,6 +201,7 @@ class EmoOptimizer(torch.optim.Optimizer):
                 rate = rate._replace(step=rate.step * self._moments.factor)
             if i == 0 and not self._stepped:
                 self._rate = rate
+            group["effective_lr"] = rate.step  # what loggers of other trainers look for
             hyper = self._hyper(group, rate)
             params = [param for param in group["params"] if param.grad is not None]
             states = self._states_of(params)
@@ -334,16 +344,22 @@ class EmoOptimizer(torch.optim.Optimizer):
     # -- checkpoints -----------------------------------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict) -> None:
-        """Adds a group; it shares the emotion of the others. Its `lr` becomes its scope."""
+        """Adds a group; it shares the emotion of the others. Its `lr` becomes its scope; at 0 it is frozen."""
         own = {
             k: v for k, v in param_group.items() if k in GROUP_OPTIONS and k in {*self.spec.options, *self.spec.dead}
         }
         if not own.get("weight_decay"):
             own.pop("weight_decay", None)  # Trainer gives every group one: 0 is no request where it is dead
-        self.spec.resolve(own)
-        super().add_param_group(param_group)
+        if "lr" in own and float(own["lr"]) == 0:
+            own.pop("lr")
+        own = self._without_dead(own)
+        resolved = self.spec.resolve(own)
+        super().add_param_group({**param_group, **{name: resolved[name] for name in own}})
         group = self.param_groups[-1]
-        group.setdefault("scope", float(group["lr"]))
+        group.setdefault("scope", float(group["lr"]) or float(self.options["lr"]))
+        group.setdefault("effective_lr", 0.0)
+        if group.get("weight_decay") and "weight_decay" in self.spec.dead:
+            group["weight_decay"] = 0.0
         group["optimizer"] = self.spec.key
         self._shapes.update(p.shape for p in group["params"])
         self._publish_to(group)

@@ -102,17 +102,27 @@ class OptimizerSpec:
             OptionError: an unknown, dead or out-of-range option; every problem is listed.
         """
         problems = []
-        options = self.options
+        options, given = self.options, {name: _plain(value) for name, value in given.items()}
         for name, value in given.items():
             if name in self.dead:
                 problems.append(f"{name} has no effect in {self.key}: remove it")
             elif name not in options:
-                problems.append(f"unknown option {name!r}.{did_you_mean(name, options)}")
+                near = did_you_mean(name, options)
+                problems.append(f"unknown option {name!r}" + (f".{near}" if near else ""))
             elif problem := _out_of_range(self, name, value):
                 problems.append(f"{name}: got {value!r}, expected {problem}")
         if problems:
-            raise OptionError(f"{self.key}: {'; '.join(problems)}. Valid options: {', '.join(sorted(options))}.")
+            text = "; ".join(problems)
+            end = "" if text.endswith("?") else "."
+            raise OptionError(f"{self.key}: {text}{end} Valid options: {', '.join(sorted(options))}.")
         return {**options, **given}
+
+
+def _plain(value: Any) -> Any:
+    """Returns a number of numpy or a tensor of one element as Python's own; anything else as it is."""
+    if isinstance(value, tuple | list):
+        return type(value)(map(_plain, value))
+    return value.item() if hasattr(value, "item") and math.prod(getattr(value, "shape", ())) == 1 else value
 
 
 def _out_of_range(spec: OptimizerSpec, name: str, value: Any) -> str:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -210,14 +211,52 @@ def test_nothing_is_printed_and_torch_is_left_alone(spec, capfd):
 
 
 @every_row
-def test_dead_and_unknown_options_are_refused(spec):
+def test_dead_options_change_nothing_and_are_said_once(spec):
     assert spec.dead or spec.name not in ("emoairy", "emocats", "emotion", "emovoid") or spec.version == "2.0"
+    reference = trained(spec)
     for name in spec.dead:
-        value = (0.9, 0.99) if name == "betas" else 1e-3
+        value = (0.5, 0.6) if name == "betas" else 0.3
         with pytest.raises(OptionError, match=f"{name} has no effect in {spec.key}"):
-            build(spec, make_params(), **{name: value})
-        with pytest.raises(OptionError, match=f"{name} has no effect in {spec.key}"):
-            build(spec, [{"params": make_params(), name: value}])
+            spec.resolve({name: value})  # where it was written for this version: a recipe, optim_args
+        for in_group in (False, True):
+            params = make_params()
+            given = {name: value}
+            with pytest.warns(UserWarning, match=f"{spec.key} ignores {name}=") as said:
+                optimizer = build(spec, [{"params": params, **given}]) if in_group else build(spec, params, **given)
+            assert len(said) == 1
+            run(optimizer, params, STEPS)
+            assert same(values(params), reference)
+
+
+@every_row
+def test_what_the_released_code_takes_is_taken(spec):
+    assert build(spec, make_params(), notify=False).options == spec.options
+
+
+@pytest.mark.parametrize(
+    "spec", [spec for spec in registry.specs() if not spec.shadow.always], ids=lambda spec: spec.key
+)
+def test_a_group_at_rate_0_is_frozen(spec):  # but for a shadow that cannot be switched off
+    params, frozen = make_params(), make_params()
+    before = [param.detach().clone() for param in frozen]
+    spec = replace(spec, geometry=None)
+    optimizer = EmoOptimizer([{"params": params}, {"params": frozen, "lr": 0.0, "weight_decay": 0.0}], spec)
+    run(optimizer, [*params, *frozen], STEPS)
+    assert same([param.detach() for param in frozen], before)
+    assert optimizer.param_groups[1]["effective_lr"] == 0.0
+    assert optimizer.param_groups[0]["effective_lr"] == optimizer.effective_lr > 0
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.array(0.5), torch.tensor(0.5)], ids=repr)
+def test_numbers_of_other_libraries_are_numbers(number):
+    optimizer = registry.build("emosens", make_params(), lr=number, betas=(number, number), eps=number)
+    assert optimizer.options["lr"] == optimizer.param_groups[0]["lr"] == 0.5
+    assert optimizer.options["betas"] == (0.5, 0.5)
+    assert all(type(value) is float for value in (*optimizer.options["betas"], optimizer.options["lr"]))
+
+
+@every_row
+def test_unknown_options_are_refused(spec):
     with pytest.raises(OptionError, match=r"unknown option 'weight_decaay'|unknown option 'lrr'") as error:
         build(spec, make_params(), weight_decaay=0.1, lrr=1.0)
     assert "Did you mean 'lr'" in str(error.value)
