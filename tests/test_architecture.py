@@ -45,8 +45,9 @@ ALLOWED = {
     "__init__": {"lazy", "hf", "families", "registry", "optimizer", "scheduler"},
     "signals": set(),
     "errors": set(),
+    "extras": set(),
 }
-EVERYWHERE = {"errors", "signals"}
+EVERYWHERE = {"errors", "extras", "signals"}
 VENDORS = {"wandb", "wandb_workspaces", "trackio", "tensorboard", "mlflow", "comet_ml"}
 
 

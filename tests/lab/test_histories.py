@@ -268,6 +268,6 @@ def test_report_without_matplotlib_has_the_tables(comparison, capsys, monkeypatc
     monkeypatch.delattr(lab, "figures")
     monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
     assert main(["report", str(comparison)]) == 0
-    assert "There are no new pictures: Pictures need matplotlib" in capsys.readouterr().out
+    assert "There are no new pictures: A picture needs matplotlib" in capsys.readouterr().out
     assert (comparison / "report/curves.csv").exists()
     assert not list((comparison / "report").glob("*.png"))

@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from emo_hf.dashboards.jsonl import FILE_NAME, RUN_NAME, read_signals
 from emo_hf.dashboards.metrics import METRICS
 from emo_hf.errors import RecordError
+from emo_hf.extras import needing
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +161,8 @@ def described(folder: Path) -> RecordedRun:
         run.group = run.optimizer or run.group
         run.total_steps = settings.get("total_steps", 0)
     if (folder / "config.yaml").exists():
+        with needing(f"{folder / 'config.yaml'}"):
+            import yaml
         try:
             config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             group, optimizer = f"{config['recipe']}/{config['size']}/{config['name']}", config["arm"]["optim"]

@@ -59,7 +59,7 @@ def write_with_pictures(found: Comparison, place: Path, folder: Path) -> tuple[l
     written = write(found, folder)  # first: it refuses a folder that holds something else
     try:
         histories.write(place, folder)
-        from emo_hf.lab import figures  # needs the extra `plot`
+        from emo_hf.lab import figures  # needs matplotlib
 
         pictures = figures.draw(folder)
     except EmoError as error:
