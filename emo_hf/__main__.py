@@ -1,8 +1,24 @@
-"""``python -m emo_hf``: the same as the command ``emo-hf``."""
+"""The command ``emo-hf``, also as ``python -m emo_hf``: `emo_hf.cli`, where the extra ``recipes`` is installed."""
 
 import sys
 
-from emo_hf.cli import main
+from emo_hf.errors import MissingExtraError
+from emo_hf.extras import needing
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code, 2 if a package that it needs is not installed."""
+    arguments = sys.argv[1:] if argv is None else argv
+    command = " ".join(["emo-hf", *arguments[:1]]) if arguments and arguments[0].isalpha() else "emo-hf"
+    try:
+        with needing(command):
+            from emo_hf.cli import main as run
+
+            return run(arguments)
+    except MissingExtraError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,6 +7,7 @@
     ├── UnknownOptimizerError (ValueError)      no such name or version in the registry
     ├── OptionError (ValueError)                unknown, dead or out-of-range optimizer option
     ├── RegistrationError (ImportError)         transformers moved what the ``optim`` string relies on
+    ├── MissingExtraError (ImportError)         a package of an extra is not installed
     ├── RecipeError (ValueError)                a recipe, its data or its output folder cannot be used
     ├── RecordError (ValueError)                a file of recorded signals cannot be read
     └── DashboardError (RuntimeError)           a dashboard cannot be saved where it belongs
@@ -44,6 +45,10 @@ class OptionError(EmoError, ValueError):
 
 class RegistrationError(EmoError, ImportError):
     """The optimizer names cannot be registered with the installed transformers."""
+
+
+class MissingExtraError(EmoError, ImportError):
+    """What was asked for needs a package of an extra that is not installed."""
 
 
 class RecipeError(EmoError, ValueError):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from emo_hf.errors import RecipeError
+from emo_hf.extras import needing
 
 SIGNALS, SETTINGS = "emo_signals.jsonl", "emo_run.json"
 HISTORY, STATE = "history.jsonl", "trainer_state.json"
@@ -99,8 +100,10 @@ class RunFolder:
 
     def read_config(self) -> Any:
         """Returns the content of ``config.yaml``, unchecked; None if there is none, or it is no YAML."""
-        import yaml  # only runs of recipes have this file
-
+        if not self.config.exists():
+            return None
+        with needing(str(self.config)):
+            import yaml  # only runs of recipes have this file
         try:
             return yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError):

@@ -46,11 +46,12 @@ ALLOWED = {
     "cli": {"lab", "hf", "registry", "dashboards", "run_folder", "__init__"},
     "__main__": {"cli"},
     "__init__": {"lazy", "hf", "families", "registry", "optimizer", "scheduler"},
-    "run_folder": set(),
+    "run_folder": {"extras"},
     "signals": set(),
     "errors": set(),
+    "extras": set(),
 }
-EVERYWHERE = {"errors", "signals"}
+EVERYWHERE = {"errors", "extras", "signals"}
 VENDORS = {"wandb", "wandb_workspaces", "trackio", "tensorboard", "mlflow", "comet_ml"}
 
 

@@ -1,4 +1,4 @@
-"""Pictures: ``plot``. They need the extra `plot`, so that only what draws imports what needs matplotlib."""
+"""Pictures: ``plot``. Only what draws imports what needs matplotlib, which is slow to import."""
 
 import argparse
 from collections.abc import Callable
@@ -52,13 +52,13 @@ def _plot_results(kinds: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 
 def _plot_coefficients(args: argparse.Namespace, console: Console) -> int:
-    from emo_hf.lab import figures  # needs the extra `plot`
+    from emo_hf.lab import figures  # needs matplotlib
 
     return _drawn(args.output or Path("coefficients.png"), figures.coefficients, console)
 
 
 def _plot_functions(args: argparse.Namespace, console: Console) -> int:
-    from emo_hf.lab import figures  # needs the extra `plot`
+    from emo_hf.lab import figures  # needs matplotlib
 
     result = functions.read(args.paths)
     return _drawn(args.output or Path(f"{result.recipe}.png"), partial(figures.paths, result), console)
@@ -73,7 +73,7 @@ def _plot_signals(args: argparse.Namespace, console: Console) -> int:
 
 
 def _plot_comparison(args: argparse.Namespace, console: Console) -> int:
-    from emo_hf.lab import figures  # needs the extra `plot`
+    from emo_hf.lab import figures  # needs matplotlib
 
     draw = getattr(figures, args.picture.replace("-", "_"))
     return _drawn(args.output or Path(f"{args.picture}.png"), partial(draw, *args.folders), console)

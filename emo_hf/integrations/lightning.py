@@ -11,12 +11,11 @@ optimization the loss is computed inside ``optimizer.step``, after the pulse has
 
 import torch
 
+from emo_hf.extras import needing
 from emo_hf.hf.feed import StepSum, find_optimizer
 
-try:
+with needing("emo_hf.integrations.lightning"):
     from lightning.pytorch import Callback, LightningModule, Trainer
-except ImportError:  # the package's other name
-    from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class EmotionCallback(Callback):

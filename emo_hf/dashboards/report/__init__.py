@@ -12,6 +12,7 @@ from pathlib import Path
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.dashboards.report.build import html
 from emo_hf.dashboards.report.runs import RecordedRun, read
+from emo_hf.extras import needing
 
 __all__ = ["RecordedRun", "html", "read", "write_html", "write_png"]
 
@@ -26,8 +27,9 @@ def write_png(runs: list[RecordedRun], path: Path) -> None:
     """Writes a picture of `runs`.
 
     Raises:
-        EmoError: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed.
     """
-    from emo_hf.dashboards.report import figures  # needs the extra `plot`
+    with needing("A picture"):
+        from emo_hf.dashboards.report import figures
 
     figures.draw(runs, path)

@@ -7,17 +7,13 @@ import math
 from io import BytesIO
 from pathlib import Path
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.dashboards.report.page import Chart, Curve, Page, arrange
 from emo_hf.dashboards.report.runs import RecordedRun
-from emo_hf.errors import EmoError
-
-try:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-except ImportError as error:
-    raise EmoError(f"Pictures need matplotlib ({error}): pip install 'emo-hf[plot]'") from None
 
 COLOURS = ("#0068b3", "#c75000", "#008a63", "#b0458c", "#8a6d00", "#5b54c9", "#a33030", "#48808f")  # as in page.css
 READY = "#2f9e6e"

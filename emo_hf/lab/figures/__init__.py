@@ -10,13 +10,11 @@ Pictures of a comparison are drawn from the tables of `emo_hf.lab.analysis.histo
 
 from pathlib import Path
 
-from emo_hf.errors import EmoError
+from emo_hf.extras import needing
 
-try:
+with needing("A picture"):
     import matplotlib.axes
     import matplotlib.figure  # noqa: F401
-except ImportError as error:
-    raise EmoError(f"Pictures need matplotlib ({error}): pip install 'emo-hf[plot]'") from None
 
 from emo_hf.lab.analysis import histories
 from emo_hf.lab.figures.contrasts import basin, differences

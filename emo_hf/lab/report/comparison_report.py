@@ -53,7 +53,7 @@ def write_with_pictures(comparison: Comparison, folder: Path) -> tuple[list[Path
     written = write(comparison, folder)  # first: it refuses a folder that holds something else
     try:
         histories.write(comparison, folder)
-        from emo_hf.lab import figures  # needs the extra `plot`
+        from emo_hf.lab import figures  # needs matplotlib
 
         pictures = figures.draw(folder)
     except EmoError as error:

@@ -386,7 +386,7 @@ def test_a_picture_without_matplotlib_says_what_to_install(tmp_path: Path, monke
     monkeypatch.delitem(sys.modules, "emo_hf.dashboards.report.figures", raising=False)
     monkeypatch.delattr(report, "figures", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
-    with pytest.raises(EmoError, match=r"emo-hf\[plot\]"):
+    with pytest.raises(EmoError, match=r'A picture needs matplotlib: pip install "emo-hf\[recipes\]"'):
         report.write_png(report.read([write_run(tmp_path)]), tmp_path / "x.png")
 
 

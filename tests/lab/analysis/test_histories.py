@@ -307,6 +307,6 @@ def test_report_without_matplotlib_has_the_tables(place, capsys, monkeypatch):
     monkeypatch.delattr(lab, "figures")
     monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
     assert main(["report", str(place)]) == 0
-    assert "There are no new pictures: Pictures need matplotlib" in capsys.readouterr().out
+    assert "There are no new pictures: A picture needs matplotlib" in capsys.readouterr().out
     assert (place / "report/curves.csv.gz").exists()
     assert not list((place / "report").glob("*.png"))

@@ -112,5 +112,5 @@ def test_without_matplotlib(monkeypatch, tmp_path, capsys):
     monkeypatch.delattr(lab, "figures")
     path = tmp_path / "new/x.png"
     assert main(["plot", "coefficients", "-o", str(path)]) == 2
-    assert "pip install 'emo-hf[plot]'" in capsys.readouterr().err
+    assert 'pip install "emo-hf[recipes]"' in capsys.readouterr().err
     assert not path.parent.exists()
