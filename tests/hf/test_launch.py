@@ -42,7 +42,7 @@ def test_module_runs_as_main_with_the_names_registered(script, run_python):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((), "nothing to run"), (("-m",), "nothing to run"), (("gone.py",), "no such file: gone.py")],
+    [((), "nothing to run"), (("-m",), "nothing to run"), (("gone.py",), "no such file or command: gone.py")],
 )
 def test_nothing_to_run(arguments, message, monkeypatch, capsys):
     from emo_hf import launch
@@ -59,7 +59,7 @@ def test_help(monkeypatch, capsys):
 
     monkeypatch.setattr("sys.argv", ["launch", "--help"])
     launch.main()
-    assert "python -m emo_hf.launch (script.py | -m module)" in capsys.readouterr().out
+    assert "python -m emo_hf.launch (script.py | -m module | command)" in capsys.readouterr().out
 
 
 def test_environment_turns_the_wrap_off(tmp_path, run_python):
