@@ -75,6 +75,15 @@ def find(name: str) -> Path:
     raise RecipeError(f"No recipe {name!r}: expected a YAML file, or a name that `emo-hf ls --recipes` lists.{near}")
 
 
+def standalone(path: Path, name: str) -> str:
+    """Returns the text of a recipe for a file `name`: its command names that file, and it extends no other recipe."""
+    text, content = path.read_text(encoding="utf-8"), _content(path)
+    command, text = text.split("\n", 1) if text.startswith("# emo-hf run ") else ("", text)
+    if "extends" in content:
+        text = yaml.safe_dump(_extend(content, path), sort_keys=False, allow_unicode=True)
+    return " ".join(["# emo-hf run", name, *command.split()[4:]]) + f"\n{text}"
+
+
 def _content(path: Path) -> dict[Any, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
