@@ -76,12 +76,13 @@ def find(name: str) -> Path:
 
 
 def standalone(path: Path, name: str) -> str:
-    """Returns the text of a recipe for a file `name`: its command names that file, and it extends no other recipe."""
-    text, content = path.read_text(encoding="utf-8"), _content(path)
-    command, text = text.split("\n", 1) if text.startswith("# emo-hf run ") else ("", text)
+    """Returns the text of a recipe for a file `name`: its commands name that file, and it extends no other recipe."""
+    content = _content(path)
+    text = re.sub(r"^# emo-hf run \S+", f"# emo-hf run {name}", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     if "extends" in content:
-        text = yaml.safe_dump(_extend(content, path), sort_keys=False, allow_unicode=True)
-    return " ".join(["# emo-hf run", name, *command.split()[4:]]) + f"\n{text}"
+        commands = [line for line in text.splitlines() if line.startswith("# emo-hf run ")]
+        text = "\n".join([*commands, yaml.safe_dump(_extend(content, path), sort_keys=False, allow_unicode=True)])
+    return text
 
 
 def _content(path: Path) -> dict[Any, Any]:
