@@ -80,7 +80,7 @@ def test_trainer_gets_the_arm(recipe, write, tmp_path):
     }
     recipe["arms"]["adamw"]["lr"] = 3e-4
     emo, _, adamw, _ = loading.recipe(write(recipe)).run_configs("smoke")
-    args = arguments.arguments(emo, tmp_path, arguments.total_steps(emo, 32), "none")
+    args = arguments.training_arguments(emo, tmp_path, arguments.total_steps(emo, 32), "none")
     assert args.max_steps == 4
     assert args.warmup_steps == 2
     assert args.optim_args == "lr=5e-05,implementation=forloop,beta1=0.8,beta2=0.9,use_shadow=True"
@@ -90,5 +90,5 @@ def test_trainer_gets_the_arm(recipe, write, tmp_path):
     options = {"implementation": "forloop", "betas": (0.8, 0.9), "use_shadow": True}
     assert kwargs == {"version": "3.9", "lr": 5e-5, **options}
     assert (args.lr_scheduler_type, args.weight_decay, args.report_to) == ("cosine", 0.1, [])
-    args = arguments.arguments(adamw, tmp_path, arguments.total_steps(adamw, 33), "none")
+    args = arguments.training_arguments(adamw, tmp_path, arguments.total_steps(adamw, 33), "none")
     assert (args.optim, args.optim_args, args.learning_rate, args.max_steps) == ("adamw_torch", None, 3e-4, 5)
