@@ -28,6 +28,7 @@ EXTRAS = {  # extra -> the modules that it is for
         "pydantic",
         "rich",
         "scipy",
+        "shtab",
         "tokenizers",
         "yaml",
     ),

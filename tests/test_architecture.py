@@ -45,7 +45,7 @@ ALLOWED = {
     "startup": {"__init__"},
     "lab": {"hf", "dashboards", "run_folder", "__init__", *CORE},
     "cli": {"lab", "hf", "registry", "dashboards", "run_folder", "__init__"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "__init__"},
     "__init__": {"lazy", "hf", "families", "registry", "optimizer", "scheduler"},
     "run_folder": {"extras"},
     "signals": set(),

@@ -108,7 +108,7 @@ def test_the_command_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "rich", None)
     for name in [name for name in sys.modules if name.startswith("emo_hf.cli")]:
         monkeypatch.delitem(sys.modules, name)
-    for arguments, command in ((["run", "quickstart"], "emo-hf run"), (["--version"], "emo-hf"), ([], "emo-hf")):
+    for arguments, command in ((["run", "quickstart"], "emo-hf run"), ([], "emo-hf")):
         assert main(arguments) == 2
         assert capsys.readouterr() == ("", f'{command} needs rich: pip install "emo-hf[recipes]"\n')
 

@@ -1,19 +1,22 @@
 """The command line:
 
-    emo-hf run recipes/quickstart.yaml      trains every arm of a recipe and ends with a table
-    emo-hf sweep recipes/quickstart.yaml    the same as a W&B sweep, for agents on several machines
-    emo-hf ls                               the optimizers
+    emo-hf run quickstart                   trains every arm of a recipe and ends with a table
+    emo-hf validate quickstart              checks a recipe, and shows what it would train
+    emo-hf cp quickstart                    copies a shipped recipe into the current folder
+    emo-hf sweep quickstart                 a recipe as a W&B sweep, for agents on several machines
+    emo-hf ls                               the optimizers; with --recipes, the shipped recipes
     emo-hf show emosens-3.9                 one of them
     emo-hf plot coefficients                factors and pulses of all generations
-    emo-hf plot functions FILE              the paths that a recipe of recipes/functions/ found
+    emo-hf plot functions FILE              the paths of a recipe of recipes/functions/
     emo-hf plot signals RUN                 loss, step size and emotion of one run
     emo-hf plot loss DIR                    curves of a comparison, from a folder of results; also fluctuation,
                                             three-panel, trajectory, basin, differences
     emo-hf report RUNS/<recipe>/<size>      the verdict on a recipe's claim, its tables, and the numbers behind them
     emo-hf report RUN [RUN ...]             one HTML file with the curves of one run or several
     emo-hf card RUNS/<recipe>/<size>/<arm>  the model card of an arm
-    emo-hf dashboard push --entity ME --project MINE      the W&B workspace, saved where you look at it
+    emo-hf dashboard push --entity ME --project MINE      the workspace, saved in W&B
     emo-hf watch RUN                        a run under way, in the terminal
+    emo-hf completion bash                  a script that completes emo-hf in a shell
 
 Exit codes: 0, 1 a run failed, 2 the input cannot be used, 130 interrupted.
 """
@@ -26,13 +29,13 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 import emo_hf
-from emo_hf.cli import dashboards, optimizers, pictures, recipes, reports
+from emo_hf.cli import completion, dashboards, optimizers, pictures, recipes, reports
 from emo_hf.errors import EmoError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a subcommand; returns the exit code."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     errors = Console(stderr=True, soft_wrap=True)
     handler = RichHandler(console=errors, show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
@@ -41,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     except EmoError as error:
         errors.print(f"[bold red]emo-hf:[/] {escape(str(error))}")
         return 2
-    except OSError as error:  # a folder that cannot be written, no space left
+    except OSError as error:  # a folder that cannot be written, or no space left
         errors.print(f"[bold red]emo-hf:[/] {escape(str(error))}")
         return 1
     except KeyboardInterrupt:
@@ -49,10 +52,15 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="emo-hf", description="Emotion-driven optimizers for Hugging Face Trainer.")
-    parser.add_argument("--version", action="version", version=f"emo-hf {emo_hf.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    for part in (recipes, optimizers, pictures, reports, dashboards):
-        part.add(commands)
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of all subcommands; each sets `command`, a function of the arguments and a console."""
+    whole = argparse.ArgumentParser(prog="emo-hf", description="Emotion-driven optimizers for Hugging Face Trainer.")
+    whole.add_argument("--version", action="version", version=f"emo-hf {emo_hf.__version__}")
+    commands = whole.add_subparsers(required=True, metavar="command")
+    recipes.add(commands)
+    optimizers.add(commands)
+    pictures.add(commands)
+    reports.add(commands)
+    dashboards.add(commands)
+    completion.add(commands, whole)
+    return whole

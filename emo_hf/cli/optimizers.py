@@ -1,4 +1,4 @@
-"""What the registry holds: ``ls`` and ``show``."""
+"""What there is: ``ls`` for optimizers and recipes, ``show`` for one optimizer."""
 
 import argparse
 from typing import Any
@@ -9,12 +9,15 @@ from rich.table import Table
 
 from emo_hf import registry
 from emo_hf.cli.printing import print_plain
+from emo_hf.lab.recipe import loading
 from emo_hf.lab.report import optimizer_page
 
 
 def add(commands: Any) -> None:
     """Adds the subcommands to those of the parser."""
-    commands.add_parser("ls", help="list the optimizers").set_defaults(command=_ls)
+    listing = commands.add_parser("ls", help="list the optimizers, or the shipped recipes")
+    listing.set_defaults(command=_ls)
+    listing.add_argument("--recipes", action="store_true", help="list the recipes instead")
     show = commands.add_parser("show", help="show one optimizer")
     show.set_defaults(command=_show)
     show.add_argument("name", help="e.g. emosens or emosens-3.7")
@@ -22,12 +25,24 @@ def add(commands: Any) -> None:
 
 
 def _ls(args: argparse.Namespace, console: Console) -> int:
+    if args.recipes:
+        return _ls_recipes(console)
     table = Table()
     for column in ("name", "lr", "state", "source"):
         table.add_column(column)
     for spec in registry.specs():
         table.add_row(spec.key, spec.recommended_lr, f"{spec.state_ratio:.3g}", spec.source)
     table.caption = "state: bytes per byte of a parameter matrix. A name without version is the newest."
+    console.print(table)
+    return 0
+
+
+def _ls_recipes(console: Console) -> int:
+    table = Table(caption="emo-hf run NAME trains one, emo-hf cp NAME copies it")
+    table.add_column("name", no_wrap=True)
+    table.add_column("description")
+    for name, path in loading.shipped_names().items():
+        table.add_row(name, escape(loading.recipe(str(path)).description))
     console.print(table)
     return 0
 

@@ -1,4 +1,4 @@
-"""Pictures: ``plot``. Only what draws imports what needs matplotlib, which is slow to import."""
+"""Pictures: ``plot``. matplotlib, which is slow to import, is imported only where something is drawn."""
 
 import argparse
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from emo_hf.lab.run import functions
 RESULTS = {  # pictures of a folder of results
     "loss": "training and validation loss",
     "fluctuation": "fluctuation of the training loss; accuracy or perplexity",
-    "three-panel": "accuracy of one comparison, perplexity of another, the way of the first one's classifier",
-    "trajectory": "the way of the classifier in a plane",
+    "three-panel": "accuracy of one comparison, perplexity of another, the trajectory of the first one's classifier",
+    "trajectory": "the trajectory of the classifier in a plane",
     "basin": "the final number over the learning rate, for recipes with a sweep",
     "differences": "the final number minus the baseline's",
 }
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     paths.add_argument("paths", type=Path, help="a paths.json of emo-hf run")
     signals = kinds.add_parser("signals", help="loss, step size and emotion of one run")
     signals.set_defaults(command=_plot_signals)
-    signals.add_argument("run", type=Path, metavar="RUN", help="RUNS/<recipe>/<size>/<arm>/seed<k>, or its like")
+    signals.add_argument("run", type=Path, metavar="RUN", help="a run folder, RUNS/<recipe>/<size>/<arm>/seed<k>")
     signals.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN/figures/signals.png")
     drawn = [_plot_results(kinds, name, text) for name, text in RESULTS.items()]
     for kind in (coefficients, paths, *drawn):
@@ -43,11 +43,9 @@ def add(commands: Any) -> None:
 def _plot_results(kinds: Any, name: str, text: str) -> argparse.ArgumentParser:
     kind = kinds.add_parser(name, help=text)
     kind.set_defaults(command=_plot_comparison, picture=name)
-    folder = "a folder of results, as emo-hf report writes it"
-    if name == "three-panel":
-        kind.add_argument("folders", type=Path, nargs=2, metavar=("DIR_TREC", "DIR_LM"), help=folder)
-    else:
-        kind.add_argument("folders", type=Path, nargs=1, metavar="DIR", help=folder)
+    count, more = (2, ": first the classification, then the language model") if name == "three-panel" else (1, "")
+    folder = f"a folder of results, as emo-hf report writes it{more}"
+    kind.add_argument("folders", type=Path, nargs=count, metavar="DIR", help=folder)
     return kind
 
 

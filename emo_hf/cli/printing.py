@@ -4,5 +4,5 @@ from rich.console import Console
 
 
 def print_plain(console: Console, text: str, end: str = "\n") -> None:
-    """Prints `text` as it is: a path or a name may look like markup, and is copied in one piece."""
+    """Prints `text` as it is, without markup or line breaks, so that paths can be copied."""
     console.print(text, end=end, soft_wrap=True, markup=False, highlight=False)

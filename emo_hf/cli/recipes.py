@@ -1,4 +1,4 @@
-"""What trains: ``run`` and ``sweep``."""
+"""Recipes: ``run``, ``validate``, ``cp`` and ``sweep``."""
 
 import argparse
 import errno
@@ -19,7 +19,7 @@ from emo_hf.errors import RecipeError
 from emo_hf.lab.analysis import comparison, results
 from emo_hf.lab.analysis.results import ArmResult, Stat
 from emo_hf.lab.recipe import loading, sweep
-from emo_hf.lab.recipe.schema import FunctionRecipe, Recipe, RunConfig
+from emo_hf.lab.recipe.schema import FunctionRecipe, Recipe, RunConfig, chosen_arms, chosen_size
 from emo_hf.lab.report import comparison_text
 from emo_hf.lab.run import functions, preflight, progress_table, runner
 from emo_hf.lab.run.runner import Watch
@@ -28,11 +28,11 @@ from emo_hf.lab.run.runner import Watch
 def add(commands: Any) -> None:
     """Adds the subcommands to those of the parser."""
     run_configs = argparse.ArgumentParser(add_help=False)
-    run_configs.add_argument("recipe", help="a YAML file, or the name of one below recipes/")
+    run_configs.add_argument("recipe", help="a YAML file, or the name of a shipped recipe (emo-hf ls --recipes)")
     run_configs.add_argument(
         "--size", help="smoke, small or paper, as far as the recipe has them (default: the recipe's)"
     )
-    run_configs.add_argument("--data-dir", type=Path, help="folder of original files, or of one folder a set")
+    run_configs.add_argument("--data-dir", type=Path, help="the folder of a data set's original files")
     run_configs.add_argument(
         "--seeds", "--seed", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's"
     )
@@ -42,10 +42,25 @@ def add(commands: Any) -> None:
     run = commands.add_parser("run", parents=[run_configs], help="run a recipe", description=trains)
     run.set_defaults(command=_run)
     run.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where results go (default: runs)")
-    run.add_argument("--jobs", type=_count, default=1, metavar="N", help="so many runs at once (default: 1)")
-    run.add_argument("--checkpoint-every", type=_count, metavar="STEPS", help="save so often (default: never)")
+    run.add_argument("--jobs", type=_count, default=1, metavar="N", help="how many runs at once (default: 1)")
+    run.add_argument("--checkpoint-every", type=_count, metavar="STEPS", help="save after so many steps")
     run.add_argument("--resume", action="store_true", help="go on from the checkpoints of runs that broke off")
     run.add_argument("--report-to", choices=["none", "trackio", "wandb"], default="none", help="live dashboard")
+
+    check = commands.add_parser(
+        "validate",
+        parents=[run_configs],
+        help="check a recipe, and show what it would train",
+        description="Reads a recipe and trains nothing. With --data-dir, the data and the model are checked as well.",
+    )
+    check.set_defaults(command=_validate)
+
+    copy = commands.add_parser("cp", help="copy a shipped recipe", description="Overwrites nothing.")
+    copy.set_defaults(command=_copy)
+    copy.add_argument("recipe", metavar="NAME", help="of a shipped recipe (emo-hf ls --recipes)")
+    copy.add_argument(
+        "folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: the current folder"
+    )
 
     agents = commands.add_parser("sweep", parents=[run_configs], help="write a recipe as a W&B sweep, for agents")
     agents.set_defaults(command=_sweep)
@@ -84,13 +99,52 @@ def _run(args: argparse.Namespace, console: Console) -> int:
             print_plain(console, line)
     for outcome in failed:
         console.print(
-            f"[bold red]failed:[/] {outcome.run_config.name} seed {outcome.run_config.seed}: {escape(outcome.error)}"
+            f"[bold red]failed:[/] {outcome.run_config.name} seed {outcome.run_config.seed}:"
+            f" {escape(outcome.error or '')}"
         )
         print_plain(console, f"        see {outcome.folder.log}")
     if skipped := sum(outcome.skipped for outcome in outcomes):
         print_plain(console, f"{skipped} of {len(outcomes)} runs were finished before.")
     print_plain(console, f"Results: {outcomes[0].folder.comparison}")
     return 1 if failed else 0
+
+
+def _validate(args: argparse.Namespace, console: Console) -> int:
+    recipe = loading.recipe(args.recipe)
+    size, names = chosen_size(recipe, args.size), chosen_arms(recipe, args.arms)
+    table = Table(title=f"{recipe.name} ({size})", caption=escape(recipe.description))
+    for column in ("arm", "optimizer", "lr", "tuning"):
+        table.add_column(column)
+    if isinstance(recipe, FunctionRecipe):
+        _refuse_idle(recipe, args)
+        arms = {name: recipe.arms[name] for name in names}
+        ending = f"Paths: {len(arms)}, of {recipe.sizes[size].steps} steps each."
+    else:
+        data = recipe.task.data
+        run_configs = _cells(recipe, args, data_dir=Path("DIR") if data.files and not data.hub else None)
+        arms = {run_config.name: run_config.arm for run_config in run_configs}
+        scale = run_configs[0].scale
+        length = f"{scale.steps} steps" if scale.steps else f"{scale.epochs:g} epochs"
+        seeds = len(run_configs) // len(arms)
+        ending = f"Runs: {len(run_configs)} (arms: {len(arms)}, seeds: {seeds}), of {length} each."
+        if args.data_dir:
+            preflight.check(run_configs)
+    for name, arm in arms.items():
+        table.add_row(name, arm.optimizer, f"{arm.lr:g}", escape(str(arm.tuning)))
+    console.print(table)
+    print_plain(console, f"The recipe is valid. Sizes: {', '.join(recipe.sizes)}. {ending}")
+    return 0
+
+
+def _copy(args: argparse.Namespace, console: Console) -> int:
+    source = loading.find(args.recipe)
+    target = args.folder / source.name
+    text = loading.standalone(source, target.name)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    with target.open("x", encoding="utf-8") as file:
+        file.write(text)
+    print_plain(console, f"Written: {target}")
+    return 0
 
 
 def _sweep(args: argparse.Namespace, console: Console) -> int:
@@ -108,14 +162,19 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _cells(recipe: Recipe, args: argparse.Namespace) -> list[RunConfig]:
-    data_dir = args.data_dir.resolve() if args.data_dir else None
+def _cells(recipe: Recipe, args: argparse.Namespace, data_dir: Path | None = None) -> list[RunConfig]:
+    if args.data_dir:
+        data_dir = args.data_dir.resolve()
     return recipe.run_configs(args.size, args.arms, args.seeds, data_dir)
 
 
-def _run_function(recipe: FunctionRecipe, args: argparse.Namespace, console: Console) -> int:
-    if args.data_dir or args.seeds or args.report_to != "none":
+def _refuse_idle(recipe: FunctionRecipe, args: argparse.Namespace) -> None:
+    if args.data_dir or args.seeds or getattr(args, "report_to", "none") != "none":
         raise RecipeError(f"{recipe.name} descends a function: leave out --data-dir, --seeds and --report-to.")
+
+
+def _run_function(recipe: FunctionRecipe, args: argparse.Namespace, console: Console) -> int:
+    _refuse_idle(recipe, args)
     path = functions.run(recipe, args.runs_dir, args.size, args.arms)
     result = functions.read(path)
     table = Table(title=recipe.name, caption=f"mean distance of the last {functions.SETTLED} points to the minimum")
@@ -134,7 +193,7 @@ def _run_function(recipe: FunctionRecipe, args: argparse.Namespace, console: Con
 
 @contextmanager
 def _shown(console: Console) -> Iterator[Watch]:
-    """Yields what shows the runs: a table that changes on a terminal, elsewhere a line for each that has ended."""
+    """Yields what shows the runs: a live table on a terminal, elsewhere one line for each run that has ended."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as shown:
             yield lambda progress: shown.update(progress_table.table(progress), refresh=True)

@@ -1,4 +1,4 @@
-"""What runs came to: ``report`` and ``card``."""
+"""The results of runs: ``report`` and ``card``."""
 
 import argparse
 from pathlib import Path

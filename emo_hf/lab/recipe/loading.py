@@ -75,6 +75,16 @@ def find(name: str) -> Path:
     raise RecipeError(f"No recipe {name!r}: expected a YAML file, or a name that `emo-hf ls --recipes` lists.{near}")
 
 
+def standalone(path: Path, name: str) -> str:
+    """Returns the text of a recipe for a file `name`: its commands name that file, and it extends no other recipe."""
+    content = _content(path)
+    text = re.sub(r"^# emo-hf run \S+", f"# emo-hf run {name}", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    if "extends" in content:
+        commands = [line for line in text.splitlines() if line.startswith("# emo-hf run ")]
+        text = "\n".join([*commands, yaml.safe_dump(_extend(content, path), sort_keys=False, allow_unicode=True)])
+    return text
+
+
 def _content(path: Path) -> dict[Any, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)

@@ -4,8 +4,6 @@ The grid is arm x seed. An agent starts ``emo-hf run RECIPE --size SIZE --report
 run lands in its own folder on that machine, and in the sweep's project.
 """
 
-from typing import Any
-
 import yaml
 
 from emo_hf.errors import RecipeError
@@ -33,14 +31,9 @@ def text(run_configs: list[RunConfig], recipe: str, description: str) -> str:
             f"{', '.join(replaying)}: needs what another run has written, maybe on another machine. Leave it out with"
             " --arms, or use emo-hf run on one machine."
         )
-    return HOW + yaml.safe_dump(configuration(run_configs, recipe, description), sort_keys=False, allow_unicode=True)
-
-
-def configuration(run_configs: list[RunConfig], recipe: str, description: str) -> dict[str, Any]:
-    """Returns the sweep of `text` as a mapping."""
     first = run_configs[0]
     data = ["--data-dir", first.data_dir] if first.data_dir else []
-    return {
+    content = {
         "name": f"{first.recipe}/{first.size}",
         "description": description,
         "method": "grid",
@@ -54,3 +47,4 @@ def configuration(run_configs: list[RunConfig], recipe: str, description: str) -
             *("--report-to", "wandb", "${args}"),
         ],
     }
+    return HOW + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

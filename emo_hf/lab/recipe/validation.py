@@ -44,14 +44,14 @@ def problems(recipe: "Recipe") -> list[str]:
     if recipe.rule and not (recipe.claim and recipe.source):
         wrong.append("rule: decides a claim: give claim and source")
     if not recipe.processes:
-        wrong += alone(recipe.arms)
+        wrong += of_one_process(recipe.arms)
     if recipe.task.type == "causal-lm":
         halved = [name for name, arm in recipe.arms.items() if arm.handover and arm.handover.data == "halves"]
         wrong += [f"arms.{name}.handover.data: halves are of classes, and running text has none" for name in halved]
     return wrong
 
 
-def alone(arms: dict[str, Arm]) -> list[str]:
+def of_one_process(arms: dict[str, Arm]) -> list[str]:
     """Returns what does not fit in `arms` if each run is one process."""
     averaging = [name for name, arm in arms.items() if arm.local_sgd_steps]
     return [f"arms.{name}.local_sgd_steps: one process has nothing to average: give processes" for name in averaging]
@@ -59,7 +59,7 @@ def alone(arms: dict[str, Arm]) -> list[str]:
 
 def of_function(arms: dict[str, Arm]) -> list[str]:
     """Returns what does not fit in `arms` that descend a function: there are no batches and no `EmoTrainer`."""
-    wrong = alone(arms)
+    wrong = of_one_process(arms)
     for name, arm in arms.items():
         idle = [field for field in IDLE_ON_FUNCTIONS if getattr(arm, field) != Arm.model_fields[field].default]
         wrong += [f"arms.{name}.{field}: has no effect on a function: leave it out" for field in idle]

@@ -16,5 +16,5 @@
     progress_table  what is shown while runs are under way
     functions       the paths of optimizers over two test functions
 
-`runner` writes the folders, `worker` trains in them; everything else serves one of the two.
+`runner` writes the folders and `worker` trains in them. All other modules serve one of the two.
 """

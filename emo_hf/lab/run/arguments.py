@@ -21,13 +21,13 @@ def total_steps(run_config: RunConfig, examples: int) -> int:
     return scale.steps or math.ceil(math.ceil(examples / scale.batch_size) * (scale.epochs or 0))
 
 
-def arguments(
+def training_arguments(
     run_config: RunConfig, folder: Path, steps: int, report_to: str, save_every: int | None = None
 ) -> TrainingArguments:
     """Returns Trainer's defaults (gradient norm clipped at 1), but for what the recipe says."""
     arm, scale = run_config.arm, run_config.scale
     logging_steps = max(1, steps // LOGS)
-    more = checkpoints.every(save_every, logging_steps)
+    more = checkpoints.saving(save_every, logging_steps)
     if arm.optim not in baselines.ALIASES:
         more |= {"optim": arm.optim, "optim_args": optim_args(arm)}
     return TrainingArguments(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from emo_hf.dashboards import wandb
 from emo_hf.dashboards.jsonl import LogRow
@@ -27,21 +27,12 @@ class History(TrainerCallback):
         self.path, self.start = path, start
         self.rows: list[LogRow] = []
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if state.global_step + self.start == 0:
             self.write({"step": 0, "total_steps": state.max_steps})
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.write({"step": state.global_step + self.start, **null_nonfinite(logs or {})})
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self.write({"step": state.global_step + self.start, **null_nonfinite(kwargs["logs"])})
 
     def write(self, row: LogRow) -> None:
         self.rows.append(row)
@@ -67,9 +58,7 @@ class Comparable(TrainerCallback):
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         wandb.describe(self.config)
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         wandb.summarize({"best/eval_loss": min(log["eval_loss"] for log in state.log_history if "eval_loss" in log)})
 
 
@@ -80,9 +69,7 @@ class Trajectory(TrainerCallback):
         self.steps: list[int] = []
         self.weights: list[np.ndarray] = []
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         head = [module for module in kwargs["model"].modules() if isinstance(module, torch.nn.Linear)][-1]
         self.steps.append(state.global_step)
         self.weights.append(head.weight.detach().float().flatten().cpu().numpy().copy())
@@ -99,8 +86,6 @@ class CutAt(TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if state.global_step == self.step:
             control.should_save = control.should_training_stop = True

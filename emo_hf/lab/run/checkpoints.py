@@ -67,7 +67,7 @@ def remove(folder: RunFolder, but: Path | None = None) -> None:
             shutil.rmtree(checkpoint)
 
 
-def every(steps: int | None, logging_steps: int) -> dict[str, Any]:
+def saving(steps: int | None, logging_steps: int) -> dict[str, Any]:
     """Returns the arguments of a Trainer that saves about every `steps`, always at a step that is logged."""
     if steps is None:
         return {"save_strategy": "no"}
@@ -96,7 +96,7 @@ class Clock(TrainerCallback, ExportableState):
         return {"args": {}, "attributes": {"seconds": self._before + time.monotonic() - self._begun}}
 
 
-def of_whole(rows: list[LogRow], trainer: Trainer) -> dict[str, float | None]:
+def whole_train_loss(rows: list[LogRow], trainer: Trainer) -> dict[str, float | None]:
     """Returns the mean training loss of all steps. A resumed Trainer only gives that of its own steps.
 
     Args:

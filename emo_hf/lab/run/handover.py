@@ -9,7 +9,7 @@ from torch.utils.data import Subset
 from transformers.trainer import OPTIMIZER_NAME
 
 from emo_hf.lab.recipe.arms import Handover
-from emo_hf.lab.run.arguments import arguments
+from emo_hf.lab.run.arguments import training_arguments
 from emo_hf.lab.run.callbacks import CutAt, History
 from emo_hf.lab.run.trainer import ArmTrainer
 
@@ -29,7 +29,7 @@ def in_two_parts(
     trainer.train()
     checkpoint = Path(str(trainer.args.output_dir), f"checkpoint-{cut}")
     if handover.optimizer == "fresh" and changed:
-        args = arguments(trainer.run_config, checkpoint.with_name("second"), steps - cut, "none")
+        args = training_arguments(trainer.run_config, checkpoint.with_name("second"), steps - cut, "none")
         history.start = cut
         rest = make(args=args, callbacks=[history], **changed)
         rest.train()

@@ -24,7 +24,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Protocol
 
 PRELOAD = ["emo_hf.lab.run.worker", "emo_hf.lab.run.preload"]
 OFFLINE = {"HF_HUB_OFFLINE": "1"}  # otherwise each library may try the network, and wait
@@ -45,20 +44,9 @@ _EXIT = re.compile(r"failed \(exitcode: (-?\d+)\)")
 _RANK = re.compile(r"^\[rank\d+\]: ")  # torch's mark on the lines of a traceback
 
 
-class Worker(Protocol):
-    """What this module and the runner need of a `subprocess.Popen`."""
-
-    @property
-    def pid(self) -> int: ...
-    def poll(self) -> int | None: ...
-    def terminate(self) -> None: ...
-    def kill(self) -> None: ...
-    def wait(self, timeout: float | None = None) -> int: ...
-
-
 def start(
     module: str, arguments: Sequence[str], log: Path, processes: int | None = None, offline: bool = True
-) -> Worker:
+) -> "Worker":
     """Starts what trains a run.
 
     Args:
@@ -90,7 +78,7 @@ def command(module: str, arguments: Sequence[str], processes: int | None) -> lis
 
 
 class Forked:
-    """A `Worker` that is forked from the server."""
+    """A process forked from the server, with the part of `subprocess.Popen` that is needed."""
 
     def __init__(self, module: str, arguments: Sequence[str], environment: dict[str, str], log: Path) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -118,6 +106,9 @@ class Forked:
         if (code := self._process.exitcode) is None:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
         return code
+
+
+Worker = subprocess.Popen[bytes] | Forked
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from emo_hf.dashboards import read_signals
 from emo_hf.lab import sources, tasks
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.run import checkpoints, measures, processes
-from emo_hf.lab.run.arguments import arguments, total_steps
+from emo_hf.lab.run.arguments import total_steps, training_arguments
 from emo_hf.lab.run.callbacks import Comparable, History, Trajectory
 from emo_hf.lab.run.handover import in_two_parts
 from emo_hf.lab.run.measures import null_nonfinite
@@ -54,12 +54,12 @@ def train(
     if report_to == "wandb" and processes.rank() == 0:
         callbacks.append(Comparable(run_config))
     make = functools.partial(ArmTrainer, run_config, folder, **vars(parts))
-    trainer = make(args=arguments(run_config, folder.path, steps, report_to, save_every), callbacks=callbacks)
+    trainer = make(args=training_arguments(run_config, folder.path, steps, report_to, save_every), callbacks=callbacks)
     if handover := run_config.arm.handover:
         trainer, extra = in_two_parts(trainer, handover, history, steps, make)
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        extra = checkpoints.of_whole(past, trainer) if checkpoint else {}
+        extra = checkpoints.whole_train_loss(past, trainer) if checkpoint else {}
     rows = history.rows
     if "eval_loss" not in rows[-2] or rows[-2]["step"] != rows[-1]["step"]:  # the last row is train()'s own
         trainer.evaluate()

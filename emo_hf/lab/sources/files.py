@@ -66,16 +66,16 @@ def _with_or_without_gz(path: Path) -> Path | None:
     return next((file for file in (path, path.with_name(f"{path.name}.gz")) if file.is_file()), None)
 
 
-def content(path: Path) -> bytes:
+def unpacked(path: Path) -> bytes:
     """Returns the unpacked bytes of a file; `RecipeError` if there are none."""
     try:
         packed = path.read_bytes()
-        unpacked = gzip.decompress(packed) if path.suffix == ".gz" else packed
+        plain = gzip.decompress(packed) if path.suffix == ".gz" else packed
     except (OSError, EOFError, zlib.error) as error:  # damage can be any of the three, without a strerror
         raise RecipeError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    if not unpacked.strip():
+    if not plain.strip():
         raise RecipeError(f"{path} is empty.")
-    return unpacked
+    return plain
 
 
 # ---- questions
@@ -92,7 +92,7 @@ def trec_50(train: Path, test: Path) -> Examples:
 
 
 def questions(path: Path, fine: bool = False) -> Iterator[Example]:
-    text = content(path).decode("latin-1")  # not UTF-8: one byte of the training file says so
+    text = unpacked(path).decode("latin-1")  # not UTF-8: one byte of the training file says so
     # not splitlines(): in latin-1 the byte 0x85 is a line break to it
     for number, line in enumerate(text.rstrip("\n").split("\n"), start=1):
         label, _, question = line.rstrip("\r").partition(" ")
@@ -114,10 +114,10 @@ def fashion_mnist(train_images: Path, train_labels: Path, test_images: Path, tes
     if train.pixels.shape[1:] != test.pixels.shape[1:]:
         sizes = [" x ".join(map(str, part.pixels.shape[1:])) for part in (train, test)]
         raise RecipeError(f"{test_images}: expected images of {sizes[0]} as in {train_images.name}, got {sizes[1]}.")
-    return normalizable(train, test, FASHION_CLASSES)
+    return with_statistics(train, test, FASHION_CLASSES)
 
 
-def normalizable(train: Pictures, test: Pictures, labels: tuple[str, ...]) -> Images:
+def with_statistics(train: Pictures, test: Pictures, labels: tuple[str, ...]) -> Images:
     """Adds the mean and deviation of the training pixels."""
     histogram = np.bincount(train.pixels.ravel(), minlength=256)  # exact and without a large float copy
     shades, share = np.arange(256) / 255, histogram / histogram.sum()
@@ -126,7 +126,7 @@ def normalizable(train: Pictures, test: Pictures, labels: tuple[str, ...]) -> Im
 
 
 def pictures(images: Path, labels: Path) -> Pictures:
-    pixels, classes = idx(images, 3), idx(labels, 1)
+    pixels, classes = read_idx(images, 3), read_idx(labels, 1)
     if len(pixels) != len(classes):
         raise RecipeError(f"{labels}: expected a label for each of the {len(pixels)} images, got {len(classes)}.")
     if classes.max() >= len(FASHION_CLASSES):
@@ -134,9 +134,9 @@ def pictures(images: Path, labels: Path) -> Pictures:
     return Pictures(pixels, classes.astype(np.int64))
 
 
-def idx(path: Path, dimensions: int) -> np.ndarray:
+def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Reads an IDX file: 0, 0, 8 (uint8), the number of dimensions; each dimension as big-endian int32; the data."""
-    raw = content(path)
+    raw = unpacked(path)
     magic = bytes((0, 0, 8, dimensions))
     if raw[:4] != magic:
         raise RecipeError(f"{path} is no IDX file of {dimensions} dimensions: expected {magic!r}, got {raw[:4]!r}.")
@@ -154,24 +154,24 @@ def idx(path: Path, dimensions: int) -> np.ndarray:
 
 def tinyshakespeare(path: Path) -> Text:
     """Reads Karpathy's excerpt of Shakespeare's plays. The first 90 % of its characters are for training."""
-    text = utf8(path)
+    text = read_text(path)
     cut = int(0.9 * len(text))
     return Text(text[:cut], text[cut:])
 
 
 def wikitext_2(train: Path, test: Path) -> Text:
     """Reads WikiText-2 of Merity et al. (2016), by words, without the spaces around its lines."""
-    return Text(lines(utf8(train).split("\n")), lines(utf8(test).split("\n")))
+    return Text(stripped_lines(read_text(train).split("\n")), stripped_lines(read_text(test).split("\n")))
 
 
-def utf8(path: Path) -> str:
+def read_text(path: Path) -> str:
     try:
-        return content(path).decode("utf-8").replace("\r\n", "\n")
+        return unpacked(path).decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is no UTF-8 text: byte {error.start}.") from None
 
 
-def lines(rows: list[str]) -> str:
+def stripped_lines(rows: list[str]) -> str:
     """Joins the lines of a text, so that a file and the hub's data set give the same text."""
     return "\n".join(row.strip() for row in rows).strip() + "\n"
 

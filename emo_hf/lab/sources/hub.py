@@ -7,7 +7,7 @@ import numpy as np
 
 from emo_hf.errors import RecipeError
 from emo_hf.lab.recipe.task import HubData, TaskType
-from emo_hf.lab.sources.files import lines, normalizable
+from emo_hf.lab.sources.files import stripped_lines, with_statistics
 from emo_hf.lab.sources.kinds import Example, Examples, Images, Pictures, TaskData, Text
 
 
@@ -39,11 +39,11 @@ def _rows(split: Any, data: HubData) -> tuple[Example, ...]:
 
 
 def _text(train: Any, test: Any, data: HubData) -> Text:
-    return Text(lines(train[data.text]), lines(test[data.text]))
+    return Text(stripped_lines(train[data.text]), stripped_lines(test[data.text]))
 
 
 def _images(train: Any, test: Any, data: HubData) -> Images:
-    return normalizable(_pictures(train, data), _pictures(test, data), tuple(train.features[data.label].names))
+    return with_statistics(_pictures(train, data), _pictures(test, data), tuple(train.features[data.label].names))
 
 
 def _pictures(split: Any, data: HubData) -> Pictures:

@@ -47,7 +47,7 @@ class Examples:
 
     def hold_out(self, count: int) -> "Examples":
         """Moves `count` training examples to the test part, and forgets the test set."""
-        held = chosen([example.text.encode() for example in self.train], count)
+        held = chosen_by_digest([example.text.encode() for example in self.train], count)
         kept, moved = (
             tuple(example for example, out in zip(self.train, held, strict=True) if out == side)
             for side in (False, True)
@@ -113,7 +113,7 @@ class Images:
 
     def hold_out(self, count: int) -> "Images":
         """As with texts."""
-        held = np.array(chosen([image.tobytes() for image in self.train.pixels], count))
+        held = np.array(chosen_by_digest([image.tobytes() for image in self.train.pixels], count))
         return replace(self, train=self.train[~held], test=self.train[held])
 
     def first(self, train: int | None, test: int | None) -> "Images":
@@ -153,7 +153,7 @@ def check_limits(train: int | None, test: int | None, train_size: int, test_size
             raise RecipeError(f"{name} {asked}: there are only {there}. Ask for fewer, or leave it out for all.")
 
 
-def chosen(contents: Sequence[bytes], count: int) -> list[bool]:
+def chosen_by_digest(contents: Sequence[bytes], count: int) -> list[bool]:
     """Chooses `count` of `contents` by their SHA-256, or a few less: equal contents stay on one side."""
     if count >= len(contents):
         raise RecipeError(f"holdout {count}: there are only {len(contents)} training examples.")

@@ -29,7 +29,9 @@ def build(run_config: RunConfig, data: Examples) -> Parts:
         tokenizer = train_tokenizer(chosen.config, (example.text for example in data.train), max_tokens)
         model = gpt2(chosen.config, tokenizer, labels, max_tokens)
     elif chosen.hub:
-        model, tokenizer = from_hub(AutoModelForSequenceClassification, chosen.hub, max_tokens, **classes(labels))
+        model, tokenizer = from_hub(
+            AutoModelForSequenceClassification, chosen.hub, max_tokens, **class_options(labels)
+        )
     else:
         raise RecipeError("model.llama2c writes texts: use it for causal-lm; for classes give model.config or hub.")
     return Parts(
@@ -46,7 +48,7 @@ def gpt2(
     config: Config, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], max_tokens: int
 ) -> PreTrainedModel:
     """Returns a GPT-2 with new random weights and a linear classifier."""
-    return GPT2ForSequenceClassification(gpt2_config(config, tokenizer, max_tokens, **classes(labels)))
+    return GPT2ForSequenceClassification(gpt2_config(config, tokenizer, max_tokens, **class_options(labels)))
 
 
 def encode(
@@ -57,7 +59,7 @@ def encode(
     return Dataset.from_dict({**tokens, "labels": [labels.index(example.label) for example in examples]})
 
 
-def classes(labels: tuple[str, ...]) -> dict[str, Any]:
+def class_options(labels: tuple[str, ...]) -> dict[str, Any]:
     """Returns the options that tell a configuration of transformers its classes."""
     return {
         "num_labels": len(labels),

@@ -91,7 +91,7 @@ def download(chosen: Llama2c) -> list[Path]:
 
 def read_model(path: Path) -> LlamaForCausalLM:
     """Reads a model file."""
-    raw = files.content(path)
+    raw = files.unpacked(path)
     header = _header(path, raw)
     weights, at = {}, 28
     for name, shape in header.tensors():
@@ -180,7 +180,7 @@ def read_tokenizer(path: Path, vocab_size: int) -> PreTrainedTokenizerFast:
 
 def _tokens(path: Path, vocab_size: int) -> dict[str, float]:
     """Returns token -> score, in the order of the token numbers."""
-    raw, at = files.content(path), 4
+    raw, at = files.unpacked(path), 4
     scores: dict[str, float] = {}
     while at < len(raw):
         number = len(scores)

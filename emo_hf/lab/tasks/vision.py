@@ -16,7 +16,7 @@ from emo_hf.lab.recipe.task import Vision
 from emo_hf.lab.sources import Images
 from emo_hf.lab.sources.kinds import Pictures
 from emo_hf.lab.tasks import metrics
-from emo_hf.lab.tasks.classification import classes
+from emo_hf.lab.tasks.classification import class_options
 from emo_hf.lab.tasks.parts import Parts
 
 
@@ -58,7 +58,7 @@ def resnet(vision: Vision, data: Images) -> PreTrainedModel:
         hidden_sizes=vision.widths,
         depths=[vision.blocks] * len(vision.widths),
         layer_type="basic",
-        **classes(data.labels),
+        **class_options(data.labels),
     )
     config.image_mean, config.image_std = data.mean, data.std
     return ResNetForImageClassification(config)

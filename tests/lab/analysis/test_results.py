@@ -41,10 +41,10 @@ def test_read(tmp_path):
     for folder in folders[:2]:
         folder.mkdir()
     (folders[0] / "summary.json").write_text(json.dumps(summary("a")))
-    assert [found for folder in folders if (found := RunFolder(folder).read_summary())] == [summary("a")]
+    assert [RunFolder(folder).read_summary() for folder in folders] == [summary("a"), None, None]
     (folders[1] / "summary.json").write_text("{")
     with pytest.raises(RecipeError, match="is no summary"):
-        [found for folder in folders if (found := RunFolder(folder).read_summary())]
+        [RunFolder(folder).read_summary() for folder in folders]
 
 
 def test_numbers_that_json_lacks():
@@ -66,9 +66,9 @@ def test_summary_is_whole_or_absent(tmp_path):
 def test_no_secrets_in_env(monkeypatch):
     for name in ("WANDB_API_KEY", "HF_TOKEN"):
         monkeypatch.setenv(name, "sesame-0123")
-    found = worker.environment()
-    assert found["packages"]["torch"]
-    assert "sesame" not in json.dumps(found)
+    environment = worker.environment()
+    assert environment["packages"]["torch"]
+    assert "sesame" not in json.dumps(environment)
 
 
 def test_trainer_gets_the_arm(recipe, write, tmp_path):
@@ -81,7 +81,7 @@ def test_trainer_gets_the_arm(recipe, write, tmp_path):
     }
     recipe["arms"]["adamw"]["lr"] = 3e-4
     emo, _, adamw, _ = loading.recipe(write(recipe)).run_configs("smoke")
-    args = arguments.arguments(emo, tmp_path, arguments.total_steps(emo, 32), "none")
+    args = arguments.training_arguments(emo, tmp_path, arguments.total_steps(emo, 32), "none")
     assert args.max_steps == 4
     assert args.warmup_steps == 2
     assert args.optim_args == "lr=5e-05,implementation=forloop,beta1=0.8,beta2=0.9,use_shadow=True"
@@ -91,5 +91,5 @@ def test_trainer_gets_the_arm(recipe, write, tmp_path):
     options = {"implementation": "forloop", "betas": (0.8, 0.9), "use_shadow": True}
     assert kwargs == {"version": "3.9", "lr": 5e-5, **options}
     assert (args.lr_scheduler_type, args.weight_decay, args.report_to) == ("cosine", 0.1, [])
-    args = arguments.arguments(adamw, tmp_path, arguments.total_steps(adamw, 33), "none")
+    args = arguments.training_arguments(adamw, tmp_path, arguments.total_steps(adamw, 33), "none")
     assert (args.optim, args.optim_args, args.learning_rate, args.max_steps) == ("adamw_torch", None, 3e-4, 5)

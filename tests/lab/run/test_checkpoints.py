@@ -121,6 +121,6 @@ def test_what_cannot_be_resumed(run_config, tmp_path):
 
 def test_checkpoints_lie_where_the_losses_are_logged():
     """Else the first loss after a resume would be the mean of fewer steps than in an uninterrupted run."""
-    assert checkpoints.every(25, 10) == {"save_strategy": "steps", "save_steps": 30, "save_total_limit": 1}
-    assert checkpoints.every(20, 10)["save_steps"] == 20
-    assert checkpoints.every(None, 10) == {"save_strategy": "no"}
+    assert checkpoints.saving(25, 10) == {"save_strategy": "steps", "save_steps": 30, "save_total_limit": 1}
+    assert checkpoints.saving(20, 10)["save_steps"] == 20
+    assert checkpoints.saving(None, 10) == {"save_strategy": "no"}
