@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     show = commands.add_parser("show", help="show one optimizer")
     show.set_defaults(command=_show)
     show.add_argument("name", help="e.g. emosens or emosens-3.7")
-    show.add_argument("--markdown", action="store_true", help="as it stands in docs/optimizers/, with its formulas")
+    show.add_argument("--markdown", action="store_true", help="as in docs/optimizers/, with its formulas")
 
 
 def _ls(args: argparse.Namespace, console: Console) -> int:

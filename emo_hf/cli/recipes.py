@@ -29,9 +29,7 @@ def add(commands: Any) -> None:
     """Adds the subcommands to those of the parser."""
     run_configs = argparse.ArgumentParser(add_help=False)
     run_configs.add_argument("recipe", help="a YAML file, or the name of a shipped recipe (emo-hf ls --recipes)")
-    run_configs.add_argument(
-        "--size", help="smoke, small or paper, as far as the recipe has them (default: the recipe's)"
-    )
+    run_configs.add_argument("--size", help="smoke, small or paper (default: the recipe's)")
     run_configs.add_argument("--data-dir", type=Path, help="the folder of a data set's original files")
     run_configs.add_argument(
         "--seeds", "--seed", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's"

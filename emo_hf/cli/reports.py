@@ -16,9 +16,9 @@ from emo_hf.lab.report import card, card_data, comparison_report, comparison_tex
 def add(commands: Any) -> None:
     """Adds the subcommands to those of the parser."""
     text = (
-        "Of a comparison's folder, RUNS/<recipe>/<size> or one that this has written: the verdict by the recipe's"
-        " rule, its tables and the numbers behind them, as Markdown, HTML (with the PNG files in DIR) and JSON. Of"
-        " anything else, or with -o FILE.html: one HTML file with the curves of all runs."
+        "For a comparison's folder, RUNS/<recipe>/<size> or an earlier report: the verdict by the recipe's rule, its"
+        " tables and their numbers, as Markdown, HTML (with the PNG files in DIR) and JSON. For anything else, or with"
+        " -o FILE.html: one HTML file with the curves of all runs."
     )
     of_runs = commands.add_parser(
         "report", help="the verdict of a comparison, or the curves of runs", description=text
@@ -26,15 +26,15 @@ def add(commands: Any) -> None:
     of_runs.set_defaults(command=_report)
     places = "a comparison's folder, a run folder, a folder of runs, trainer_state.json or a W&B run"
     of_runs.add_argument("runs", nargs="+", metavar="RUN", type=Path, help=places)
-    where = "default: RUN/report for a comparison's runs, RUN for what this has written, else report.html"
+    where = "default: RUN/report for a comparison's runs, RUN for an earlier report, otherwise report.html"
     of_runs.add_argument("-o", "--output", type=Path, metavar="DIR", help=where)
-    of_runs.add_argument("--png", action="store_true", help="a picture beside it, for a model card")
+    of_runs.add_argument("--png", action="store_true", help="also a picture, for a model card")
 
     of_arm = commands.add_parser(
         "card", help="the model card of an arm", description="One arm of a recipe, all seeds."
     )
     of_arm.set_defaults(command=_card)
-    text = "the runs of an arm (RUNS/<recipe>/<size>/<arm>), or a comparison's folder or results with --arm"
+    text = "the runs of an arm (RUNS/<recipe>/<size>/<arm>), or with --arm a comparison's folder or results"
     of_arm.add_argument("folder", type=Path, metavar="RUNS", help=text)
     of_arm.add_argument("--arm", help="which, where there are several")
     of_arm.add_argument("--license", help="of the model, as the hub spells it")

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from emo_hf import cli, registry
+from emo_hf import cli, registry, run_folder
 from emo_hf.dashboards import read_signals
 from emo_hf.lab.recipe import baselines
 from tests import ROOT
+from tests.lab import made_up_runs
 
 NEEDS_PEFT = pytest.mark.skipif(not find_spec("peft"), reason="peft is not installed")
 
@@ -79,6 +80,15 @@ def test_failed_runs_are_listed(stand_in, recipe, write, tmp_path, capsys):
     assert "failed: adamw seed 0: OutOfMemoryError: [bold] no room" in out
     assert "failed: adamw seed 1" in out
     assert str(tmp_path / "runs/tiny/smoke/adamw/seed1/log.txt") in out
+
+
+def test_each_summary_is_read_once(trec_folder, tmp_path, monkeypatch, capsys):
+    runs, read, parse = tmp_path / "runs", [], run_folder.parse_summary
+    place = made_up_runs.write(runs, made_up_runs.recipe(), data_dir=trec_folder)
+    monkeypatch.setattr(run_folder, "parse_summary", lambda text, path: read.append(path) or parse(text, path))
+    assert cli.main(["run", str(place / "recipe.yaml"), "--data-dir", str(trec_folder), "--runs-dir", str(runs)]) == 0
+    assert "6 of 6 runs were finished before." in capsys.readouterr().out
+    assert sorted(read) == sorted(place.glob("*/seed*/summary.json"))
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ class Arm(StrictModel):
         elif optim in ALIASES:
             baselines.check(optim, options)
         elif optim and options:
-            raise ValueError(f"the optimizers of transformers take none here, and {optim!r} is one")
+            raise ValueError(f"{optim!r} is of transformers, whose optimizers take no options here")
         return options
 
     @field_validator("weight_decay")
@@ -223,7 +223,7 @@ class Arm(StrictModel):
                 f"withhold_loss and loss_transform are for emo optimizers and driven_by, and {self.optim!r} is neither"
             )
         if self.withhold_loss and self.loss_transform:
-            problems.append("withhold_loss leaves nothing to change by loss_transform")
+            problems.append("withhold_loss and loss_transform exclude each other")
         if self.driven_by and (self.is_emo or self.schedule != "constant"):
             problems.append("driven_by is for other optimizers than the emo ones, with the schedule constant")
         if self.replay and not (self.has_pulse and self.schedule == "constant"):
@@ -231,7 +231,7 @@ class Arm(StrictModel):
         if self.handover and (self.local_sgd_steps or self.replay):
             problems.append("handover goes neither with local_sgd_steps nor with replay")
         if self.handover and self.handover.optimizer == "fresh" and self.schedule != "constant":
-            problems.append("a handover to a fresh optimizer is for the schedule constant: another would begin anew")
+            problems.append("a handover to a fresh optimizer needs the schedule constant: any other would start over")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -33,7 +33,7 @@ def recipe(name: str) -> Recipe | FunctionRecipe:
     path = find(name)
     content = _extend(_content(path), path)
     if secrets := list(confidential.places(content)):
-        raise RecipeError("\n  ".join([f"{path}: no key or password belongs into a recipe", *secrets]))
+        raise RecipeError("\n  ".join([f"{path}: a recipe must not hold a key or a password", *secrets]))
     content, problems = _spread(content)
     task = content.get("task")
     if isinstance(task, dict) and task.get("type") == "function":
@@ -141,7 +141,7 @@ def _spread(content: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
         for rate in rates:
             single = f"{name}-lr-{rate:g}"
             if single in spread or single in arms:
-                problems.append(f"arms.{name}.sweep: {single} is there already: its name has 6 digits of the rate")
+                problems.append(f"arms.{name}.sweep: {single} exists already: its name has 6 digits of the rate")
             spread[single] = {**rest, "lr": rate, "family": name}
     return {**content, "arms": spread}, problems
 

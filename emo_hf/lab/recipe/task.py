@@ -62,7 +62,7 @@ class Data(StrictModel):
     @model_validator(mode="after")
     def _one_source(self) -> "Data":
         if bool(self.embedded) == bool(self.hub or self.files):
-            raise ValueError("give embedded, or hub and files, or one of these two")
+            raise ValueError("give embedded, hub, files, or hub and files")
         return self
 
 

@@ -47,7 +47,7 @@ def problems(recipe: "Recipe") -> list[str]:
         wrong += of_one_process(recipe.arms)
     if recipe.task.type == "causal-lm":
         halved = [name for name, arm in recipe.arms.items() if arm.handover and arm.handover.data == "halves"]
-        wrong += [f"arms.{name}.handover.data: halves are of classes, and running text has none" for name in halved]
+        wrong += [f"arms.{name}.handover.data: halves need classes, and running text has none" for name in halved]
     return wrong
 
 
@@ -90,7 +90,7 @@ def _names(recipe: "Recipe") -> Iterator[str]:
         else:
             named += [(where, arm) for arm in line.arms()]
             if isinstance(line, Contrast) and line.minus and not line.against:
-                yield f"{where}: minus takes a difference from a difference: give against"
+                yield f"{where}: minus subtracts a second difference: give against"
     for values in (recipe.published.values if recipe.published else {}).values():
         named += [("published", arm) for arm in values]
     named += [(f"arms.{name}.replay.of", arm.replay.of) for name, arm in recipe.arms.items() if arm.replay]

@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 
@@ -48,11 +49,8 @@ class Examples:
     def hold_out(self, count: int) -> "Examples":
         """Moves `count` training examples to the test part, and forgets the test set."""
         held = chosen_by_digest([example.text.encode() for example in self.train], count)
-        kept, moved = (
-            tuple(example for example, out in zip(self.train, held, strict=True) if out == side)
-            for side in (False, True)
-        )
-        return Examples(kept, moved, self.labels)
+        kept = compress(self.train, (not out for out in held))
+        return Examples(tuple(kept), tuple(compress(self.train, held)), self.labels)
 
     def first(self, train: int | None, test: int | None) -> "Examples":
         """Keeps the first `train` and `test` examples of the parts; None keeps all."""

@@ -188,7 +188,7 @@ def _tokens(path: Path, vocab_size: int) -> dict[str, float]:
             score, length = struct.unpack_from("<fi", raw, at)
             token = struct.unpack_from(f"<{length}s", raw, at + 8)[0].decode("utf-8")
         except (struct.error, UnicodeDecodeError):
-            raise RecipeError(f"{path}, token {number}: expected a score, a length and so many UTF-8 bytes.") from None
+            raise RecipeError(f"{path}, token {number}: expected a score, a length and as many UTF-8 bytes.") from None
         at += 8 + length
         token = token.strip("\n") if number in (1, 2) else token.replace(" ", "▁")
         if token in scores:

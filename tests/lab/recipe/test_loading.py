@@ -21,7 +21,7 @@ def test_bare_name(monkeypatch):
 def test_keys_and_passwords_are_refused_wherever_they_stand(recipe, write, secret):
     recipe["description"] = recipe["claim"] = f"see {secret}"
     recipe["arms"]["adamw"]["tuning"] = {"how": "grid", "grid": {"lr": [1, 2]}, "chosen_by": secret}
-    with pytest.raises(RecipeError, match="no key or password belongs into a recipe") as error:
+    with pytest.raises(RecipeError, match="a recipe must not hold a key or a password") as error:
         loading.recipe(write(recipe))
     _, *lines = str(error.value).split("\n  ")
     assert [line.partition(": ")[0] for line in lines] == ["description", "arms.adamw.tuning.chosen_by", "claim"]

@@ -113,7 +113,10 @@ def test_names_cannot_leave_the_runs_folder(recipe, write, name):
     ("change", "line"),
     [
         ({"optim": "emosesn"}, "arms.adamw.optim: unknown optimizer 'emosesn'. Did you mean 'emosens'"),
-        ({"options": {"betas": [0.9, 0.99]}}, "arms.adamw.options: the optimizers of transformers take none here"),
+        (
+            {"options": {"betas": [0.9, 0.99]}},
+            "arms.adamw.options: 'adamw_torch' is of transformers, whose optimizers take no options here",
+        ),
         ({"optim": "emosens", "options": {"lr": 1.0}}, "arms.adamw.options: lr: write it beside options"),
         ({"optim": "emovoid", "weight_decay": 0.1}, "arms.adamw.weight_decay: emovoid has no weight decay"),
         ({"warmup": 0.1}, "arms.adamw.warmup: schedule constant has none"),
@@ -126,7 +129,7 @@ def test_names_cannot_leave_the_runs_folder(recipe, write, name):
         ({"loss_transform": {"scale": 2.0}}, "arms.adamw: withhold_loss and loss_transform are for emo optimizers"),
         (
             {"optim": "emosens", "withhold_loss": True, "loss_transform": {"offset": 1.0}},
-            "arms.adamw: withhold_loss leaves nothing to change",
+            "arms.adamw: withhold_loss and loss_transform exclude each other",
         ),
         ({"optim": "emosens", "driven_by": "emopulse"}, "arms.adamw: driven_by is for other optimizers"),
         ({"replay": {"of": "emosens"}}, "arms.adamw: replay is for emo optimizers from 3.7 on"),
@@ -203,9 +206,9 @@ def test_sweep_stands_for_arms(recipe, write):
     ("rates", "line"),
     [
         ([], "got no rate, expected one or more"),
-        ([0.1, 0.1], "adamw-lr-0.1 is there already"),
-        ([0.1, 0.10000001], "adamw-lr-0.1 is there already"),
-        ([0.5], "adamw-lr-0.5 is there already"),
+        ([0.1, 0.1], "adamw-lr-0.1 exists already"),
+        ([0.1, 0.10000001], "adamw-lr-0.1 exists already"),
+        ([0.5], "adamw-lr-0.5 exists already"),
     ],
 )
 def test_sweep_stands_for_arms_of_its_own(recipe, write, rates, line):
@@ -236,7 +239,7 @@ def test_exactly_one_source(recipe, write):
     hub = {"name": "a", "revision": "b"}
     recipe["sizes"]["smoke"]["model"]["hub"] = hub
     assert problems(write(recipe)) == [
-        "task.data: give embedded, or hub and files, or one of these two",
+        "task.data: give embedded, hub, files, or hub and files",
         "sizes.smoke.model: give exactly one of config, vision, hub, llama2c",
     ]
 

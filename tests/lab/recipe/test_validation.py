@@ -21,7 +21,7 @@ def test_whole_recipe_is_consistent(recipe, write):
 def test_running_text_has_no_halves(recipe, write):
     recipe |= {"task": {"type": "causal-lm", "data": {"files": "tinyshakespeare"}}, "metric": "perplexity"}
     recipe["arms"]["emosens"]["handover"] = {"optimizer": "fresh", "data": "halves"}
-    expected = ["arms.emosens.handover.data: halves are of classes, and running text has none"]
+    expected = ["arms.emosens.handover.data: halves need classes, and running text has none"]
     assert problems(write(recipe)) == expected
 
 
@@ -58,7 +58,7 @@ def test_rule_names_what_there_is(recipe, write):
     for expected in (
         "rule: decides a claim: give claim and source",
         "rule.0: no such arm: adma. Did you mean 'adamw'?",
-        "rule.1: minus takes a difference from a difference: give against",
+        "rule.1: minus subtracts a second difference: give against",
         "rule.2: no such sweep: emosens.",
         "rule.2: no such sweep: adamw.",
         "rule.3: no such arm: x.",
