@@ -14,13 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from emo_hf.lab.analysis.comparison import RUNS
-from emo_hf.lab.analysis.results import Stat, number, read_json, summaries
+from emo_hf.lab.analysis.results import Stat, number, read_json
 from emo_hf.lab.report.blocks import plain
 from emo_hf.lab.report.card_text import count
 from emo_hf.lab.report.comparison_text import COLUMNS, times
+from emo_hf.run_folder import parse_summary
 
 RECIPES, PAGE = Path("recipes"), Path("docs/evidence.md")
 RESULTS = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PICTURES = {  # beside a report, and what they show
+    "loss": "Training and validation loss",
+    "basin": "The final value over the learning rate",
+    "differences": "Differences to the baseline, seed by seed",
+    "trajectory": "The path of the classifier's weights in a plane",
+}
 ANSWERS = ("not reproduced", "inconclusive", "reproduced")
 INTRODUCTION = """\
 Each verdict follows from a rule that stood in the recipe before it was run, unless it says otherwise: intervals of
@@ -42,7 +49,8 @@ def reports() -> dict[Path, Report]:
 
 def _read(folder: Path) -> Report:
     """Returns the report in a folder, and the seconds of training of each run it rests on."""
-    runs = summaries(folder / RUNS, (folder / RUNS).read_text(encoding="utf-8").splitlines())
+    path = folder / RUNS
+    runs = [parse_summary(line, path) for line in path.read_text(encoding="utf-8").splitlines()]
     return {**read_json(folder / "report.json"), "seconds": [number(run.get("seconds")) or 0.0 for run in runs]}
 
 
@@ -76,7 +84,7 @@ def _body(report: Report, place: str) -> list[str]:
     """Returns what one report decided, how to make it again, and its cost; `place` is the way to its folder."""
     again = [report["command"], f"emo-hf report runs/{report['recipe']}/{report['size']}"]
     lines = [*_verdict(report), ""] if report["verdict"] else []
-    return [*lines, "```bash", *again, "```", "", f"{cost(report)} [The whole report]({place}/report.md)"]
+    return [*lines, "```bash", *again, "```", "", f"{cost(report)} [All numbers]({place}/report.json)"]
 
 
 def _verdict(report: Report) -> list[str]:
@@ -149,7 +157,9 @@ def filled(text: str, folder: Path) -> str:
 
     def results(match: re.Match[str]) -> str:
         report = _read(folder / match[2])
-        return "\n".join([match[1], *arms(report), "", *_body(report, match[2]), "", match[3]])
+        pictures = [name for name in PICTURES if (folder / match[2] / f"{name}.png").exists()]
+        shown = [line for name in pictures for line in ("", f"![{PICTURES[name]}]({match[2]}/{name}.png)")]
+        return "\n".join([match[1], *arms(report), "", *_body(report, match[2]), *shown, "", match[3]])
 
     return RESULTS.sub(results, text)
 

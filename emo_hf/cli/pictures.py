@@ -44,7 +44,7 @@ def _plot_results(kinds: Any, name: str, text: str) -> argparse.ArgumentParser:
     kind = kinds.add_parser(name, help=text)
     kind.set_defaults(command=_plot_comparison, picture=name)
     count, more = (2, ": first the classification, then the language model") if name == "three-panel" else (1, "")
-    folder = f"a folder of results with curves.csv and runs.csv{more}"
+    folder = f"a folder of results, as emo-hf report writes it{more}"
     kind.add_argument("folders", type=Path, nargs=count, metavar="DIR", help=folder)
     return kind
 

@@ -64,9 +64,9 @@ def _report(args: argparse.Namespace, console: Console) -> int:
 
 def _report_comparison(place: Path, output: Path | None, console: Console) -> int:
     results = comparison.read(place)
-    folder = output or (place / "report" if results.from_folders else place)
-    if results.from_folders:
-        written, problem = comparison_report.write_with_pictures(results, place, folder)
+    folder = output or (place / "report" if results.folders else place)
+    if results.folders:
+        written, problem = comparison_report.write_with_pictures(results, folder)
     else:
         written, problem = comparison_report.write(results, folder), None
     print_plain(console, comparison_text.sentence(results, results.verdict))

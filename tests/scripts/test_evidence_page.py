@@ -1,11 +1,14 @@
 """The page of evidence and the READMEs say what the reports on file say."""
 
 import functools
+import json
 from pathlib import Path
 
 import pytest
 
+from emo_hf.lab.analysis import comparison, histories
 from emo_hf.lab.recipe import loading
+from emo_hf.lab.report import comparison_report
 from scripts import evidence_page
 from tests import ROOT
 
@@ -36,19 +39,36 @@ def test_every_report_is_in_a_readme():
     assert set(evidence_page.reports()) <= told
 
 
+every_folder_of_results = pytest.mark.parametrize(
+    "folder",
+    sorted(path.parent for path in (ROOT / "recipes").rglob("results/**/recipe.yaml")),
+    ids=lambda folder: f"{folder.parts[-3]}-{folder.name}",
+)
+
+
+@every_folder_of_results
+def test_reports_on_record_follow_from_their_runs(folder):
+    made = comparison_report.data(comparison.read(folder))
+    assert json.loads((folder / comparison.REPORT).read_text(encoding="utf-8")) == json.loads(json.dumps(made))
+
+
+@every_folder_of_results
+def test_results_on_record_are_light(folder):
+    pictures = {f"{name}.png" for name in evidence_page.PICTURES}
+    tracked = {path.name for path in folder.iterdir()} - {"report.md", "report.html"}
+    assert tracked <= {"recipe.yaml", "runs.jsonl", "report.json", histories.CURVES, histories.TRAJECTORY, *pictures}
+    assert len(tracked & pictures) <= 3
+
+
 @functools.cache
 def shipped():
     recipes = [loading.recipe(str(path)) for path in loading.shipped(ROOT / "recipes")]
     return {recipe.name: recipe for recipe in recipes}
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted((ROOT / "recipes").rglob("results/**/recipe.yaml")),
-    ids=lambda path: f"{path.parts[-4]}-{path.parts[-2]}",
-)
-def test_results_are_of_the_recipe_as_it_stands(path):
-    recorded = loading.recipe(str(path))
+@every_folder_of_results
+def test_results_are_of_the_recipe_as_it_stands(folder):
+    recorded = loading.recipe(str(folder / comparison.RECIPE))
     assert recorded == shipped()[recorded.name]
 
 
@@ -80,7 +100,7 @@ def test_what_fails_comes_first():
     assert text.count("*Source*: s. *Caveat*: Not all.\n") == 1
     assert "\n\n* rule 1: too few runs; one is missing\n" in text
     assert "x\nemo-hf report runs/r/small\n" in text
-    assert "About 2 minutes of training, 2 runs, each on 1 CPU thread. [The whole report](" in text
+    assert "About 2 minutes of training, 2 runs, each on 1 CPU thread. [All numbers](" in text
 
 
 @pytest.mark.parametrize(

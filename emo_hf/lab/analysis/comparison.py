@@ -1,15 +1,16 @@
-"""A comparison as it lies in files, for its report:
+"""Reads a comparison from either of its two forms:
 
-    RUNS/<recipe>/<size>/     recipe.yaml, and the folders of the runs (`emo_hf.lab.run.runner`)
-    any folder                recipe.yaml, runs.jsonl (a summary per line), env.json, and failed.json if a run failed
+    RUNS/<recipe>/<size>/     recipe.yaml, and the folders of the runs (`emo_hf.run_folder`)
+    a folder of results       recipe.yaml, runs.jsonl (a summary per line), and report.json, which says what else there
+                              is to know: the machines, and the runs that failed
 
-`record` writes recipe.yaml when the first run starts, so that the rule which decides is the one fixed beforehand. A
-rule that changed later leaves ``recipe.aside-N.yaml``. The second form is what a report writes, small enough to
+`record` writes recipe.yaml when the first run starts, so that the rule is fixed before the results. If the rule
+changes later, the earlier recipe is kept as ``recipe.aside-N.yaml``. A report writes the second form, small enough to
 commit.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -24,11 +25,11 @@ from emo_hf.lab.analysis import results, verdicts
 from emo_hf.lab.recipe import loading
 from emo_hf.lab.recipe.schema import Recipe, RunConfig
 from emo_hf.lab.run import processes
-from emo_hf.run_folder import RunFolder
+from emo_hf.run_folder import RunFolder, parse_summary
 
 logger = logging.getLogger(__name__)
 
-RECIPE, RUNS, ENVIRONMENT, FAILED = "recipe.yaml", "runs.jsonl", "env.json", "failed.json"
+RECIPE, RUNS, REPORT = "recipe.yaml", "runs.jsonl", "report.json"
 # what may not change after the first run
 DECIDES = ("claim", "source", "metric", "baseline", "rule", "secondary", "judged_sweeps", "seeds")
 COMMAND = "# emo-hf run "
@@ -61,9 +62,9 @@ class Comparison:
         rows: one per arm with a finished run, in the order of the recipe.
         failed: runs that were started and have no summary.
         ignored: folders of runs that are not of this recipe as it stands.
-        asides: how often what decides was changed after runs existed.
+        rule_changes: how often the rule changed after the first run (`DECIDES` lists what counts).
         environments: each distinct env.json, and the number of its runs.
-        from_folders: read from the folders of the runs, not from what a report has written.
+        folders: the folder of each finished run by arm and seed; empty for a folder of results.
     """
 
     recipe: Recipe
@@ -73,13 +74,21 @@ class Comparison:
     rows: list[results.ArmResult]
     failed: list[Failed] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-    asides: int = 0
+    rule_changes: int = 0
     environments: list[dict[str, Any]] = field(default_factory=list)
-    from_folders: bool = False
+    folders: dict[tuple[str, int], RunFolder] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[dict[str, Any]]:
         return [run for row in self.rows for run in row.runs]
+
+    @property
+    def run_configs(self) -> dict[str, RunConfig]:
+        """The settings of each arm at this size, those of the first seed; its data folder, if it needs one, is DIR."""
+        data = self.recipe.task.data
+        data_dir = Path("DIR") if data.files and not data.hub else None
+        run_configs = self.recipe.run_configs(self.size, data_dir=data_dir)
+        return {run_config.name: run_config for run_config in reversed(run_configs)}
 
     @property
     def missing(self) -> list[tuple[str, int]]:
@@ -174,16 +183,18 @@ def read(place: Path, known: Mapping[RunFolder, Summary] = MappingProxyType({}))
     Raises:
         RecipeError: a file of it cannot be used, or no run is finished.
     """
+    if not is_comparison_folder(place):
+        raise RecipeError(f"{place} has no {RECIPE}: expected RUNS/<recipe>/<size>, or what emo-hf report wrote.")
     text = (place / RECIPE).read_text(encoding="utf-8")
     recipe = loading.recipe(str(place / RECIPE))
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"{place / RECIPE} descends a function: its picture is drawn by emo-hf plot functions.")
     head = text.partition("\n")[0]
     command = head.removeprefix("# ") if head.startswith(COMMAND) else f"emo-hf run {RECIPE}"
-    from_folders = any(place.glob("*/seed*/config.yaml"))
-    if not from_folders and not (place / RUNS).exists():
+    has_folders = any(place.glob("*/seed*/config.yaml"))
+    if not has_folders and not (place / RUNS).exists():
         raise RecipeError(f"{place} holds no run, neither <arm>/seed<k>/ nor {RUNS}: emo-hf run makes them.")
-    runs, rest = _from_folders(place, recipe, known) if from_folders else _from_files(place)
+    runs, rest = _from_folders(place, recipe, known) if has_folders else _from_results(place)
     if not runs:
         failed = "".join(f"\n  {run.arm} seed {run.seed}: {run.reason}" for run in rest["failed"])
         raise RecipeError(f"No run in {place} is finished.{failed}")
@@ -197,39 +208,33 @@ def read(place: Path, known: Mapping[RunFolder, Summary] = MappingProxyType({}))
         raise RecipeError(f"{place}: a run is there twice, or its arm is not in {RECIPE}.")
     places = {arm: place for place, arm in enumerate(recipe.arms)}
     runs.sort(key=lambda run: (places[run["arm"]], run["seed"]))
-    return Comparison(recipe, sizes.pop(), command, text, results.table(runs), **rest, from_folders=from_folders)
-
-
-def run_folders(place: Path) -> Iterator[tuple[RunFolder, RunConfig | None]]:
-    """Yields the folders of the runs below RUNS/<recipe>/<size> that were not moved aside, and their configurations.
-
-    A run_config is None if its ``config.yaml`` is of an earlier version of the schema.
-    """
-    for folder in RunFolder.all_in_comparison(place):
-        try:
-            yield folder, loading.run_config(folder.config)
-        except RecipeError:
-            yield folder, None
+    folders = {key: rest["folders"][key] for key in ((run["arm"], run["seed"]) for run in runs) if rest["folders"]}
+    return Comparison(recipe, runs[0]["size"], command, text, results.table(runs), **{**rest, "folders": folders})
 
 
 def _from_folders(
     place: Path, recipe: Recipe, known: Mapping[RunFolder, Summary]
 ) -> tuple[list[Summary], dict[str, Any]]:
-    runs, failed, ignored = [], [], []
-    found: dict[str, int] = {}
-    for folder, run_config in run_folders(place):
+    runs, failed, ignored, folders = [], [], [], {}
+    counts: dict[str, int] = {}
+    for folder in RunFolder.all_in_comparison(place):
+        try:
+            run_config = loading.run_config(folder.config)
+        except RecipeError:  # written by an earlier version of the schema
+            run_config = None
         if run_config is None or run_config.size != place.name or not recipe.matches(run_config):
             ignored.append(f"{folder.path.parent.name}/{folder.path.name}")
         elif (summary := known.get(folder) or folder.read_summary()) is not None:
             runs.append(summary)
+            folders[run_config.name, run_config.seed] = folder
             environment = folder.environment.read_text("utf-8") if folder.environment.exists() else "{}"
-            found[environment] = found.get(environment, 0) + 1
+            counts[environment] = counts.get(environment, 0) + 1
         else:
             failed.append(Failed(run_config.name, run_config.seed, _reason(folder)))
-    environments = [{"runs": count, **results.parsed(place, content)} for content, count in sorted(found.items())]
-    asides = len(list(place.glob("recipe.aside-*.yaml")))
-    rest = {"failed": sorted(failed), "ignored": ignored, "asides": asides, "environments": environments}
-    return runs, rest
+    environments = [{"runs": count, **results.parsed(place, content)} for content, count in sorted(counts.items())]
+    changes = len(list(place.glob("recipe.aside-*.yaml")))
+    rest = {"failed": sorted(failed), "ignored": ignored, "rule_changes": changes, "environments": environments}
+    return runs, {**rest, "folders": folders}
 
 
 def _reason(folder: RunFolder) -> str:
@@ -240,15 +245,14 @@ def _reason(folder: RunFolder) -> str:
     return masked_of_log(processes.explain(1, text))[:LONGEST]
 
 
-def _from_files(place: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _from_results(place: Path) -> tuple[list[Summary], dict[str, Any]]:
     lines = (place / RUNS).read_text(encoding="utf-8").splitlines()
-    environments = results.read_json(place / ENVIRONMENT) if (place / ENVIRONMENT).exists() else []
-    if not (isinstance(environments, list) and all(isinstance(part, dict) for part in environments)):
-        raise RecipeError(f"{place / ENVIRONMENT} is not as a report wrote it: expected a list of objects.")
-    rest = results.read_json(place / FAILED) if (place / FAILED).exists() else {}
+    report = results.read_json(place / REPORT) if (place / REPORT).exists() else {}
     try:
-        failed = sorted(Failed(**run) for run in rest.get("failed", []))
-        found = {"failed": failed, "ignored": rest.get("ignored", []), "asides": rest.get("asides", 0)}
-    except (TypeError, AttributeError) as error:
-        raise RecipeError(f"{place / FAILED} is not as a report wrote it: {error}.") from None
-    return results.summaries(place / RUNS, lines), {**found, "environments": environments}
+        environments = [dict(environment) for environment in report.get("environments", [])]
+        failed = sorted(Failed(**run) for run in report.get("failed", []))
+        changes = int(report.get("rule_changes", 0))
+        rest = {"failed": failed, "ignored": list(report.get("ignored", [])), "rule_changes": changes}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RecipeError(f"{place / REPORT} is not as a report wrote it: {error}.") from None
+    return [parse_summary(line, place / RUNS) for line in lines], {**rest, "environments": environments, "folders": {}}

@@ -1,18 +1,18 @@
-"""What the runs of a comparison left behind, as small tables that every figure is drawn from:
+"""Small tables of a comparison, which every figure is drawn from:
 
-    runs.csv         arm x seed: its settings, and the number that the comparison is about
-    curves.csv       arm x step: mean, standard deviation and count over the seeds of what was logged
-    trajectory.csv   arm x evaluation: the way of the classifier of one seed, in the plane that shows most of it
+    runs          arm x seed: its settings, and the judged value; read from the recipe and the summaries
+    curves        arm x step: mean, standard deviation and count over the seeds of what was logged
+    trajectory    arm x evaluation: the classifier's weights of one seed, projected onto a plane
 
-A mean over seeds of which one is missing or not finite is missing: those that survive are no fair sample.
+`write` keeps the last two beside a report, as compressed CSV. A mean over seeds of which one is missing or not finite
+is missing: the seeds that survive are no fair sample.
 """
 
+import gzip
 import inspect
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,117 +22,100 @@ from emo_hf import registry
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
 from emo_hf.lab.analysis import comparison
-from emo_hf.lab.recipe import baselines, loading
+from emo_hf.lab.analysis.comparison import Comparison
+from emo_hf.lab.recipe import baselines
 from emo_hf.lab.recipe.arms import Arm
 from emo_hf.lab.recipe.rules import METRICS
-from emo_hf.lab.recipe.schema import Recipe, RunConfig
 from emo_hf.run_folder import RunFolder
 
-RUNS, CURVES, TRAJECTORY = "runs.csv", "curves.csv", "trajectory.csv"
+CURVES, TRAJECTORY = "curves.csv.gz", "trajectory.csv.gz"
 LOGGED = {"loss": "loss", "eval_loss": "eval_loss", "eval_accuracy": "accuracy", "eval_perplexity": "perplexity"}
 WINDOW = 20  # logged values in a rolling standard deviation
-LARGEST = 145_000  # bytes of curves.csv
+LARGEST = 145_000  # bytes of the curves before they are compressed
 STRIDES = (1, 2, 3, 4, 5, 8, 10, 20, 50, 100)
 
-
-@dataclass(frozen=True, slots=True)
-class RunHistory:
-    """One finished run."""
-
-    folder: RunFolder
-    run_config: RunConfig
-    summary: dict[str, Any]
+Folders = dict[tuple[str, int], RunFolder]  # by arm and seed
 
 
-def recipe(folder: Path) -> Recipe | None:
-    """Returns the recipe of a comparison's folder as it was when the runs started, if it was kept."""
-    return loading.recipe(str(folder / comparison.RECIPE)) if comparison.is_comparison_folder(folder) else None
-
-
-def finished(folder: Path) -> list[RunHistory]:
-    """Returns the finished runs of a comparison, RUNS/<recipe>/<size>, in the order of the recipe.
-
-    Runs of other settings than the recipe has now are left out, as the report does.
+def write(found: Comparison, out: Path) -> None:
+    """Writes the curves and trajectories of a comparison into the folder `out`.
 
     Raises:
-        RecipeError: there is none, or one cannot be read.
+        RecipeError: the history of a run cannot be read.
     """
-    of, found = recipe(folder), []
-    for run_folder, run_config in comparison.run_folders(folder):
-        if run_config is None or not (of is None or of.matches(run_config)):
-            continue
-        if (summary := run_folder.read_summary()) is not None:
-            found.append(RunHistory(run_folder, run_config, summary))
-    if not found:
-        raise RecipeError(f"{folder} holds no finished run: expected RUNS/<recipe>/<size>, as emo-hf run leaves it.")
-    order = {name: place for place, name in enumerate(of.arms if of else [])}
-    return sorted(
-        found, key=lambda run: (order.get(run.run_config.name, len(order)), run.run_config.name, run.run_config.seed)
-    )
+    # the curves of sweeps would be too many: their final values make the basin
+    singles = {key: folder for key, folder in found.folders.items() if not found.recipe.arms[key[0]].family}
+    tables = {}
+    if singles:
+        tables[CURVES] = _thinned(curves(singles))
+    if (plane := trajectory(singles)) is not None:
+        tables[TRAJECTORY] = plane.to_csv(index=False, float_format="%.5g", lineterminator="\n")
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in tables.items():
+        write_whole(out / name, gzip.compress(text.encode(), mtime=0))  # no date: the same numbers, the same file
 
 
-def write(folder: Path, out: Path) -> None:
-    """Writes the tables of the comparison in `folder` into the folder `out`."""
-    runs = finished(folder)
-    singles = [
-        run for run in runs if not run.run_config.arm.family
-    ]  # sweeps would be too many lines: they make the basin
-    settings, way = described(runs, recipe(folder)), trajectory(singles)
-    lines = _thinned(curves(singles)) if singles else None
-    out.mkdir(parents=True, exist_ok=True)  # from here on nothing can be unreadable
-    write_whole(out / RUNS, settings.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode())
-    if lines is not None:
-        write_whole(out / CURVES, lines.encode())
-    if way is not None:
-        write_whole(out / TRAJECTORY, way.to_csv(index=False, float_format="%.5g", lineterminator="\n").encode())
+def has(folder: Path, name: str) -> bool:
+    """Whether `folder` has one of the tables of `write`."""
+    return _path(folder, name).exists()
 
 
 def read(folder: Path, name: str) -> pd.DataFrame:
-    """Reads one of the tables of `write`.
+    """Reads one of the tables of `write`; earlier versions did not compress them.
 
     Raises:
         RecipeError: it is not there, or is no table.
     """
-    path = folder / name
+    path = _path(folder, name)
     if not path.exists():
         raise RecipeError(f"{folder} has no {name}: expected a folder of results, as emo-hf report writes it.")
     try:
-        words = dict.fromkeys(("arm", "like", "family"), str)  # an arm may be called "3" or "null"
-        return pd.read_csv(path, comment="#", dtype=words, keep_default_na=False, na_values=[""])
-    except (ValueError, UnicodeDecodeError) as error:
+        # an arm may be called "3" or "null"
+        return pd.read_csv(path, comment="#", dtype={"arm": str}, keep_default_na=False, na_values=[""])
+    except (ValueError, UnicodeDecodeError, gzip.BadGzipFile) as error:
         raise RecipeError(f"{path} is no table: {error}") from None
 
 
-def described(runs: list[RunHistory], of: Recipe | None) -> pd.DataFrame:
-    """Returns one row per run: what a figure has to know of its arm, and its result.
+def _path(folder: Path, name: str) -> Path:
+    path = folder / name
+    return path if path.exists() else path.with_suffix("")
+
+
+def runs(folder: Path) -> pd.DataFrame:
+    """Returns one row per finished run of the comparison in `folder`: its settings, and the judged value.
 
     ``like`` names the first arm with the same settings, but for ``withhold_loss`` and, in a sweep, the learning rate.
+
+    Raises:
+        RecipeError: `folder` holds no comparison.
     """
+    found = comparison.read(folder)
+    recipe, run_configs = found.recipe, found.run_configs
     first: dict[str, str] = {}
     rows = []
-    for run in runs:
-        arm, metric = run.run_config.arm, of.judged if of else run.run_config.task.metric
-        settings = arm.model_dump(
-            mode="json", exclude={"withhold_loss", "tuning", "family", *(["lr"] if arm.family else [])}
-        )
+    for run in found.runs:
+        arm = run_configs[run["arm"]].arm
+        exclude = {"withhold_loss", "tuning", "family", *(["lr"] if arm.family else [])}
+        settings = arm.model_dump(mode="json", exclude=exclude)
         rows.append(
             {
-                "arm": run.run_config.name,
-                "seed": run.run_config.seed,
-                "like": first.setdefault(json.dumps([settings, bool(arm.family)]), run.run_config.name),
+                "arm": run["arm"],
+                "seed": run["seed"],
+                "like": first.setdefault(json.dumps([settings, bool(arm.family)]), run["arm"]),
                 "optimizer": arm.optimizer,
                 "emo": arm.has_emotion,
                 "feed": not arm.withhold_loss,
                 "family": arm.family,
                 "lr": arm.lr,
                 "default_lr": default_lr(arm),
-                "baseline": of is not None and run.run_config.name == of.baseline,
-                "metric": metric,
-                "more_is_better": METRICS[metric],
-                "value": run.summary.get(metric),
+                "baseline": run["arm"] == recipe.baseline,
+                "metric": recipe.judged,
+                "more_is_better": METRICS[recipe.judged],
+                "value": run.get(recipe.judged),
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.astype({"value": float, "default_lr": float})
 
 
 def default_lr(arm: Arm) -> float | None:
@@ -148,19 +131,19 @@ def default_lr(arm: Arm) -> float | None:
     return default if isinstance(default, float | int) else None
 
 
-def curves(runs: list[RunHistory]) -> pd.DataFrame:
+def curves(folders: Folders) -> pd.DataFrame:
     """Returns one row per arm and step, with mean, ``_sd`` and ``_n`` (finite values) of everything that was logged.
 
     ``fluctuation`` is the standard deviation of the last `WINDOW` training losses of a run.
     """
-    arms: dict[str, list[RunHistory]] = {}
-    for run in runs:
-        arms.setdefault(run.run_config.name, []).append(run)
+    arms: dict[str, list[RunFolder]] = {}
+    for (arm, _), folder in folders.items():
+        arms.setdefault(arm, []).append(folder)
     return pd.concat([_curve(arm, of_arm) for arm, of_arm in arms.items()], ignore_index=True)
 
 
-def _curve(arm: str, runs: list[RunHistory]) -> pd.DataFrame:
-    histories = [_history(run.folder.history) for run in runs]
+def _curve(arm: str, folders: list[RunFolder]) -> pd.DataFrame:
+    histories = [_history(folder.history) for folder in folders]
     columns: dict[str, pd.Series] = {}
     for name in dict.fromkeys(name for history in histories for name in history):
         seeds = pd.DataFrame(dict(enumerate(history.get(name, pd.Series(dtype=float)) for history in histories)))
@@ -214,21 +197,19 @@ def _thinned(table: pd.DataFrame) -> str:
     return text
 
 
-def trajectory(runs: list[RunHistory]) -> pd.DataFrame | None:
-    """Returns the ways of all arms in the plane of their first two principal components, None if none was recorded.
+def trajectory(folders: Folders) -> pd.DataFrame | None:
+    """Returns the paths of all arms in the plane of their first two principal components, None if none was recorded.
 
     All arms together make the plane. The seed is the first that all of them have: other seeds start elsewhere.
     """
-    recorded = [run for run in runs if run.folder.trajectory.exists()]
-    arms = dict.fromkeys(run.run_config.name for run in recorded)
-    seeds = [{run.run_config.seed for run in recorded if run.run_config.name == arm} for arm in arms]
+    recorded = {key: folder.trajectory for key, folder in folders.items() if folder.trajectory.exists()}
+    arms = dict.fromkeys(arm for arm, _ in recorded)
+    seeds = [{seed for other, seed in recorded if other == arm} for arm in arms]
     common = set.intersection(*seeds) if seeds else set()
     if not common:
         return None
     seed = min(common)
-    parts = [
-        (run.run_config.name, *_weights(run.folder.trajectory)) for run in recorded if run.run_config.seed == seed
-    ]
+    parts = [(arm, *_weights(recorded[arm, seed])) for arm in arms]
     labels = pd.DataFrame([(arm, int(step)) for arm, steps, _ in parts for step in steps], columns=["arm", "step"])
     points = np.concatenate([weights for _, _, weights in parts]).astype(np.float64)
     finite = np.isfinite(points).all(axis=1)
@@ -252,7 +233,7 @@ def _weights(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def differences(runs: pd.DataFrame) -> pd.DataFrame:
-    """Returns arm, seed and ``difference`` to the baseline with the same seed, from the table `RUNS`."""
+    """Returns arm, seed and ``difference`` to the baseline with the same seed, from the table of `runs`."""
     baseline = runs[runs["baseline"]].set_index("seed")["value"]
     others = runs[~runs["baseline"] & runs["family"].isna() & runs["seed"].isin(baseline.index)]
     return others.assign(difference=others["value"] - others["seed"].map(baseline))[["arm", "seed", "difference"]]

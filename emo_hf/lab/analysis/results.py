@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from emo_hf.errors import RecipeError
-from emo_hf.run_folder import RunFolder, parse_summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +78,6 @@ def parsed(path: Path, text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise RecipeError(f"{path} cannot be read: {error}.") from None
-
-
-def read(folders: Iterable[Path]) -> list[dict[str, Any]]:
-    """Returns the summaries of the finished runs among `folders`."""
-    return [summary for folder in folders if (summary := RunFolder(folder).read_summary()) is not None]
-
-
-def summaries(path: Path, texts: Iterable[str]) -> list[dict[str, Any]]:
-    """Returns the summaries in `texts`, which are from the file `path`."""
-    return [parse_summary(text, path) for text in texts]
 
 
 def table(summaries: Iterable[dict[str, Any]]) -> list[ArmResult]:

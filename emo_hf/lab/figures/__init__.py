@@ -21,7 +21,7 @@ except ImportError as error:
 from emo_hf.lab.analysis import histories
 from emo_hf.lab.figures.contrasts import basin, differences
 from emo_hf.lab.figures.formulas import broken, coefficients, paths
-from emo_hf.lab.figures.panels import fluctuates, fluctuation, loss, three_panel, trajectory
+from emo_hf.lab.figures.panels import fluctuation, loss, three_panel, trajectory
 
 __all__ = [
     "basin",
@@ -38,21 +38,21 @@ __all__ = [
 
 
 def draw(out: Path) -> list[Path]:
-    """Draws all figures that the tables in `out` allow beside them; returns their paths."""
-    table = histories.read(out, histories.RUNS)
-    known, swept = set(table["arm"]), table["family"].notna()
+    """Draws the figures of the comparison in `out` beside its tables, at most three; returns their paths.
+
+    `fluctuation` and `three_panel` are drawn on request only.
+    """
+    runs = histories.runs(out)
+    swept = runs["family"].notna()
     # beside sweeps, one line by itself has nothing to be compared with
-    lines = (out / histories.CURVES).exists() and not (swept.any() and table.loc[~swept, "arm"].nunique() == 1)
+    lines = histories.has(out, histories.CURVES) and not (swept.any() and runs.loc[~swept, "arm"].nunique() == 1)
     wanted = {
         loss: lines,
-        fluctuation: lines and fluctuates(histories.read(out, histories.CURVES)),
-        trajectory: (out / histories.TRAJECTORY).exists(),
+        trajectory: histories.has(out, histories.TRAJECTORY),
         basin: swept.any(),
-        differences: table["baseline"].any() and len(known) > 1,
+        differences: runs["baseline"].any() and runs["arm"].nunique() > 1,
     }
-    drawn = []
-    for figure, applies in wanted.items():
-        if applies:
-            drawn.append(out / f"{figure.__name__}.png")
-            figure(out, drawn[-1])
-    return drawn
+    paths = {figure: out / f"{figure.__name__}.png" for figure, applies in wanted.items() if applies}
+    for figure, path in paths.items():
+        figure(out, path)
+    return list(paths.values())

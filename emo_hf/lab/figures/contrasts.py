@@ -18,10 +18,10 @@ def basin(folder: Path, path: Path) -> None:
     Raises:
         RecipeError: the results in `folder` have no sweep.
     """
-    runs = histories.read(folder, histories.RUNS)
+    runs = histories.runs(folder)
     runs = runs[runs["family"].notna()]
     if runs.empty:
-        raise RecipeError(f"{folder / histories.RUNS} has no sweep: the recipe needs arms with sweep: [...].")
+        raise RecipeError(f"{folder} has no sweep: the recipe needs arms with sweep: [...].")
     metric = runs["metric"].iloc[0]
     look, ends = styles(runs, by="family"), {}
     figure = Figure(figsize=(10, 5.5), layout="constrained")
@@ -66,10 +66,10 @@ def differences(folder: Path, path: Path) -> None:
     Raises:
         RecipeError: the results in `folder` have no baseline, or nothing beside it.
     """
-    runs = histories.read(folder, histories.RUNS)
+    runs = histories.runs(folder)
     found = histories.differences(runs)
     if found.empty:
-        raise RecipeError(f"{folder / histories.RUNS} has no baseline, or no arm beside it with its seeds.")
+        raise RecipeError(f"{folder} has no baseline, or no arm beside it with its seeds.")
     look, metric = styles(runs), runs["metric"].iloc[0]
     better = "more" if runs["more_is_better"].iloc[0] else "less"
     arms = list(dict.fromkeys(found["arm"]))

@@ -40,16 +40,9 @@ def fluctuation(folder: Path, path: Path) -> None:
         RecipeError: no run in `folder` is long enough.
     """
     table = histories.read(folder, histories.CURVES)
-    if not fluctuates(table):
-        raise RecipeError(
-            f"{folder / histories.CURVES} has no fluctuation: expected runs with {histories.WINDOW} logged losses."
-        )
+    if "fluctuation" not in table or not table["fluctuation"].notna().any():
+        raise RecipeError(f"{folder} has no fluctuation: expected runs with {histories.WINDOW} logged losses.")
     _two_panels(folder, path, ("fluctuation", _metric(table, folder)))
-
-
-def fluctuates(table: pd.DataFrame) -> bool:
-    """Whether there is a fluctuation to draw; in the table of a version that had no such column, this is not known."""
-    return "fluctuation" not in table or bool(table["fluctuation"].notna().any())
 
 
 def three_panel(classified: Path, modelled: Path, path: Path) -> None:
@@ -92,9 +85,7 @@ def trajectory(folder: Path, path: Path) -> None:
 def _two_panels(folder: Path, path: Path, columns: tuple[str, str]) -> None:
     table, runs = histories.read(folder, histories.CURVES), _drawn(folder)
     if missing := [name for name in columns if name not in table]:
-        raise RecipeError(
-            f"{folder / histories.CURVES} has no column {', '.join(missing)}: remove it and report again."
-        )
+        raise RecipeError(f"The curves in {folder} have no {', '.join(missing)}: give the folder of other results.")
     look = styles(runs)
     figure = Figure(figsize=(13, 4.8), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -109,7 +100,7 @@ def _two_panels(folder: Path, path: Path, columns: tuple[str, str]) -> None:
 
 def _drawn(folder: Path) -> pd.DataFrame:
     """Returns the runs whose curves are kept: those of no sweep."""
-    runs = histories.read(folder, histories.RUNS)
+    runs = histories.runs(folder)
     return runs[runs["family"].isna()]
 
 
@@ -117,7 +108,7 @@ def _metric(table: pd.DataFrame, folder: Path) -> str:
     for name in ("accuracy", "perplexity"):
         if name in table:
             return name
-    raise RecipeError(f"{folder / histories.CURVES} has neither accuracy nor perplexity.")
+    raise RecipeError(f"{folder} has neither accuracy nor perplexity.")
 
 
 def _words(runs: pd.DataFrame) -> str:

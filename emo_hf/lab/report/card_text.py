@@ -31,7 +31,7 @@ def body(data: ArmData, picture: str | None) -> str:
     run_config = data.run_config
     parts = [
         f"# {run_config.name} of {run_config.recipe} ({run_config.size})",
-        *([plain(data.recipe.description)] if data.recipe else []),
+        plain(data.comparison.recipe.description),
         f"{_model(run_config)} {_parameters(data)} {_data(data)}",
         f"    {_command(data)}",
         "## Result",
@@ -124,7 +124,7 @@ def _data(data: ArmData) -> str:
 def _command(data: ArmData) -> str:
     run_config = data.run_config
     local = " --data-dir DIR" if data.from_hub is not True and not run_config.task.data.embedded else ""
-    arms = f" --arms {run_config.name}" if data.recipe is None or len(data.recipe.arms) > 1 else ""
+    arms = f" --arms {run_config.name}" if len(data.comparison.recipe.arms) > 1 else ""
     return f"emo-hf run {data.path} --size {run_config.size}{arms}{local}"
 
 
@@ -164,21 +164,17 @@ def _machines(data: ArmData) -> str:
 
 
 def _verdict(data: ArmData) -> str:
-    recipe, found = data.recipe, data.report
-    if recipe is None or not recipe.rule:
-        arms = f" of {len(recipe.arms)} arms" if recipe and len(recipe.arms) > 1 else ""
+    recipe, verdict = data.comparison.recipe, data.comparison.verdict
+    if verdict.answer is None:
+        arms = f" of {len(recipe.arms)} arms" if len(recipe.arms) > 1 else ""
         return f"No claim was decided{arms}: the recipe has no rule, so these are results of a training."
     claim = f"Claim: {plain(recipe.claim).rstrip('.')} (source: {plain(recipe.source)})."
     claim += f" {plain(recipe.caveat)}" if recipe.caveat else ""
-    if not found or not found.get("verdict"):
-        return f"{claim} The recipe has a rule for it, and no report has been written that applies it."
-    lines = [
-        f"* {plain(line['rule'])}: {plain(line['verdict'])} (n = {int(line['n'])})" for line in found.get("lines", [])
-    ]
-    unfinished = "" if found.get("complete", True) else " Preliminary: not all runs of the comparison are finished."
-    fixed = "changed after runs were made" if found.get("rule_changes") else "fixed before the runs"
-    verdict = f"Verdict by the recipe's rule, {fixed}: **{plain(found['verdict'])}**.{unfinished}"
-    return "\n".join([f"{claim} {verdict}", *(["", *lines] if lines else [])])
+    unfinished = "" if data.comparison.complete else " Preliminary: not all runs of the comparison are finished."
+    fixed = "changed after runs were made" if data.comparison.rule_changes else "fixed before the runs"
+    lines = [f"* {plain(line.words)}: {line.answer} (n = {line.estimate.n})" for line in verdict.lines]
+    text = f"{claim} Verdict by the recipe's rule, {fixed}: **{verdict.answer}**.{unfinished}"
+    return "\n".join([text, "", *lines])
 
 
 def _optimizer(data: ArmData) -> str:

@@ -27,9 +27,9 @@ def write(found: Comparison, folder: Path) -> list[Path]:
         RecipeError: it would overwrite something else than a former report of the same comparison.
     """
     files = _files(found, sorted(folder.glob("*.png")))
-    old = {name: (folder / name).read_bytes() for name in (*files, comparison.FAILED) if (folder / name).exists()}
+    old = {name: (folder / name).read_bytes() for name in files if (folder / name).exists()}
     differing = [name for name, content in old.items() if files.get(name) != content]
-    if differing and not _is_former(old.get("report.json", b""), found):
+    if differing and not _is_former(old.get(comparison.REPORT, b""), found):
         raise RecipeError(
             f"{folder} holds {', '.join(differing)}, and no report of {found.recipe.name} at size {found.size}:"
             " nothing was written. Give another folder by -o."
@@ -38,27 +38,20 @@ def write(found: Comparison, folder: Path) -> list[Path]:
     for name, content in files.items():
         if old.get(name) != content:
             write_whole(folder / name, content)
-    if comparison.FAILED in differing and comparison.FAILED not in files:
-        (folder / comparison.FAILED).unlink()
     return [folder / name for name in files]
 
 
-def write_with_pictures(found: Comparison, place: Path, folder: Path) -> tuple[list[Path], EmoError | None]:
-    """Writes a report with the tables of the curves and their pictures; returns the paths, and what hindered them.
+def write_with_pictures(found: Comparison, folder: Path) -> tuple[list[Path], EmoError | None]:
+    """Writes a report with its curves and their pictures; returns the paths, and what kept it from drawing.
 
     A report without pictures is still one.
-
-    Args:
-        found: what is told.
-        place: the folder of its runs.
-        folder: of the report.
 
     Raises:
         RecipeError: as `write` does.
     """
     written = write(found, folder)  # first: it refuses a folder that holds something else
     try:
-        histories.write(place, folder)
+        histories.write(found, folder)
         from emo_hf.lab import figures  # needs the extra `plot`
 
         pictures = figures.draw(folder)
@@ -77,16 +70,12 @@ def _is_former(content: bytes, found: Comparison) -> bool:
 
 def _files(found: Comparison, pictures: list[Path]) -> dict[str, bytes]:
     title, text = f"{found.recipe.name} ({found.size})", list(comparison_text.text(found, pictures))
-    rest = {"failed": [dataclasses.asdict(run) for run in found.failed], "ignored": found.ignored}
-    rest["asides"] = found.asides
     files = {
         comparison.RECIPE: found.text,
         comparison.RUNS: "".join(json.dumps(run, sort_keys=True) + "\n" for run in found.runs),
-        comparison.ENVIRONMENT: _json(found.environments),
-        **({comparison.FAILED: _json(rest)} if any(rest.values()) else {}),
         "report.md": blocks.markdown(title, text),
         "report.html": blocks.html(title, text),
-        "report.json": _json(data(found)),  # last: it says that the folder holds this report
+        comparison.REPORT: _json(data(found)),  # last: it says that the folder holds this report
     }
     return {name: content.encode() for name, content in files.items()}
 
@@ -116,7 +105,7 @@ def data(found: Comparison) -> dict[str, Any]:
         "failed": [dataclasses.asdict(run) for run in found.failed],
         "missing": [{"arm": arm, "seed": seed} for arm, seed in found.missing],
         "ignored": found.ignored,
-        "rule_changes": found.asides,
+        "rule_changes": found.rule_changes,
         "command": comparison_text.command(found),
         "environments": found.environments,
     }

@@ -86,11 +86,11 @@ def text(found: Comparison, pictures: list[Path]) -> Iterator[Block]:
     yield Paragraph(sentence(found, verdict), KINDS.get(verdict.answer, "open"))
     if untuned := [row.arm for row in found.rows if row.tuning.startswith("untuned")]:
         yield Paragraph(f"Untuned: {', '.join(untuned)}. A tuned setting may do better.", "alarm")
-    if found.asides:
+    if found.rule_changes:
         yield Paragraph(
             "What is asked (claim, rule, lines beside it, baseline, sweeps or seeds) was changed"
-            f" {times(found.asides)} after runs existed; what it was before is kept as recipe.aside-N.yaml in the"
-            " folder of the runs.",
+            f" {times(found.rule_changes)} after runs existed; what it was before is kept as recipe.aside-N.yaml in"
+            " the folder of the runs.",
             "alarm",
         )
     if extra := found.extra_seeds:

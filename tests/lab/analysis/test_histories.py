@@ -1,5 +1,6 @@
 """Tables out of runs, and the pictures drawn from the tables."""
 
+import gzip
 import json
 import math
 import statistics
@@ -13,8 +14,9 @@ from emo_hf import lab
 from emo_hf.cli import main
 from emo_hf.errors import RecipeError
 from emo_hf.lab import figures
-from emo_hf.lab.analysis import histories
+from emo_hf.lab.analysis import comparison, histories
 from emo_hf.lab.figures import panels, style
+from emo_hf.lab.report import comparison_report
 from tests.lab import made_up_runs
 from tests.lab.figures.test_figures import size_of_png
 
@@ -24,23 +26,34 @@ def rows_of(folder, arm, seed):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def drawn_of(runs, out):
-    histories.write(runs, out)
+def reported(place, out):
+    """Writes the results of the comparison in `place` into `out`, without pictures."""
+    found = comparison.read(place)
+    comparison_report.write(found, out)
+    histories.write(found, out)
+
+
+def unzipped(path):
+    return gzip.decompress(path.read_bytes()).decode()
+
+
+def drawn_of(place, out):
+    reported(place, out)
     return figures.draw(out)
 
 
 @pytest.fixture
-def comparison(tmp_path):
+def place(tmp_path):
     return made_up_runs.write(tmp_path / "runs", made_up_runs.recipe())
 
 
-def test_curves_are_moments_over_the_seeds(comparison, tmp_path):
-    histories.write(comparison, tmp_path / "out")
+def test_curves_are_moments_over_the_seeds(place, tmp_path):
+    reported(place, tmp_path / "out")
     curves = histories.read(tmp_path / "out", histories.CURVES)
     assert list(dict.fromkeys(curves["arm"])) == ["emosens", "emosens-unfed", "adamw"]
-    assert (tmp_path / "out/curves.csv").read_text().startswith("# every step; mean, sd and n (finite values)")
+    assert unzipped(tmp_path / "out/curves.csv.gz").startswith("# every step; mean, sd and n (finite values)")
     row = curves[(curves["arm"] == "adamw") & (curves["step"] == 50)].iloc[0]
-    losses = [[r["loss"] for r in rows_of(comparison, "adamw", seed) if "loss" in r] for seed in (0, 1)]
+    losses = [[r["loss"] for r in rows_of(place, "adamw", seed) if "loss" in r] for seed in (0, 1)]
     at = [seed[49] for seed in losses]
     assert row["loss"] == pytest.approx(statistics.fmean(at), rel=1e-3)
     assert row["loss_sd"] == pytest.approx(statistics.stdev(at), rel=1e-3)
@@ -51,25 +64,28 @@ def test_curves_are_moments_over_the_seeds(comparison, tmp_path):
     assert curves["accuracy"].notna().sum() == 3 * 6
 
 
-def test_a_full_disk_leaves_the_tables_and_pictures_of_before(comparison, tmp_path, full_disk):
-    drawn_of(comparison, tmp_path / "out")
+def test_a_full_disk_leaves_the_tables_and_pictures_of_before(place, tmp_path, full_disk):
+    drawn_of(place, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    (comparison / "adamw/seed1/summary.json").unlink()
-    for redraw in (histories.write, lambda _, out: figures.draw(out)):
-        with full_disk(), pytest.raises(OSError, match="No space left"):
-            redraw(comparison, tmp_path / "out")
+    (place / "adamw/seed1/summary.json").unlink()
+    found = comparison.read(place)
+    with full_disk():
+        with pytest.raises(OSError, match="No space left"):
+            histories.write(found, tmp_path / "out")
+        with pytest.raises(OSError, match="No space left"):
+            figures.draw(tmp_path / "out")
     after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert after == before
 
 
-def test_a_mean_without_one_seed_is_missing_and_n_says_why(comparison, tmp_path):
-    path = comparison / "adamw/seed1/history.jsonl"
-    rows = [r | ({"loss": None} if r["step"] > 40 and "loss" in r else {}) for r in rows_of(comparison, "adamw", 1)]
+def test_a_mean_without_one_seed_is_missing_and_n_says_why(place, tmp_path):
+    path = place / "adamw/seed1/history.jsonl"
+    rows = [r | ({"loss": None} if r["step"] > 40 and "loss" in r else {}) for r in rows_of(place, "adamw", 1)]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (comparison / "adamw/seed1/summary.json").write_text(
-        json.dumps(json.loads((comparison / "adamw/seed1/summary.json").read_text()) | {"accuracy": None})
+    (place / "adamw/seed1/summary.json").write_text(
+        json.dumps(json.loads((place / "adamw/seed1/summary.json").read_text()) | {"accuracy": None})
     )
-    drawn = drawn_of(comparison, tmp_path / "out")
+    drawn = drawn_of(place, tmp_path / "out")
     curves = histories.read(tmp_path / "out", histories.CURVES)
     after = curves[(curves["arm"] == "adamw") & (curves["step"] > 40)]
     assert after["loss"].isna().all()
@@ -77,20 +93,44 @@ def test_a_mean_without_one_seed_is_missing_and_n_says_why(comparison, tmp_path)
     assert "differences.png" in [path.name for path in drawn]
 
 
-def test_runs_of_other_settings_are_left_out(comparison):
-    (comparison / "adamw/seed0/config.yaml").write_text("of: an earlier version")
-    path = comparison / "emosens/seed1/config.yaml"
+def test_runs_of_other_settings_are_left_out(place):
+    (place / "adamw/seed0/config.yaml").write_text("of: an earlier version")
+    path = place / "emosens/seed1/config.yaml"
     path.write_text(path.read_text().replace("batch_size: 8", "batch_size: 4"))
-    (comparison / "emosens/seed0").rename(comparison / "emosens/seed0.aside-1")
-    names = [(run.run_config.name, run.run_config.seed) for run in histories.finished(comparison)]
-    assert names == [("emosens-unfed", 0), ("emosens-unfed", 1), ("adamw", 1)]
+    (place / "emosens/seed0").rename(place / "emosens/seed0.aside-1")
+    assert list(comparison.read(place).folders) == [("emosens-unfed", 0), ("emosens-unfed", 1), ("adamw", 1)]
+
+
+def test_tables_of_earlier_versions_are_read(place, tmp_path):
+    reported(place, tmp_path)
+    names = histories.CURVES, histories.TRAJECTORY
+    tables = [histories.read(tmp_path, name) for name in names]
+    for name in names:
+        (tmp_path / name.removesuffix(".gz")).write_text(unzipped(tmp_path / name))
+        (tmp_path / name).unlink()
+    for name, table in zip(names, tables, strict=True):
+        assert histories.read(tmp_path, name).equals(table)
+
+
+def test_a_table_is_the_same_file_every_time(place, tmp_path):
+    found = comparison.read(place)
+    for out in ("one", "two"):
+        histories.write(found, tmp_path / out)
+    assert (tmp_path / "one" / histories.CURVES).read_bytes() == (tmp_path / "two" / histories.CURVES).read_bytes()
+
+
+def test_broken_tables_are_one_message(place, tmp_path):
+    reported(place, tmp_path)
+    (tmp_path / histories.CURVES).write_text("no gzip")
+    with pytest.raises(RecipeError, match="is no table"):
+        histories.read(tmp_path, histories.CURVES)
 
 
 def test_long_runs_are_thinned_but_keep_every_evaluation(tmp_path, monkeypatch):
     monkeypatch.setattr(histories, "LARGEST", 4200)
-    comparison = made_up_runs.write(tmp_path / "runs", made_up_runs.recipe())
-    histories.write(comparison, tmp_path)
-    text = (tmp_path / "curves.csv").read_text()
+    place = made_up_runs.write(tmp_path / "runs", made_up_runs.recipe())
+    reported(place, tmp_path)
+    text = unzipped(tmp_path / "curves.csv.gz")
     assert len(text) <= 4200
     assert text.startswith("# every 3 steps, and evaluations;")
     steps = histories.read(tmp_path, histories.CURVES).query("arm == 'adamw'")["step"]
@@ -98,9 +138,9 @@ def test_long_runs_are_thinned_but_keep_every_evaluation(tmp_path, monkeypatch):
     assert 7 not in set(steps)
 
 
-def test_runs_say_what_a_figure_has_to_know(comparison, tmp_path):
-    histories.write(comparison, tmp_path)
-    runs = histories.read(tmp_path, histories.RUNS).drop_duplicates("arm").set_index("arm")
+def test_runs_say_what_a_figure_has_to_know(place, tmp_path):
+    reported(place, tmp_path)
+    runs = histories.runs(tmp_path).drop_duplicates("arm").set_index("arm")
     assert dict(runs["like"]) == {"emosens": "emosens", "emosens-unfed": "emosens", "adamw": "adamw"}
     assert list(runs["feed"]) == [True, False, True]
     assert list(runs["emo"]) == [True, True, False]
@@ -108,11 +148,11 @@ def test_runs_say_what_a_figure_has_to_know(comparison, tmp_path):
     assert list(runs["default_lr"]) == [1e-3, 1e-3, 5e-5]
 
 
-def test_plane_of_the_trajectories(comparison, tmp_path):
-    histories.write(comparison, tmp_path)
+def test_plane_of_the_trajectories(place, tmp_path):
+    reported(place, tmp_path)
     found = histories.read(tmp_path, histories.TRAJECTORY)
     arms = list(dict.fromkeys(found["arm"]))
-    weights = [np.load(comparison / arm / "seed0/trajectory.npz")["weights"] for arm in arms]
+    weights = [np.load(place / arm / "seed0/trajectory.npz")["weights"] for arm in arms]
     points = np.concatenate(weights).astype(np.float64)
     centred = points - points.mean(0)
     variances = np.sort(np.linalg.eigvalsh(centred.T @ centred))[::-1]
@@ -124,13 +164,13 @@ def test_plane_of_the_trajectories(comparison, tmp_path):
     assert starts["pc1"].nunique() == 1  # one seed, one start
 
 
-def test_figures_that_apply_are_drawn_twice_alike(comparison, tmp_path):
-    drawn = drawn_of(comparison, tmp_path / "one")
-    assert [path.name for path in drawn] == ["loss.png", "fluctuation.png", "trajectory.png", "differences.png"]
+def test_figures_that_apply_are_drawn_twice_alike(place, tmp_path):
+    drawn = drawn_of(place, tmp_path / "one")
+    assert [path.name for path in drawn] == ["loss.png", "trajectory.png", "differences.png"]
     for path in drawn:
         assert min(size_of_png(path)) > 200
         assert path.stat().st_size < 150_000
-    again = drawn_of(comparison, tmp_path / "two")
+    again = drawn_of(place, tmp_path / "two")
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in drawn]
 
 
@@ -142,12 +182,12 @@ def test_sweeps_are_drawn_as_a_basin(tmp_path):
     content = made_up_runs.recipe({"arms": arms, "baseline": None, "rule": [], "measure": []})
     drawn = drawn_of(made_up_runs.write(tmp_path / "runs", content), tmp_path / "out")
     assert [path.name for path in drawn] == ["basin.png"]
-    runs = histories.read(tmp_path / "out", histories.RUNS)
+    runs = histories.runs(tmp_path / "out")
     assert list(style.styles(runs, by="family")) == ["emosens", "adamw"]
     assert set(runs["like"]) == {"emosens-lr-0.1", "adamw-lr-1e-05"}
 
 
-@pytest.mark.parametrize(("singles", "lines"), [(1, []), (2, ["loss.png", "fluctuation.png"])])
+@pytest.mark.parametrize(("singles", "lines"), [(1, []), (2, ["loss.png"])])
 def test_beside_sweeps_a_line_needs_another(tmp_path, singles, lines):
     arms = {"sens": {"optim": "emosens", "sweep": [0.1, 1.0], "tuning": "untuned"}}
     arms |= {f"single{n}": {"optim": "emosens", "lr": 1.0, "tuning": "untuned"} for n in range(singles)}
@@ -163,22 +203,21 @@ def edited(folder, change):
     table.to_csv(folder / histories.CURVES, index=False)
 
 
-def test_no_fluctuation_is_drawn_of_fewer_steps_than_its_window(comparison, tmp_path):
-    histories.write(comparison, tmp_path)
+def test_no_fluctuation_is_drawn_of_fewer_steps_than_its_window(place, tmp_path):
+    reported(place, tmp_path)
 
     def shorten(table):
         table["fluctuation"] = math.nan
 
     edited(tmp_path, shorten)
-    assert [path.name for path in figures.draw(tmp_path)] == ["loss.png", "trajectory.png", "differences.png"]
     with pytest.raises(RecipeError, match="has no fluctuation: expected runs with 20 logged losses"):
         figures.fluctuation(tmp_path, tmp_path / "x.png")
 
 
 @pytest.mark.parametrize(("risen", "height", "inside"), [(1, 2.5, True), (2, 9.0, True), (1, 9.0, False)])
-def test_only_an_outlier_leaves_the_frame(comparison, tmp_path, monkeypatch, risen, height, inside):
+def test_only_an_outlier_leaves_the_frame(place, tmp_path, monkeypatch, risen, height, inside):
     """The validation losses of three arms are 1 at first; then those of one or two rise to `height`."""
-    histories.write(comparison, tmp_path)
+    reported(place, tmp_path)
 
     def rise(table):
         evaluated, late = table["eval_loss"].notna(), table["step"] > 30
@@ -194,8 +233,8 @@ def test_only_an_outlier_leaves_the_frame(comparison, tmp_path, monkeypatch, ris
     assert kept[0].get_supxlabel().endswith("; what lies higher is cut off") != inside
 
 
-def test_plot_commands(comparison, tmp_path, capsys):
-    drawn_of(comparison, tmp_path / "trec")
+def test_plot_commands(place, tmp_path, capsys):
+    drawn_of(place, tmp_path / "trec")
     task = {"type": "causal-lm", "data": {"files": "tinyshakespeare"}}
     content = made_up_runs.recipe({"name": "lm", "task": task, "metric": "perplexity", "measure": []})
     drawn_of(made_up_runs.write(tmp_path / "runs", content, data_dir=tmp_path), tmp_path / "lm")
@@ -206,7 +245,7 @@ def test_plot_commands(comparison, tmp_path, capsys):
         assert size_of_png(out)[0] > 1000
         out.unlink()
     for kind, folders, message in (
-        ("loss", [str(tmp_path)], "has no curves.csv"),
+        ("loss", [str(tmp_path)], "has no curves.csv.gz"),
         ("basin", [trec], "has no sweep"),
         ("three-panel", [lm, trec], "has no accuracy"),
     ):
@@ -215,17 +254,17 @@ def test_plot_commands(comparison, tmp_path, capsys):
         assert not out.exists()
 
 
-def test_unreadable_runs_are_one_message(comparison, tmp_path):
-    (comparison / "adamw/seed0/history.jsonl").write_text('{"step": 1, "loss"')
+def test_unreadable_runs_are_one_message(place, tmp_path):
+    (place / "adamw/seed0/history.jsonl").write_text('{"step": 1, "loss"')
     with pytest.raises(RecipeError, match="is no history of a run"):
-        histories.write(comparison, tmp_path / "out")
-    with pytest.raises(RecipeError, match="holds no finished run"):
-        histories.finished(tmp_path)
+        reported(place, tmp_path / "out")
+    with pytest.raises(RecipeError, match=r"has no recipe\.yaml: expected RUNS/<recipe>/<size>"):
+        histories.runs(tmp_path)
 
 
-def test_paired_differences(comparison, tmp_path):
-    histories.write(comparison, tmp_path)
-    runs = histories.read(tmp_path, histories.RUNS)
+def test_paired_differences(place, tmp_path):
+    reported(place, tmp_path)
+    runs = histories.runs(tmp_path)
     found = histories.differences(runs)
     by = runs.set_index(["arm", "seed"])["value"]
     values = found[found["arm"] == "emosens"]["difference"]
@@ -241,33 +280,33 @@ def test_labels_are_pushed_apart_but_stay_in_order_and_inside():
     assert found[-1] <= 1
 
 
-def test_fed_and_unfed_twins_share_a_colour(comparison, tmp_path):
-    histories.write(comparison, tmp_path)
-    styles = style.styles(histories.read(tmp_path, histories.RUNS))
+def test_fed_and_unfed_twins_share_a_colour(place, tmp_path):
+    reported(place, tmp_path)
+    styles = style.styles(histories.runs(tmp_path))
     assert styles["emosens"]["color"] == styles["emosens-unfed"]["color"]
     assert styles["emosens"]["linestyle"] != styles["emosens-unfed"]["linestyle"]
     assert styles["adamw"]["color"] in style.OTHERS
 
 
-def test_report_of_a_comparison_has_the_pictures_in_it(comparison, tmp_path, capsys, monkeypatch):
-    assert main(["report", str(comparison)]) == 0
-    folder = comparison / "report"
+def test_report_of_a_comparison_has_the_pictures_in_it(place, tmp_path, capsys, monkeypatch):
+    assert main(["report", str(place)]) == 0
+    folder = place / "report"
     names = {path.name for path in folder.iterdir()}
-    assert {"curves.csv", "runs.csv", "trajectory.csv", "loss.png", "fluctuation.png", "differences.png"} <= names
+    assert {"curves.csv.gz", "trajectory.csv.gz", "loss.png", "trajectory.png", "differences.png"} <= names
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 3
     assert main(["plot", "loss", str(folder), "-o", str(tmp_path / "again.png")]) == 0
     assert (tmp_path / "again.png").read_bytes() == (folder / "loss.png").read_bytes()
-    assert main(["report", str(comparison)]) == 0
+    assert main(["report", str(place)]) == 0
     assert (folder / "report.html").read_text() == page
 
 
-def test_report_without_matplotlib_has_the_tables(comparison, capsys, monkeypatch):
+def test_report_without_matplotlib_has_the_tables(place, capsys, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("emo_hf.lab.figures")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(lab, "figures")
     monkeypatch.setitem(sys.modules, "matplotlib.axes", None)
-    assert main(["report", str(comparison)]) == 0
+    assert main(["report", str(place)]) == 0
     assert "There are no new pictures: Pictures need matplotlib" in capsys.readouterr().out
-    assert (comparison / "report/curves.csv").exists()
-    assert not list((comparison / "report").glob("*.png"))
+    assert (place / "report/curves.csv.gz").exists()
+    assert not list((place / "report").glob("*.png"))

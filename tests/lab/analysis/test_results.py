@@ -10,6 +10,7 @@ from emo_hf.lab.analysis import results
 from emo_hf.lab.analysis.results import Stat
 from emo_hf.lab.recipe import loading
 from emo_hf.lab.run import arguments, measures, worker
+from emo_hf.run_folder import RunFolder
 
 
 def summary(arm: str, **changes) -> dict:
@@ -40,10 +41,10 @@ def test_read(tmp_path):
     for folder in folders[:2]:
         folder.mkdir()
     (folders[0] / "summary.json").write_text(json.dumps(summary("a")))
-    assert results.read(folders) == [summary("a")]
+    assert [found for folder in folders if (found := RunFolder(folder).read_summary())] == [summary("a")]
     (folders[1] / "summary.json").write_text("{")
     with pytest.raises(RecipeError, match="is no summary"):
-        results.read(folders)
+        [found for folder in folders if (found := RunFolder(folder).read_summary())]
 
 
 def test_numbers_that_json_lacks():

@@ -57,7 +57,6 @@ def test_card_of_an_arm(comparison, tmp_path, capsys, full_disk):
         "torch 2.13.0+cpu",
         "`CogComp/trec` (revision `abc123`) of the hub; 5,452 training",
         "![Loss, step size and emotion of one run](card.png)",
-        "Claim: EmoSens is better than AdamW (source: its README). The recipe has a rule for it, and no report",
     ):
         assert expected in text
     before = path.read_bytes(), path.with_suffix(".png").read_bytes()
@@ -72,18 +71,14 @@ def test_card_of_an_arm(comparison, tmp_path, capsys, full_disk):
     assert "grid: lr 0.0001, 0.001, chosen by held-out loss" in text
 
 
-def test_verdict_comes_from_the_report(comparison, tmp_path):
-    lines = [{"rule": "emosens over adamw | accuracy", "verdict": "inconclusive", "n": 2}]
-    report = {"recipe": "made-up", "size": "small", "verdict": "inconclusive", "complete": False, "lines": lines}
-    (comparison / "report").mkdir()
-    (comparison / "report/report.json").write_text(json.dumps(report))
+def test_verdict_is_that_of_the_comparison(comparison):
     text = card.render(card_data.read(comparison, "emosens"), None).text
-    assert "fixed before the runs: **inconclusive**. Preliminary: not all runs" in text
-    assert "* emosens over adamw \\| accuracy: inconclusive (n = 2)" in text
-    (comparison / "report/report.json").write_text(json.dumps({**report, "rule_changes": 1}))
-    assert "changed after runs were made: **" in card.render(card_data.read(comparison, "emosens"), None).text
-    (comparison / "report/report.json").write_text(json.dumps({**report, "recipe": "another"}))
-    assert "no report has been written" in card.render(card_data.read(comparison, "emosens"), None).text
+    assert "Claim: EmoSens is better than AdamW (source: its README). Verdict by the recipe's rule, fixed" in text
+    assert "fixed before the runs: **inconclusive**.\n\n* accuracy: emosens better than adamw: inconclusive" in text
+    (comparison / "adamw/seed1/summary.json").unlink()
+    (comparison / "recipe.aside-1.yaml").write_text("")
+    text = card.render(card_data.read(comparison, "emosens"), None).text
+    assert "changed after runs were made: **inconclusive**. Preliminary: not all runs of the comparison" in text
 
 
 def test_results_folder_gives_the_card_of_the_runs(comparison, tmp_path, monkeypatch):
@@ -92,7 +87,7 @@ def test_results_folder_gives_the_card_of_the_runs(comparison, tmp_path, monkeyp
     (results / "recipe.yaml").write_text("# emo-hf run recipes/x.yaml\n" + (comparison / "recipe.yaml").read_text())
     summaries = [json.loads(path.read_text()) for path in sorted(comparison.glob("*/*/summary.json"))]
     (results / "runs.jsonl").write_text("".join(json.dumps(each) + "\n" for each in summaries))
-    (results / "env.json").write_text(json.dumps([{"runs": 6, **made_up_runs.ENV}]))
+    (results / "report.json").write_text(json.dumps({"environments": [{"runs": 6, **made_up_runs.ENV}]}))
     ours = card.render(card_data.read(results, "emosens"), None).text
     theirs = card.render(card_data.read(comparison, "emosens"), None).text
     assert "emo-hf run recipes/x.yaml --size small --arms emosens --data-dir DIR\n" in ours
@@ -175,7 +170,7 @@ def test_text_of_others_is_shown_and_not_obeyed(text, shown):
         (["{runs}"], "holds several arms: choose one by --arm"),
         (["{runs}", "--arm", "emosesn"], "Did you mean 'emosens'"),
         (["{runs}/adamw", "--arm", "emosens"], "leave out --arm emosens"),
-        (["{tmp}"], "holds no finished run"),
+        (["{tmp}"], "has no recipe.yaml: expected RUNS/<recipe>/<size>"),
     ],
 )
 def test_bad_input_is_one_message(comparison, tmp_path, capsys, args, message):
