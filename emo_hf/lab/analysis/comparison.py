@@ -10,6 +10,7 @@ commit.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from emo_hf.errors import RecipeError
 from emo_hf.hf.confidential import masked_of_log
 from emo_hf.lab.analysis import results, verdicts
 from emo_hf.lab.recipe import loading
-from emo_hf.lab.recipe.schema import Recipe, RunConfig
+from emo_hf.lab.recipe.schema import Recipe, RunConfig, SizeName
 from emo_hf.lab.run import processes
 from emo_hf.run_folder import RunFolder, parse_summary
 
@@ -40,7 +41,7 @@ Summary = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Failed:
+class FailedRun:
     """A run without a result."""
 
     arm: str
@@ -58,33 +59,34 @@ class Comparison:
 
     Attributes:
         command: what ran them, without --size.
-        text: the recipe as it lies in the file.
+        text: the content of recipe.yaml.
         rows: one per arm with a finished run, in the order of the recipe.
         failed: runs that were started and have no summary.
-        ignored: folders of runs that are not of this recipe as it stands.
+        ignored: folders of runs whose settings are not the recipe's.
         rule_changes: how often the rule changed after the first run (`DECIDES` lists what counts).
         environments: each distinct env.json, and the number of its runs.
         folders: the folder of each finished run by arm and seed; empty for a folder of results.
     """
 
     recipe: Recipe
-    size: str
+    size: SizeName
     command: str
     text: str
     rows: list[results.ArmResult]
-    failed: list[Failed] = field(default_factory=list)
+    failed: list[FailedRun] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     rule_changes: int = 0
     environments: list[dict[str, Any]] = field(default_factory=list)
     folders: dict[tuple[str, int], RunFolder] = field(default_factory=dict)
 
     @property
-    def runs(self) -> list[dict[str, Any]]:
+    def runs(self) -> list[Summary]:
+        """The summaries of all finished runs."""
         return [run for row in self.rows for run in row.runs]
 
     @property
     def run_configs(self) -> dict[str, RunConfig]:
-        """The settings of each arm at this size, those of the first seed; its data folder, if it needs one, is DIR."""
+        """The settings of each arm at this size, with the first seed. If its data is local, it lies in DIR."""
         data = self.recipe.task.data
         data_dir = Path("DIR") if data.files and not data.hub else None
         run_configs = self.recipe.run_configs(self.size, data_dir=data_dir)
@@ -93,25 +95,13 @@ class Comparison:
     @property
     def missing(self) -> list[tuple[str, int]]:
         """Arm and seed of the recipe's runs that were not started."""
-        there = {(run["arm"], run["seed"]) for run in self.runs} | {(run.arm, run.seed) for run in self.failed}
-        return [(arm, seed) for arm in self.recipe.arms for seed in self.recipe.seeds if (arm, seed) not in there]
+        started = {(run["arm"], run["seed"]) for run in self.runs} | {(run.arm, run.seed) for run in self.failed}
+        return [(arm, seed) for arm in self.recipe.arms for seed in self.recipe.seeds if (arm, seed) not in started]
 
     @property
     def complete(self) -> bool:
+        """Whether every run of the recipe has a result."""
         return not (self.failed or self.missing)
-
-    def values(self, arm: str, metric: str) -> dict[int, float]:
-        """Returns the metric of an arm by seed: the worst value where it is not finite, nothing where it has none."""
-        found = {run.seed: verdicts.worst(metric) for run in self.failed if run.arm == arm and run.diverged}
-        for run in self.runs:
-            if run["arm"] == arm and metric in run:
-                value = results.number(run[metric])
-                found[run["seed"]] = verdicts.worst(metric) if value is None else value
-        return found
-
-    def counted(self, arm: str, metric: str) -> dict[int, float]:
-        """Returns the `values` that a verdict may rest on: who adds seeds until a line passes will make it pass."""
-        return {seed: value for seed, value in self.values(arm, metric).items() if seed in self.recipe.seeds}
 
     @property
     def extra_seeds(self) -> list[int]:
@@ -119,17 +109,55 @@ class Comparison:
         return sorted({run["seed"] for run in self.runs} - set(self.recipe.seeds))
 
     @property
+    def metrics(self) -> list[str]:
+        """The numbers that a report shows of each arm, the judged one first."""
+        judged = [line.metric for line in (*self.recipe.rule, *self.recipe.secondary) if line.metric]
+        return list(dict.fromkeys([self.recipe.judged, *judged, "eval_loss", "step_size_median", "seconds"]))
+
+    @property
+    def full_command(self) -> str:
+        """The command that makes the runs again; DIR stands for a local folder with the data."""
+        text = f"{self.command} --size {self.size}"
+        if self.recipe.task.data.files or self.recipe.sizes[self.size].model.llama2c:
+            text += " --data-dir DIR"
+        if self.extra_seeds:
+            text += f" --seeds {' '.join(map(str, sorted({run['seed'] for run in self.runs})))}"
+        return text
+
+    @property
     def verdict(self) -> verdicts.Verdict:
-        return verdicts.judge(self.recipe, self.size, self.counted)
+        return verdicts.judge(self.recipe, self.size, self._judged_values)
+
+    def values(self, arm: str, metric: str) -> dict[int, float]:
+        """Returns the metric of an arm by seed: the worst value where it is not finite, nothing where it has none."""
+        values = {run.seed: verdicts.worst(metric) for run in self.failed if run.arm == arm and run.diverged}
+        for run in self.runs:
+            if run["arm"] == arm and metric in run:
+                value = results.number(run[metric])
+                values[run["seed"]] = verdicts.worst(metric) if value is None else value
+        return values
+
+    def _judged_values(self, arm: str, metric: str) -> dict[int, float]:
+        """Returns the `values` of the recipe's seeds: otherwise one could add seeds until a line passes."""
+        return {seed: value for seed, value in self.values(arm, metric).items() if seed in self.recipe.seeds}
+
+    def difference(self, arm: str) -> tuple[verdicts.Estimate | None, int]:
+        """Returns arm - baseline over the seeds that both have, and the number of seeds where one of them diverged."""
+        if self.recipe.baseline is None or arm == self.recipe.baseline:
+            return None, 0
+        own, baseline = (self.values(name, self.recipe.judged) for name in (arm, self.recipe.baseline))
+        differences = [own[seed] - baseline[seed] for seed in sorted(own.keys() & baseline.keys())]
+        finite = [value for value in differences if math.isfinite(value)]
+        return verdicts.Estimate.from_values(finite), len(differences) - len(finite)
 
 
 def record(place: Path, recipe: Recipe, path: str) -> None:
-    """Writes ``recipe.yaml`` into the folder of a comparison, and keeps aside one whose rule was another.
+    """Writes ``recipe.yaml`` into the folder of a comparison, and keeps an earlier one whose rule differs.
 
     Args:
         place: the folder, RUNS/<recipe>/<size>.
         recipe: what is about to be run.
-        path: where the recipe was read.
+        path: the file that the recipe came from.
     """
     content = yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
     text = f"{COMMAND}{_shown(path)}\n{content}"
@@ -143,8 +171,8 @@ def record(place: Path, recipe: Recipe, path: str) -> None:
             while (aside := place / f"recipe.aside-{number}.yaml").exists():
                 number += 1
             write_whole(aside, file.read_bytes())
-            told = "%s: the recipe's %s changed after runs were made. The one before is %s; the report will say so."
-            logger.warning(told, place, ", ".join(changed), aside.name)
+            message = "%s: the recipe's %s changed after runs were made. %s is the earlier one; reports will say so."
+            logger.warning(message, place, ", ".join(changed), aside.name)
     place.mkdir(parents=True, exist_ok=True)
     write_whole(file, text.encode())
 
@@ -230,7 +258,7 @@ def _from_folders(
             environment = folder.environment.read_text("utf-8") if folder.environment.exists() else "{}"
             counts[environment] = counts.get(environment, 0) + 1
         else:
-            failed.append(Failed(run_config.name, run_config.seed, _reason(folder)))
+            failed.append(FailedRun(run_config.name, run_config.seed, _reason(folder)))
     environments = [{"runs": count, **results.parsed(place, content)} for content, count in sorted(counts.items())]
     changes = len(list(place.glob("recipe.aside-*.yaml")))
     rest = {"failed": sorted(failed), "ignored": ignored, "rule_changes": changes, "environments": environments}
@@ -250,7 +278,7 @@ def _from_results(place: Path) -> tuple[list[Summary], dict[str, Any]]:
     report = results.read_json(place / REPORT) if (place / REPORT).exists() else {}
     try:
         environments = [dict(environment) for environment in report.get("environments", [])]
-        failed = sorted(Failed(**run) for run in report.get("failed", []))
+        failed = sorted(FailedRun(**run) for run in report.get("failed", []))
         changes = int(report.get("rule_changes", 0))
         rest = {"failed": failed, "ignored": list(report.get("ignored", [])), "rule_changes": changes}
     except (TypeError, ValueError, AttributeError) as error:

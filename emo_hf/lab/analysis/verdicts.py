@@ -1,17 +1,17 @@
-"""From the values of the runs to the verdict of a recipe's rule.
+"""Judges the rule of a recipe by the values of its runs.
 
 Each line of the rule gives one number per seed, from runs with the same seed (`emo_hf.lab.recipe.rules` says which).
-Student's t makes an interval of their mean, two-sided, at the level 1 - 0.05 / k for the k lines of a rule
-(Bonferroni), so that all k intervals hold together in 95 % of repetitions. Where the interval lies decides the line;
-fewer than 3 seeds decide nothing. The claim is reproduced if every line is, not reproduced if one is not. What a
-recipe asks beside its rule (`secondary`) is judged in the same way, by a k of its own, and has no part in the verdict.
+Student's t gives a two-sided interval of their mean. Its level is 1 - 0.05 / k for the k lines of a rule (Bonferroni),
+so that all k intervals hold together in 95 % of repetitions. The interval decides the line; fewer than 3 seeds decide
+nothing. The claim is reproduced if every line is, and not reproduced if one line is not. The `secondary` lines of a
+recipe are judged in the same way, with a k of their own, and do not affect the verdict.
 
-A value that is missing from a finished run is the worst that its metric can be, so a run that diverged never helps its
-own arm. Such a seed has no finite number and stays out of the interval. If it speaks against the line, the line cannot
-be reproduced; if for it (the other arm diverged), the line cannot fail; beyond that, the rest decides. If all seeds
-speak for one side, that side wins. Two arms that both diverged speak against the line but do not refute it. Where a
-number is taken as it is (`at_least`, `at_most`), the worst of a metric can be what the bound asks for: there a run of
-the line's arm that diverged speaks against the line, whichever way the metric goes.
+A finished run that lacks a value counts as the worst that the metric can be, so a diverged run never helps its own
+arm. Its seed has no finite number and stays outside the interval. If it speaks against the line, the line cannot be
+reproduced. If it speaks for the line (the other arm diverged), the line cannot fail. The other seeds decide the rest;
+if all seeds speak for one side, that side wins. If both arms diverged, the line cannot be reproduced, but that alone
+does not refute it. A bound on the number itself (`at_least`, `at_most`) may ask for what is the worst of a metric;
+there a diverged run of the line's own arm speaks against the line, whichever way the metric goes.
 """
 
 import math
@@ -23,10 +23,10 @@ from typing import Literal
 from scipy import stats
 
 from emo_hf.lab.recipe.rules import METRICS, Basin, Bounds, Contrast, Order, RuleLine
-from emo_hf.lab.recipe.schema import Recipe
+from emo_hf.lab.recipe.schema import Recipe, SizeName
 
 ERROR = 0.05  # of all lines of a rule together
-FEWEST = 3  # seeds that can decide
+FEWEST = 3  # seeds that can decide a line
 
 Answer = Literal["reproduced", "not reproduced", "inconclusive"]
 Values = Callable[[str, str], dict[int, float]]  # arm, metric -> seed -> value; `worst` where a finished run has none
@@ -56,7 +56,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedLine:
     """A line of the rule and its answer. `seeds`: its number for each seed, not finite where a run diverged."""
 
     words: str
@@ -69,11 +69,11 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer to a claim, None without a rule; the lines it rests on; and those that are asked beside it."""
+    """The answer to a claim, None without a rule; the lines of the rule; and the secondary lines."""
 
     answer: Answer | None
-    lines: list[Judged]
-    also: list[Judged]
+    lines: list[JudgedLine]
+    secondary: list[JudgedLine]
 
 
 def worst(metric: str) -> float:
@@ -81,61 +81,61 @@ def worst(metric: str) -> float:
     return -math.inf if METRICS[metric] else math.inf
 
 
-def judge(recipe: Recipe, size: str, values: Values) -> Verdict:
+def judge(recipe: Recipe, size: SizeName, values: Values) -> Verdict:
     """Returns the verdict of `recipe` at one of its sizes."""
-    lines, also = (_judge_all(asked, recipe, size, values) for asked in (recipe.rule, recipe.secondary))
+    lines, secondary = (_judge_all(rule, recipe, size, values) for rule in (recipe.rule, recipe.secondary))
     answers = [line.answer for line in lines]
     if not answers:
-        return Verdict(None, lines, also)
+        return Verdict(None, lines, secondary)
     if "not reproduced" in answers:
-        return Verdict("not reproduced", lines, also)
-    return Verdict("inconclusive" if "inconclusive" in answers else "reproduced", lines, also)
+        return Verdict("not reproduced", lines, secondary)
+    return Verdict("inconclusive" if "inconclusive" in answers else "reproduced", lines, secondary)
 
 
-def _judge_all(lines: list[RuleLine], recipe: Recipe, size: str, values: Values) -> list[Judged]:
+def _judge_all(lines: list[RuleLine], recipe: Recipe, size: SizeName, values: Values) -> list[JudgedLine]:
     return [_judge(line, recipe, size, values, 1 - ERROR / len(lines)) for line in lines]
 
 
-def _judge(line: RuleLine, recipe: Recipe, size: str, values: Values, level: float) -> Judged:
+def _judge(line: RuleLine, recipe: Recipe, size: SizeName, values: Values, level: float) -> JudgedLine:
     metric = line.metric or recipe.judged
     notes: list[str] = []
     if isinstance(line, Basin):
         arms = [*recipe.families[line.sweep], *recipe.families[line.against]]
     else:
         arms = list(line.arms())
-    found = {arm: values(arm, metric) for arm in arms}
-    paired = sorted(set.intersection(*map(set, found.values())))
+    by_arm = {arm: values(arm, metric) for arm in arms}
+    paired = sorted(set.intersection(*map(set, by_arm.values())))
     match line:
         case Basin():
-            seeds = _basins(line, recipe, size, found, paired, METRICS[metric], notes)
+            seeds = _basins(line, recipe, size, by_arm, paired, METRICS[metric], notes)
         case Order():
-            seeds = {seed: _tau([found[arm][seed] for arm in line.order], METRICS[metric]) for seed in paired}
+            seeds = {seed: _tau([by_arm[arm][seed] for arm in line.order], METRICS[metric]) for seed in paired}
         case Contrast():
             sign = -1 if oriented(line) and not METRICS[metric] else 1
-            seeds = {seed: sign * _contrast(line, {arm: found[arm][seed] for arm in arms}) + 0.0 for seed in paired}
+            seeds = {seed: sign * _contrast(line, {arm: by_arm[arm][seed] for arm in arms}) + 0.0 for seed in paired}
     estimate = Estimate.from_values([value for value in seeds.values() if math.isfinite(value)], level)
-    answer, why = _answer(line, estimate, list(seeds.values()))
-    notes += why
-    if unpaired := sorted({*recipe.seeds, *(seed for of_arm in found.values() for seed in of_arm)} - set(paired)):
-        notes.append(f"not all arms have a result with seed {_listed(unpaired)}")
-    return Judged(in_words(line, metric), answer, estimate, level, seeds, notes)
+    answer, reasons = _answer(line, estimate, list(seeds.values()))
+    notes += reasons
+    if unpaired := sorted({*recipe.seeds, *(seed for of_arm in by_arm.values() for seed in of_arm)} - set(paired)):
+        notes.append(f"not every arm has a result with seed {', '.join(map(str, unpaired))}")
+    return JudgedLine(in_words(line, metric), answer, estimate, level, seeds, notes)
 
 
 def oriented(line: Bounds) -> bool:
-    """Whether the difference is counted so that more is better, and not taken as it is."""
+    """Whether the sign of the difference is chosen so that more is better."""
     return line.better_by is not None or line.worse_by_at_most is not None
 
 
-def _contrast(line: Contrast, of: dict[str, float]) -> float:
-    """Returns the number of one seed; nan where two diverged runs meet."""
-    found = own = of[line.arm]
+def _contrast(line: Contrast, values: dict[str, float]) -> float:
+    """Returns the number of one seed, from the values of the arms; nan where two diverged runs meet."""
+    number = own = values[line.arm]
     if line.against:
-        found -= of[line.against]
+        number -= values[line.against]
     if line.minus:
-        found -= of[line.minus.arm] - of[line.minus.against]
-    if math.isinf(own) and not math.isnan(found) and not oriented(line):
+        number -= values[line.minus.arm] - values[line.minus.against]
+    if math.isinf(own) and not math.isnan(number) and not oriented(line):
         return _bad(line)
-    return found
+    return number
 
 
 def _bad(line: Bounds) -> float:
@@ -152,36 +152,38 @@ def _tau(values: list[float], more_is_better: bool) -> float:
 def _basins(
     line: Basin,
     recipe: Recipe,
-    size: str,
-    found: dict[str, dict[int, float]],
+    size: SizeName,
+    by_arm: dict[str, dict[int, float]],
     paired: list[int],
     more_is_better: bool,
     notes: list[str],
 ) -> dict[int, float]:
-    """Returns how many decades wider the basin of the sweep is than that of the other."""
+    """Returns for each seed how many decades wider the basin of the sweep is than that of the other."""
     changes = recipe.sizes[size].arms
-    rates = {arm: (changes.get(arm) or recipe.arms[arm]).lr for arm in found}
+    rates = {arm: (changes.get(arm) or recipe.arms[arm]).lr for arm in by_arm}
     sign = -1 if more_is_better else 1  # less is better from here on
-    of = {arm: {seed: sign * value for seed, value in seeds.items()} for arm, seeds in found.items()}
+    losses = {arm: {seed: sign * value for seed, value in seeds.items()} for arm, seeds in by_arm.items()}
     widths: dict[str, list[float]] = {}
     for sweep in (line.sweep, line.against):
         arms = sorted(recipe.families[sweep], key=rates.__getitem__)
         at_edge = 0
         widths[sweep] = []
         for seed in paired:
-            limit = min(values[seed] for values in of.values()) + line.within
-            first, last = _stretch([of[arm][seed] for arm in arms], limit)
+            limit = min(values[seed] for values in losses.values()) + line.within
+            first, last = _stretch([losses[arm][seed] for arm in arms], limit)
             widths[sweep].append(math.log10(rates[arms[last]] / rates[arms[first]]) if first <= last else 0.0)
             at_edge += first <= last and (first == 0 or last == len(arms) - 1)
         if paired:
             notes.append(f"{sweep}: {statistics.fmean(widths[sweep]):.2f} decades on average")
         if at_edge:
-            notes.append(f"{sweep}: at least so wide, as its grid ends first with {at_edge} of {len(paired)} seeds")
+            notes.append(f"{sweep}: a lower bound with {at_edge} of {len(paired)} seeds, where the grid ends first")
     return {seed: a - b for seed, a, b in zip(paired, widths[line.sweep], widths[line.against], strict=True)}
 
 
 def _stretch(losses: list[float], limit: float) -> tuple[int, int]:
-    """Returns first and last place of the stretch around the least of `losses` that is at most `limit`; (0, -1): none.
+    """Returns the first and last index of the stretch around the least of `losses` that stays at most `limit`.
+
+    Without such a stretch, (0, -1).
 
     Args:
         losses: in the order of the learning rates.
@@ -198,16 +200,17 @@ def _stretch(losses: list[float], limit: float) -> tuple[int, int]:
 
 
 def _answer(line: Bounds, estimate: Estimate, values: list[float]) -> tuple[Answer, list[str]]:
+    """Returns the answer to a line and the reasons that its interval does not show; `values`: one per seed."""
     bad = _bad(line)
     helped, hurt, tied = values.count(-bad), values.count(bad), sum(map(math.isnan, values))
     notes = []
     if diverged := helped + hurt + tied:
         sides = [(hurt, "against the line"), (helped, "for it"), (tied, "with both sides diverged")]
-        told = ", ".join(f"{count} {side}" for count, side in sides if count)
-        notes.append(f"{diverged} of {len(values)} seeds not finite and outside the interval: {told}")
+        counts = ", ".join(f"{count} {side}" for count, side in sides if count)
+        notes.append(f"{diverged} of {len(values)} seeds not finite and outside the interval: {counts}")
         if len(values) >= FEWEST and diverged in (helped, hurt) and diverged == len(values):
             return ("reproduced" if helped else "not reproduced"), notes
-    if estimate.n < FEWEST:
+    if estimate.n < FEWEST or estimate.low is None or estimate.high is None:
         return "inconclusive", [*notes, f"too few runs: {estimate.n} seeds of at least {FEWEST}"]
     answer = _compare(line, estimate.low, estimate.high)
     if (answer == "reproduced" and hurt + tied) or (answer == "not reproduced" and helped):
@@ -216,14 +219,15 @@ def _answer(line: Bounds, estimate: Estimate, values: list[float]) -> tuple[Answ
 
 
 def _compare(line: Bounds, low: float, high: float) -> Answer:
-    if line.better_by is not None:
-        holds, fails = low > line.better_by, high < line.better_by
-    elif line.worse_by_at_most is not None:
-        holds, fails = low > -line.worse_by_at_most, high < -line.worse_by_at_most
+    if line.at_most is not None:
+        holds, fails = high <= line.at_most, low > line.at_most
     elif line.at_least is not None:
         holds, fails = low >= line.at_least, high < line.at_least
+    elif line.worse_by_at_most is not None:
+        holds, fails = low > -line.worse_by_at_most, high < -line.worse_by_at_most
     else:
-        holds, fails = high <= line.at_most, low > line.at_most
+        bound = line.better_by or 0.0
+        holds, fails = low > bound, high < bound
     return "reproduced" if holds else "not reproduced" if fails else "inconclusive"
 
 
@@ -231,14 +235,16 @@ def in_words(line: RuleLine, metric: str) -> str:
     """Returns a line of a rule as a sentence without a full stop."""
     match line:
         case Basin():
-            what = f"decades of learning rates with {metric} within {line.within:g} of the best: "
-            return what + _bound(line, line.sweep, line.against)
+            bound = _bound(line, line.sweep, line.against)
+            return f"decades of learning rates with {metric} within {line.within:g} of the best: {bound}"
         case Order():
-            return f"Kendall's tau of {' > '.join(line.order)} with our order by {metric}: {_bound(line, '', None)}"
-        case Contrast(minus=None):
-            return f"{metric}: {_bound(line, line.arm, line.against)}"
-    one, other = f"({line.arm} - {line.against})", f"({line.minus.arm} - {line.minus.against})"
-    return f"differences in {metric}: {_bound(line, one, other)}"
+            order = " > ".join(line.order)
+            return f"Kendall's tau between {order} and the order by {metric}: {_bound(line, '', None)}"
+        case Contrast():
+            if line.minus is None:
+                return f"{metric}: {_bound(line, line.arm, line.against)}"
+            one, other = f"({line.arm} - {line.against})", f"({line.minus.arm} - {line.minus.against})"
+            return f"differences in {metric}: {_bound(line, one, other)}"
 
 
 def _bound(line: Bounds, one: str, other: str | None) -> str:
@@ -252,7 +258,3 @@ def _bound(line: Bounds, one: str, other: str | None) -> str:
         bound = f"at least {line.at_least:g}" if line.at_least is not None else f"at most {line.at_most:g}"
         text = f"{one} - {other} {bound}" if other else f"{one} {bound}"
     return text.strip()
-
-
-def _listed(seeds: list[int]) -> str:
-    return ", ".join(map(str, seeds))

@@ -10,6 +10,7 @@ from emo_hf.errors import RecipeError
 from emo_hf.hf.card import TAG
 from emo_hf.lab.report import card_text
 from emo_hf.lab.report.card_data import ArmData
+from emo_hf.lab.report.templating import count
 
 TASKS = {  # task -> its name on the hub, and in words
     "sequence-classification": ("text-classification", "Text classification"),
@@ -64,7 +65,7 @@ def metadata(data: ArmData, license: str | None = None) -> ModelCardData:
                 dataset_revision=card_text.plain_revision(hub.revision) if hub and data.from_hub else None,
                 metric_type=metric,
                 metric_value=float(f"{mean:.6g}"),
-                metric_name=f"{metric}, mean of {card_text.seeds(len(data.summaries))}",
+                metric_name=f"{metric}, mean of {count(len(data.summaries), 'seed')}",
             )
         )
     base = run_config.scale.model.hub or (

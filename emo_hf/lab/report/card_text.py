@@ -1,6 +1,6 @@
 """What the model card of an arm says: the runs as `emo_hf.lab.report.card_data` found them, as Markdown.
 
-No number in it is from anywhere else. What somebody wrote into a recipe is shown as plain text.
+All numbers come from there. What somebody wrote into a recipe is shown as plain text, without keys and paths.
 """
 
 import re
@@ -12,8 +12,9 @@ from emo_hf.hf.confidential import places
 from emo_hf.lab.analysis.results import Stat
 from emo_hf.lab.recipe.baselines import ALIASES
 from emo_hf.lab.recipe.schema import RunConfig
-from emo_hf.lab.report import formulas
+from emo_hf.lab.report import formulas, templating
 from emo_hf.lab.report.card_data import ArmData
+from emo_hf.lab.report.templating import count
 
 COLUMNS = {  # of the table of results, as far as the summaries have them
     "accuracy": ("accuracy", ".3f"),
@@ -28,26 +29,26 @@ HUB_NAME = re.compile(r"(?!.*\.\.)[\w][\w.-]*(/[\w][\w.-]*)?")
 
 def body(data: ArmData, picture: str | None) -> str:
     """Returns the Markdown of the card; `picture` is the name of a file beside it."""
-    run_config = data.run_config
-    parts = [
-        f"# {run_config.name} of {run_config.recipe} ({run_config.size})",
-        plain(data.comparison.recipe.description),
-        f"{_model(run_config)} {_parameters(data)} {_data(data)}",
-        f"    {_command(data)}",
-        "## Result",
-        _results(data),
-        _machines(data),
-        *([f"![Loss, step size and emotion of one run]({picture})"] if picture else []),
-        "## Comparison",
-        _verdict(data),
-        "## Optimizer",
-        _optimizer(data),
-        "## Training",
-        table(_training(data)),
-        "## Limits",
-        "\n".join(f"* {limit}" for limit in _limits(data)),
-    ]
-    return "\n\n".join(parts)
+    comparison, columns = data.comparison, [name for name in COLUMNS if any(name in run for run in data.summaries)]
+    template = templating.environment(plain).get_template("card.md.jinja")
+    return template.render(
+        run=data.run_config,
+        recipe=comparison.recipe,
+        verdict=comparison.verdict,
+        complete=comparison.complete,
+        rule_changes=comparison.rule_changes,
+        model=_model(data.run_config),
+        parameters=_parameters(data),
+        data=_data(data),
+        command=_command(data),
+        columns=[COLUMNS[name][0] for name in columns],
+        results=_results(data, columns),
+        n=len(data.summaries),
+        machines=[_machine(environment) for environment in data.environments],
+        picture=picture,
+        optimizer=_optimizer(data),
+        training=table(_training(data)),
+    )
 
 
 def plain_revision(revision: str) -> str:
@@ -61,7 +62,7 @@ def hub_name(name: str) -> str | None:
     return name if HUB_NAME.fullmatch(name) else None
 
 
-def _from(hub: Any) -> str:
+def _repository(hub: Any) -> str:
     return f"`{hub_name(hub.name) or 'DIR'}` (revision `{plain_revision(hub.revision)}`)"
 
 
@@ -86,9 +87,9 @@ def _model(run_config: RunConfig) -> str:
         blocks = count(model.vision.blocks, "basic block")
         what = f"A ResNet with random initial weights: {blocks} per stage, stages of {widths} channels."
     elif model.hub:
-        what = f"The pretrained {_from(model.hub)}."
+        what = f"The pretrained {_repository(model.hub)}."
     else:
-        what = f"The pretrained Llama of {_from(model.llama2c.hub)} in llama2.c's format."
+        what = f"The pretrained Llama of {_repository(model.llama2c.hub)} in llama2.c's format."
     if model.lora:
         lora = model.lora
         targets = ", ".join(f"`{plain(target)}`" for target in lora.targets)
@@ -109,11 +110,11 @@ def _data(data: ArmData) -> str:
     if source.embedded:
         where = f"the set `{source.embedded}` of emo_hf"
     elif data.from_hub:
-        where = f"{_from(source.hub)} of the hub"
-    elif data.from_hub is None:
-        where = f"{_from(source.hub)} of the hub, or the original files of `{source.files}` in a local folder DIR"
+        where = f"{_repository(source.hub)} of the hub"
     else:
         where = f"the original files of `{source.files}` in a local folder DIR"
+        if data.from_hub is None:
+            where = f"{_repository(source.hub)} of the hub, or {where}"
     held = " examples held out of the training set" if source.holdout else " test examples"
     return (
         f"Data: {where}; {first['train_examples']:,} training and {first['test_examples']:,}{held}"
@@ -128,19 +129,14 @@ def _command(data: ArmData) -> str:
     return f"emo-hf run {data.path} --size {run_config.size}{arms}{local}"
 
 
-def _results(data: ArmData) -> str:
-    columns = {name: words for name, words in COLUMNS.items() if any(name in run for run in data.summaries)}
-    lines = [
-        f"| seed | {' | '.join(words for words, _ in columns.values())} |",
-        f"|{'---|' * (len(columns) + 1)}",
-    ]
-    for run in data.summaries:
-        numbers = [_number(run.get(name), form) for name, (_, form) in columns.items()]
-        lines.append(f"| {run['seed']} | {' | '.join(numbers)} |")
-    stats = [(stat(data, name), form) for name, (_, form) in columns.items()]
-    spread = ["" if stat.mean is None else stat.text(form) for stat, form in stats]
-    lines.append(f"| mean{' ± sd' if len(data.summaries) > 1 else ''} | {' | '.join(spread)} |")
-    return "\n".join([*lines, "", f"n = {seeds(len(data.summaries))}; ± is the standard deviation over them."])
+def _results(data: ArmData, columns: list[str]) -> dict[str, list[str]]:
+    """Returns the cells of the table of results, by seed; then those of the mean."""
+    cells = {
+        str(run["seed"]): [_number(run.get(name), COLUMNS[name][1]) for name in columns] for run in data.summaries
+    }
+    stats = [(stat(data, name), COLUMNS[name][1]) for name in columns]
+    title = "mean ± sd" if len(data.summaries) > 1 else "mean"
+    return {**cells, title: ["" if value.mean is None else value.text(form) for value, form in stats]}
 
 
 def stat(data: ArmData, name: str) -> Stat:
@@ -152,29 +148,11 @@ def _number(value: float | None, form: str) -> str:
     return "not finite" if value is None else f"{value:{form}}"
 
 
-def _machines(data: ArmData) -> str:
-    lines = []
-    for found in data.environments:
-        versions = [f"{name} {version}" for name, version in found.get("packages", {}).items() if version]
-        threads = f", {count(found['cpu_threads'], 'thread')}" if found.get("cpu_threads") else ""
-        lines.append(
-            plain(f"Run on {found.get('device')}{threads}; Python {found.get('python')}, {', '.join(versions)}.")
-        )
-    return "\n\n".join(lines) or "The machine and the versions were not noted."
-
-
-def _verdict(data: ArmData) -> str:
-    recipe, verdict = data.comparison.recipe, data.comparison.verdict
-    if verdict.answer is None:
-        arms = f" of {len(recipe.arms)} arms" if len(recipe.arms) > 1 else ""
-        return f"No claim was decided{arms}: the recipe has no rule, so these are results of a training."
-    claim = f"Claim: {plain(recipe.claim).rstrip('.')} (source: {plain(recipe.source)})."
-    claim += f" {plain(recipe.caveat)}" if recipe.caveat else ""
-    unfinished = "" if data.comparison.complete else " Preliminary: not all runs of the comparison are finished."
-    fixed = "changed after runs were made" if data.comparison.rule_changes else "fixed before the runs"
-    lines = [f"* {plain(line.words)}: {line.answer} (n = {line.estimate.n})" for line in verdict.lines]
-    text = f"{claim} Verdict by the recipe's rule, {fixed}: **{verdict.answer}**.{unfinished}"
-    return "\n".join([text, "", *lines])
+def _machine(environment: dict[str, Any]) -> str:
+    versions = [f"{name} {version}" for name, version in environment.get("packages", {}).items() if version]
+    threads = f", {count(environment['cpu_threads'], 'thread')}" if environment.get("cpu_threads") else ""
+    device, python = environment.get("device"), environment.get("python")
+    return f"Run on {device}{threads}; Python {python}, {', '.join(versions)}."
 
 
 def _optimizer(data: ArmData) -> str:
@@ -218,29 +196,3 @@ def _training(data: ArmData) -> dict[str, str]:
             settings = part.model_dump(exclude_defaults=True).items()
             rows[name.capitalize()] = ", ".join(f"{key} {plain(value)}" for key, value in settings)
     return rows
-
-
-def _limits(data: ArmData) -> list[str]:
-    run_config, arm, n = data.run_config, data.run_config.arm, len(data.summaries)
-    limits = [f"The numbers are those of {seeds(n)} on one split of the data; other machines give others."]
-    if run_config.scale.model.config or run_config.scale.model.vision:
-        limits.append("Trained from random weights, it is no match for a pretrained model that is fine-tuned.")
-    if run_config.task.data.holdout:
-        limits.append("Evaluated on examples held out of the training set, not on the test set.")
-    if arm.tuning.how == "untuned":
-        limits.append("Its settings were not tuned.")
-    if arm.condition:
-        limits.append("Its training data was changed on purpose (see Training): do not use it for anything else.")
-    if run_config.size == "smoke":
-        limits.append("The size is for checking that everything works; the model has learned next to nothing.")
-    return limits
-
-
-def seeds(n: int) -> str:
-    """Returns "1 seed", "2 seeds"."""
-    return count(n, "seed")
-
-
-def count(n: float, noun: str) -> str:
-    """Returns "1 step", "2 steps"."""
-    return f"{n:,g} {noun}" + ("" if n == 1 else "s")

@@ -1,6 +1,6 @@
-"""The report of a comparison, for people (Markdown, HTML) and for programs (JSON), beside the numbers it rests on.
+"""Writes the report of a comparison: Markdown and HTML for people, JSON for programs, and the numbers behind it.
 
-It holds only what `emo_hf.lab.analysis.comparison` read: the same files give the same report to the byte.
+It depends on nothing but what `emo_hf.lab.analysis.comparison` read: the same files give the same report to the byte.
 """
 
 import dataclasses
@@ -11,28 +11,29 @@ from typing import Any
 
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import EmoError, RecipeError
-from emo_hf.lab.analysis import comparison, histories
-from emo_hf.lab.analysis.comparison import Comparison
+from emo_hf.lab.analysis import histories
+from emo_hf.lab.analysis.comparison import RECIPE, REPORT, RUNS, Comparison
 from emo_hf.lab.analysis.results import ArmResult
-from emo_hf.lab.analysis.verdicts import Judged
-from emo_hf.lab.report import blocks, comparison_text
+from emo_hf.lab.analysis.verdicts import JudgedLine
+from emo_hf.lab.report import comparison_text, templating
 
-KIND = "emo-hf comparison"  # what marks a report.json as ours
+KIND = "emo-hf comparison"  # marks a report.json as one of these
+COLOURS = {"reproduced": "good", "not reproduced": "bad"}  # classes of page.css; "open" for all else
 
 
-def write(found: Comparison, folder: Path) -> list[Path]:
+def write(comparison: Comparison, folder: Path) -> list[Path]:
     """Writes all files of a report; returns their paths.
 
     Raises:
-        RecipeError: it would overwrite something else than a former report of the same comparison.
+        RecipeError: it would overwrite something else than an earlier report of the same comparison.
     """
-    files = _files(found, sorted(folder.glob("*.png")))
+    files = _files(comparison, sorted(folder.glob("*.png")))
     old = {name: (folder / name).read_bytes() for name in files if (folder / name).exists()}
-    differing = [name for name, content in old.items() if files.get(name) != content]
-    if differing and not _is_former(old.get(comparison.REPORT, b""), found):
+    differing = [name for name, content in files.items() if old.get(name, content) != content]
+    if differing and not _is_earlier(old.get(REPORT, b""), comparison):
         raise RecipeError(
-            f"{folder} holds {', '.join(differing)}, and no report of {found.recipe.name} at size {found.size}:"
-            " nothing was written. Give another folder by -o."
+            f"{folder} holds {', '.join(differing)}, and no report of {comparison.recipe.name} at size"
+            f" {comparison.size}: nothing was written. Give another folder by -o."
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -41,7 +42,7 @@ def write(found: Comparison, folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def write_with_pictures(found: Comparison, folder: Path) -> tuple[list[Path], EmoError | None]:
+def write_with_pictures(comparison: Comparison, folder: Path) -> tuple[list[Path], EmoError | None]:
     """Writes a report with its curves and their pictures; returns the paths, and what kept it from drawing.
 
     A report without pictures is still one.
@@ -49,82 +50,79 @@ def write_with_pictures(found: Comparison, folder: Path) -> tuple[list[Path], Em
     Raises:
         RecipeError: as `write` does.
     """
-    written = write(found, folder)  # first: it refuses a folder that holds something else
+    written = write(comparison, folder)  # first: it refuses a folder that holds something else
     try:
-        histories.write(found, folder)
+        histories.write(comparison, folder)
         from emo_hf.lab import figures  # needs the extra `plot`
 
         pictures = figures.draw(folder)
     except EmoError as error:
         return written, error
-    return [*write(found, folder), *pictures], None  # again, now with the pictures in it
+    return [*write(comparison, folder), *pictures], None  # again, now with the pictures in it
 
 
-def _is_former(content: bytes, found: Comparison) -> bool:
+def _is_earlier(content: bytes, comparison: Comparison) -> bool:
     try:
         old = json.loads(content)
-        return [old[key] for key in ("kind", "recipe", "size")] == [KIND, found.recipe.name, found.size]
+        return [old[key] for key in ("kind", "recipe", "size")] == [KIND, comparison.recipe.name, comparison.size]
     except (ValueError, TypeError, KeyError):
         return False
 
 
-def _files(found: Comparison, pictures: list[Path]) -> dict[str, bytes]:
-    title, text = f"{found.recipe.name} ({found.size})", list(comparison_text.text(found, pictures))
+def _files(comparison: Comparison, pictures: list[Path]) -> dict[str, bytes]:
+    title, text = f"{comparison.recipe.name} ({comparison.size})", comparison_text.markdown(comparison, pictures)
+    colour = COLOURS.get(comparison.verdict.answer or "", "open")
     files = {
-        comparison.RECIPE: found.text,
-        comparison.RUNS: "".join(json.dumps(run, sort_keys=True) + "\n" for run in found.runs),
-        "report.md": blocks.markdown(title, text),
-        "report.html": blocks.html(title, text),
-        comparison.REPORT: _json(data(found)),  # last: it says that the folder holds this report
+        RECIPE: comparison.text,
+        RUNS: "".join(json.dumps(run, sort_keys=True) + "\n" for run in comparison.runs),
+        "report.md": text,
+        "report.html": templating.html(title, text, colour, pictures),
+        REPORT: json.dumps(data(comparison), indent=2, allow_nan=False) + "\n",  # last: marks a report
     }
     return {name: content.encode() for name, content in files.items()}
 
 
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
-
-def data(found: Comparison) -> dict[str, Any]:
-    """Returns the report as JSON bears it."""
-    recipe, verdict = found.recipe, found.verdict
+def data(comparison: Comparison) -> dict[str, Any]:
+    """Returns the report as JSON can hold it."""
+    recipe, verdict = comparison.recipe, comparison.verdict
     return {
         "kind": KIND,
         "recipe": recipe.name,
-        "size": found.size,
+        "size": comparison.size,
         "claim": recipe.claim,
         "source": recipe.source,
         "caveat": recipe.caveat,
         "verdict": verdict.answer,
-        "complete": found.complete,
+        "complete": comparison.complete,
         "lines": [_line(line) for line in verdict.lines],
-        "also": [_line(line) for line in verdict.also],
+        "secondary": [_line(line) for line in verdict.secondary],
         "metric": recipe.judged,
         "baseline": recipe.baseline,
-        "arms": [_arm(found, row) for row in found.rows],
+        "arms": [_arm(comparison, row) for row in comparison.rows],
         "published": recipe.published.model_dump() if recipe.published else None,
-        "failed": [dataclasses.asdict(run) for run in found.failed],
-        "missing": [{"arm": arm, "seed": seed} for arm, seed in found.missing],
-        "ignored": found.ignored,
-        "rule_changes": found.rule_changes,
-        "command": comparison_text.command(found),
-        "environments": found.environments,
+        "failed": [dataclasses.asdict(run) for run in comparison.failed],
+        "missing": [{"arm": arm, "seed": seed} for arm, seed in comparison.missing],
+        "ignored": comparison.ignored,
+        "rule_changes": comparison.rule_changes,
+        "command": comparison.full_command,
+        "environments": comparison.environments,
     }
 
 
-def _line(line: Judged) -> dict[str, Any]:
+def _line(line: JudgedLine) -> dict[str, Any]:
     seeds = {str(seed): value if math.isfinite(value) else None for seed, value in line.seeds.items()}
     content = {"rule": line.words, "verdict": line.answer, "level": line.level, **dataclasses.asdict(line.estimate)}
     return {**content, "seeds": seeds, "notes": line.notes}
 
 
-def _arm(found: Comparison, row: ArmResult) -> dict[str, Any]:
-    stats = {name: row.stat(name) for name in comparison_text.metrics(found)}
-    against, diverged = comparison_text.difference(found, row.arm)
+def _arm(comparison: Comparison, row: ArmResult) -> dict[str, Any]:
+    stats = {metric: row.stat(metric) for metric in comparison.metrics}
+    difference, diverged = comparison.difference(row.arm)
     return {
         "arm": row.arm,
         "optimizer": row.optimizer,
         "n": row.n,
         "tuning": row.tuning,
-        **{name: dataclasses.asdict(stat) for name, stat in stats.items() if stat},
-        "difference": {**dataclasses.asdict(against), "diverged": diverged} if against else None,
+        **{metric: dataclasses.asdict(stat) for metric, stat in stats.items() if stat},
+        "difference": {**dataclasses.asdict(difference), "diverged": diverged} if difference else None,
     }

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ from emo_hf.cli import main
 from emo_hf.errors import RecipeError
 from emo_hf.lab.analysis import comparison
 from emo_hf.lab.recipe import loading
-from emo_hf.lab.report import comparison_report, comparison_text
+from emo_hf.lab.report import comparison_report
 from tests.lab import made_up_runs
 
 SEEDLESS = json.dumps({"recipe": "tiny", "size": "smoke", "arm": "emosens", "optimizer": "x", "tuning": "y"})
@@ -50,7 +51,7 @@ def test_read(place):
     assert found.complete
     assert found.verdict.answer == "reproduced"
     assert found.environments == [{"runs": 6, **made_up_runs.ENV}]
-    estimate, diverged = comparison_text.difference(found, "emosens")
+    estimate, diverged = found.difference("emosens")
     assert (estimate.n, estimate.mean, diverged) == (3, pytest.approx(0.31 / 3), 0)
 
 
@@ -69,9 +70,12 @@ def test_seeds_that_are_not_the_recipes_do_not_count(place, recipe, write):
     found = comparison.read(place)
     assert found.verdict == before
     assert [row.n for row in found.rows] == [5, 5]
-    assert comparison_text.difference(found, "emosens")[0].n == 5  # decides nothing
+    assert found.difference("emosens")[0].n == 5  # decides nothing
     comparison_report.write(found, place / "report")
-    assert "judged by the seeds of the recipe. Its tables hold more: 7, 8." in (place / "report/report.md").read_text()
+    assert (
+        "uses the seeds of the recipe only. The tables also hold these: 7, 8."
+        in (place / "report/report.md").read_text()
+    )
 
 
 def test_more_seeds_are_another_question(place, recipe, write):
@@ -152,7 +156,7 @@ def test_a_rule_that_changed_is_visible(place, recipe, write, caplog):
     assert loading.recipe(str(place / "recipe.aside-1.yaml")).rule[0].better_by == 0
     comparison_report.write(found, place / "report")
     assert (
-        "lines beside it, baseline, sweeps or seeds) was changed once after runs existed"
+        "secondary lines, baseline, sweeps or seeds) changed once after the first run."
         in (place / "report/report.md").read_text()
     )
 
@@ -213,7 +217,7 @@ def test_report_says_what_matters(place, capsys):
     text = (place / "report/report.md").read_text()
     lines = text.splitlines()
     assert lines[2] == "**Reproduced: emosens wins (size smoke, n = 3).**"
-    assert lines[4] == "**Untuned: emosens, adamw. A tuned setting may do better.**"
+    assert lines[4] == "> Untuned: emosens, adamw. A tuned setting may do better."
     assert "| 1. accuracy: emosens better than adamw | reproduced | 0.1033 | [0.08899, 0.1177] | 3 | - |" in lines
     assert "| emosens | 3 | 0.7233 ± 0.015 | 0.75 | +0.103 [+0.089, +0.118], n = 3 | 1 ± 0 |" in text
     assert "| adamw | eval_loss | 0.9 | 1 ± 0 |" in lines
@@ -229,9 +233,8 @@ def test_a_claim_that_fails_is_said_first(place, recipe, write):
     record(place, recipe, write)
     comparison_report.write(comparison.read(place), place / "report")
     page = (place / "report/report.html").read_text()
-    assert (
-        '<p class="bad">Not reproduced: emosens wins (size smoke, n = 3; 1 of the 1 lines of its rule failed).' in page
-    )
+    verdict = "Not reproduced: emosens wins (size smoke, n = 3; 1 of the 1 lines of its rule failed)."
+    assert f'<body class="text bad">\n<h1>tiny (smoke)</h1>\n<p><strong>{verdict}</strong></p>' in page
 
 
 def test_no_rule_no_verdict(place):
@@ -245,11 +248,15 @@ def test_no_rule_no_verdict(place):
 
 def test_words_of_a_recipe_are_no_markup(place, recipe, write):
     recipe |= {"description": "<script>alert(1)</script> | a *b* [c](d)\n# e", "claim": "1. x <b>"}
+    recipe |= {"source": "![x](javascript:alert(1)) <https://a.b> [r]: c", "caveat": "`a` **b** &amp; ](x)"}
     record(place, recipe, write)
     comparison_report.write(comparison.read(place), place / "report")
     page = (place / "report/report.html").read_text()
     assert "<script" not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; | a *b* [c](d)\n# e" in page
+    assert "<p>&lt;script&gt;alert(1)&lt;/script&gt; | a *b* [c](d) # e</p>" in page
+    assert not re.search(r"<a |<img|<link rel=.stylesheet| style=| on\w+=", page.split("</style>")[1])
+    assert "<li>Source: ![x](javascript:alert(1)) &lt;https://a.b&gt; [r]: c</li>" in page
+    assert "<li>Caveat: `a` **b** &amp;amp; ](x)</li>" in page
     text = (place / "report/report.md").read_text()
     assert "\n\n\\<script>alert(1)\\</script> \\| a \\*b\\* [c\\](d) # e\n\n" in text
 
@@ -257,10 +264,10 @@ def test_words_of_a_recipe_are_no_markup(place, recipe, write):
 def test_pictures_beside_it_are_part_of_the_page(place):
     folder = place / "report"
     folder.mkdir()
-    (folder / "loss-panel.png").write_bytes(b"\x89PNG")
+    (folder / "loss-panel 2.png").write_bytes(b"\x89PNG")
     assert main(["report", str(place)]) == 0
-    assert '<img src="data:image/png;base64,iVBORw==" alt="loss panel">' in (folder / "report.html").read_text()
-    assert "![loss panel](loss-panel.png)" in (folder / "report.md").read_text()
+    assert '<img src="data:image/png;base64,iVBORw==" alt="loss panel 2" />' in (folder / "report.html").read_text()
+    assert "![loss panel 2](loss-panel%202.png)" in (folder / "report.md").read_text()
 
 
 def test_nothing_else_is_overwritten(place, tmp_path, capsys):

@@ -23,7 +23,7 @@ def judged(recipe: dict, rule: list[dict], values: dict, metric: str = "accuracy
     return verdicts.judge(Recipe.model_validate(recipe), "smoke", lambda arm, _: found[arm])
 
 
-def only(*args, **kwargs) -> verdicts.Judged:
+def only(*args, **kwargs) -> verdicts.JudgedLine:
     verdict = judged(*args, **kwargs)
     (line,) = verdict.lines
     assert verdict.answer == line.answer
@@ -82,7 +82,7 @@ def test_pairs_are_of_one_seed(recipe):
     values = {"a": [0.9, ..., 0.5, 0.4], "b": [0.8, 0.1, 0.4, ...]}
     line = only(recipe, [{"arm": "a", "against": "b", "better_by": 0}], values)
     assert line.seeds == {0: pytest.approx(0.1), 2: pytest.approx(0.1)}
-    assert line.notes == ["too few runs: 2 seeds of at least 3", "not all arms have a result with seed 1, 3"]
+    assert line.notes == ["too few runs: 2 seeds of at least 3", "not every arm has a result with seed 1, 3"]
 
 
 def test_difference_of_differences(recipe):
@@ -146,12 +146,12 @@ def test_every_line_counts(recipe, bounds, answer):
     assert verdict.answer == answer
 
 
-def test_what_is_asked_beside_has_no_part_in_the_verdict(recipe):
+def test_secondary_lines_do_not_affect_the_verdict(recipe):
     recipe["secondary"] = [{"arm": "a", "better_by": bound} for bound in (0.1, 0.9, 0.2)]
     verdict = judged(recipe, [{"arm": "a", "better_by": 0.1}], {"a": GOOD})
     assert (verdict.answer, verdict.lines[0].level) == ("reproduced", 0.95)
-    assert [line.answer for line in verdict.also] == ["reproduced", "inconclusive", "inconclusive"]
-    assert verdict.also[0].level == 1 - 0.05 / 3
+    assert [line.answer for line in verdict.secondary] == ["reproduced", "inconclusive", "inconclusive"]
+    assert verdict.secondary[0].level == 1 - 0.05 / 3
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_basin(recipe, of_a, of_b, wider):
     line = only(recipe, [{"sweep": "a", "against": "b", "within": 0.1, "better_by": 0.5}], values, "eval_loss")
     assert list(line.seeds.values()) == pytest.approx([wider] * 3)
     assert line.answer == ("reproduced" if wider > 0.5 else "not reproduced")
-    at_edge = any("a: at least so wide" in note for note in line.notes)
+    at_edge = any("a: a lower bound" in note for note in line.notes)
     assert at_edge == (of_a[0] == 1.0)
 
 
@@ -192,7 +192,7 @@ def test_order(recipe, a, b, c, tau):
     line = only(recipe, [{"order": ["a", "b", "c"], "at_least": 0.5}], values)
     assert list(line.seeds.values()) == pytest.approx([tau] * 3)
     assert line.answer == ("reproduced" if tau > 0.5 else "not reproduced")
-    assert line.words == "Kendall's tau of a > b > c with our order by accuracy: at least 0.5"
+    assert line.words == "Kendall's tau between a > b > c and the order by accuracy: at least 0.5"
 
 
 def test_order_of_equals_says_nothing(recipe):

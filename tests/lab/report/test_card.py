@@ -12,7 +12,8 @@ from emo_hf import registry
 from emo_hf.cli import main
 from emo_hf.hf.card import plain
 from emo_hf.lab.report import card, card_data
-from emo_hf.lab.report.card_text import count, plain_revision
+from emo_hf.lab.report.card_text import plain_revision
+from emo_hf.lab.report.templating import count
 from tests import ROOT
 from tests.lab import made_up_runs
 from tests.lab.figures.test_figures import size_of_png
