@@ -1,7 +1,7 @@
-"""The tables of docs/speed.md, from the files of a folder: each stands between ``<!-- table: NAME -->`` and an end.
+"""Writes the tables of docs/speed.md from the files of a folder.
 
-NAME is that of a file, whose own table it is then, or ``steps`` or ``steps-without-cpp`` for all files of
-`benchmarks.steps` side by side, with the C++ kernel or without.
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. NAME is that of a file with the table in it, or
+``steps`` or ``steps-without-cpp``: all files of `benchmarks.steps` in one table, with the C++ kernel or without.
 """
 
 import json
@@ -24,7 +24,7 @@ MAIN = "gpt2-small"
 
 
 def fill(folder: Path) -> None:
-    """Writes the page anew."""
+    """Writes the page with the tables of `folder`."""
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), folder), encoding="utf-8")
     print(PAGE)
 

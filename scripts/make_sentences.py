@@ -19,6 +19,8 @@ SENTENCE = re.compile(r"([^.?!]+)([.?!])")
 WORDS = range(4, 26)
 TRAIN_PER_LABEL, TEST_PER_LABEL = 1000, 170
 
+Row = tuple[str, str, str]  # split, label, sentence
+
 
 def sentences(play: str) -> Iterator[tuple[str, str]]:
     """Yields (sentence without its mark, mark) in the order of the play, repetitions included."""
@@ -31,8 +33,8 @@ def sentences(play: str) -> Iterator[tuple[str, str]]:
                 yield text, mark
 
 
-def rows(play: str, train_per_label: int = TRAIN_PER_LABEL, test_per_label: int = TEST_PER_LABEL):
-    """Returns sorted (split, label, sentence) rows with at most so many sentences per label and split."""
+def rows(play: str, train_per_label: int = TRAIN_PER_LABEL, test_per_label: int = TEST_PER_LABEL) -> list[Row]:
+    """Returns sorted rows, with at most so many sentences of each label in each split."""
     marks: dict[str, set[str]] = {}
     for text, mark in sentences(play):
         marks.setdefault(text, set()).add(mark)
@@ -42,17 +44,18 @@ def rows(play: str, train_per_label: int = TRAIN_PER_LABEL, test_per_label: int 
         test = texts[:test_per_label]
         train = texts[test_per_label : test_per_label + train_per_label]
         chosen += [("test", label, text) for text in test] + [("train", label, text) for text in train]
-    # by another digest than the choice: that one's small values belong to the rarer labels
+    # not by the digest that chose them: in the rarer labels, all its values are small
     return sorted(chosen, key=lambda row: (row[0], digest("".join(row))))
 
 
 def digest(text: str) -> str:
-    """Hexadecimal SHA-256: an order that has nothing to do with the text's meaning."""
+    """Returns the hexadecimal SHA-256: it orders texts independently of their meaning."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m scripts.make_sentences", description=__doc__.splitlines()[0])
+    """Writes the file."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.make_sentences", description=str(__doc__).splitlines()[0])
     parser.add_argument("input", type=Path, help="the play, e.g. tiny shakespeare's input.txt")
     parser.add_argument("output", type=Path, help="the TSV file to write: split, label, text")
     args = parser.parse_args(argv)

@@ -1,8 +1,8 @@
-"""Writes the documentation page of every optimizer, and their index, into docs/optimizers.
+"""Writes a page for each family of optimizers, and their index, into docs/optimizers.
 
     python -m scripts.optimizer_pages
 
-A test compares the pages with what is there.
+A test compares the generated pages with those on record.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def page(name: str) -> str:
     intro = [
         f"# {cls.__name__}",
         "",
-        cls.__doc__.splitlines()[0],
+        str(cls.__doc__).splitlines()[0],
         "",
         f'`TrainingArguments(optim="{name}")` is version {specs[0].version};'
         f" `{cls.__name__}(model.parameters())` in a loop of your own. Terms: [how the loss becomes a"

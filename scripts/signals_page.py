@@ -1,8 +1,8 @@
-"""The documentation page of all metrics, from their declarations.
+"""Writes the page of all metrics, from their declarations.
 
     python -m scripts.signals_page docs/signals.md
 
-writes the page anew; a test compares it with what is there.
+A test compares the generated page with the one on record.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""What finished runs say.
+"""Reads finished runs, and computes what a report says of them:
 
     results     summaries of runs -> the table of a comparison
-    comparison  a comparison as it lies in files
+    comparison  the files of a comparison -> its runs, and what a report needs to know of them
     verdicts    the values of the runs -> the verdict of a rule
-    histories   what runs logged -> small tables of curves, results and trajectories
+    histories   what the runs logged -> small tables of curves, results and trajectories
 
 All numbers come from the files of the runs.
 """

@@ -37,14 +37,14 @@ STRIDES = (1, 2, 3, 4, 5, 8, 10, 20, 50, 100)
 Folders = dict[tuple[str, int], RunFolder]  # by arm and seed
 
 
-def write(found: Comparison, out: Path) -> None:
+def write(results: Comparison, out: Path) -> None:
     """Writes the curves and trajectories of a comparison into the folder `out`.
 
     Raises:
         RecipeError: the history of a run cannot be read.
     """
     # the curves of sweeps would be too many: their final values make the basin
-    singles = {key: folder for key, folder in found.folders.items() if not found.recipe.arms[key[0]].family}
+    singles = {key: folder for key, folder in results.folders.items() if not results.recipe.arms[key[0]].family}
     tables = {}
     if singles:
         tables[CURVES] = _thinned(curves(singles))
@@ -89,11 +89,11 @@ def runs(folder: Path) -> pd.DataFrame:
     Raises:
         RecipeError: `folder` holds no comparison.
     """
-    found = comparison.read(folder)
-    recipe, run_configs = found.recipe, found.run_configs
-    first: dict[str, str] = {}
+    results = comparison.read(folder)
+    recipe, run_configs = results.recipe, results.run_configs
+    first: dict[str, str] = {}  # the first arm with some settings
     rows = []
-    for run in found.runs:
+    for run in results.runs:
         arm = run_configs[run["arm"]].arm
         exclude = {"withhold_loss", "tuning", "family", *(["lr"] if arm.family else [])}
         settings = arm.model_dump(mode="json", exclude=exclude)
@@ -104,7 +104,7 @@ def runs(folder: Path) -> pd.DataFrame:
                 "like": first.setdefault(json.dumps([settings, bool(arm.family)]), run["arm"]),
                 "optimizer": arm.optimizer,
                 "emo": arm.has_emotion,
-                "feed": not arm.withhold_loss,
+                "withheld": arm.withhold_loss,
                 "family": arm.family,
                 "lr": arm.lr,
                 "default_lr": default_lr(arm),
@@ -114,16 +114,15 @@ def runs(folder: Path) -> pd.DataFrame:
                 "value": run.get(recipe.judged),
             }
         )
-    table = pd.DataFrame(rows)
-    return table.astype({"value": float, "default_lr": float})
+    return pd.DataFrame(rows).astype({"value": float, "default_lr": float})
 
 
 def default_lr(arm: Arm) -> float | None:
-    """Returns the learning rate that the arm's optimizer has if nobody gives one: its own, or Trainer's."""
+    """Returns the default learning rate of the arm's optimizer, or of Trainer if it takes Trainer's."""
     if arm.is_emo:
-        return registry.find(arm.optim).options["lr"]
+        return float(registry.find(arm.optim).options["lr"])
     if arm.optim not in baselines.ALIASES:
-        return TrainingArguments.learning_rate
+        return float(TrainingArguments.learning_rate)
     try:
         default = inspect.signature(baselines.load(arm.optim)).parameters["lr"].default
     except RecipeError:  # its package is not installed
@@ -132,7 +131,7 @@ def default_lr(arm: Arm) -> float | None:
 
 
 def curves(folders: Folders) -> pd.DataFrame:
-    """Returns one row per arm and step, with mean, ``_sd`` and ``_n`` (finite values) of everything that was logged.
+    """Returns one row per arm and step, with mean, ``_sd`` and ``_n`` (number of finite values) of all logged values.
 
     ``fluctuation`` is the standard deviation of the last `WINDOW` training losses of a run.
     """
@@ -159,16 +158,16 @@ def _curve(arm: str, folders: list[RunFolder]) -> pd.DataFrame:
 
 
 def _history(path: Path) -> dict[str, pd.Series]:
-    """Returns every logged number by step; what was not finite is nan."""
-    found: dict[str, dict[int, float]] = {}
+    """Returns every logged number by step; nan stands for what was not finite."""
+    values: dict[str, dict[int, float]] = {}
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             for key in LOGGED.keys() & row.keys():
-                found.setdefault(LOGGED[key], {})[row["step"]] = math.nan if row[key] is None else float(row[key])
+                values.setdefault(LOGGED[key], {})[row["step"]] = math.nan if row[key] is None else float(row[key])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(f"{path} is no history of a run ({error}): remove its folder and run again.") from None
-    return {name: pd.Series(found[name]) for name in LOGGED.values() if name in found}
+    return {name: pd.Series(values[name]) for name in LOGGED.values() if name in values}
 
 
 def _moments(name: str, seeds: pd.DataFrame) -> dict[str, pd.Series]:
@@ -180,7 +179,7 @@ def _moments(name: str, seeds: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _thinned(table: pd.DataFrame) -> str:
-    """Returns `table` as CSV, with every evaluation but so few of the other steps that it stays small."""
+    """Returns `table` as CSV, with every evaluation, and as many of the other steps as `LARGEST` allows."""
     evaluated = table["eval_loss_n"].notna() if "eval_loss_n" in table else False
     for name in [name for name in table if name.endswith("_n")]:
         table[name] = table[name].astype("Int64")  # empty where there was no evaluation
@@ -218,7 +217,9 @@ def trajectory(folders: Folders) -> pd.DataFrame | None:
         return None
     centred = points - points.mean(axis=0)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
-    axes = axes[:2] * np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(axis=1)])[:, None]  # else a sign is chance
+    axes = (
+        axes[:2] * np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(axis=1)])[:, None]
+    )  # else the signs are arbitrary
     plane = centred @ axes.T
     shares = sizes[:2] ** 2 / max(float((sizes**2).sum()), 1e-300)
     return labels.assign(seed=seed, pc1=plane[:, 0], pc2=plane[:, 1], share1=shares[0], share2=shares[1])

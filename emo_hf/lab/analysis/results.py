@@ -1,4 +1,4 @@
-"""From result files to the table of a comparison: one row per arm, over its finished runs."""
+"""The table of a comparison: one row per arm, over its finished runs."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from emo_hf.errors import RecipeError
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """Mean and standard deviation over the seeds; None where there is none. `missing`: values that are not finite."""
+    """Mean and standard deviation over the seeds, None where there is none; `missing`: how many are not finite."""
 
     mean: float | None
     sd: float | None
@@ -22,13 +22,13 @@ class Stat:
     @classmethod
     def from_values(cls, values: list[float | None]) -> "Stat":
         """A mean with a missing value (not finite) is missing."""
-        missing = values.count(None)
-        if missing or not values:
-            return cls(None, None, missing)
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+        finite = [value for value in values if value is not None]
+        if not finite or len(finite) < len(values):
+            return cls(None, None, len(values) - len(finite))
+        return cls(statistics.fmean(finite), statistics.stdev(finite) if len(finite) > 1 else None)
 
     def text(self, form: str, form_of_sd: str | None = None) -> str:
-        """Returns "mean ± standard deviation", or the mean alone; there has to be one."""
+        """Returns "mean ± standard deviation", or the mean alone if there is one seed; the mean has to exist."""
         return f"{self.mean:{form}}" + ("" if self.sd is None else f" ± {self.sd:{form_of_sd or form}}")
 
 
@@ -45,20 +45,20 @@ class ArmResult:
 
     @property
     def optimizer(self) -> str:
-        return self.runs[0]["optimizer"]
+        return str(self.runs[0]["optimizer"])
 
     @property
     def tuning(self) -> str:
-        return self.runs[0]["tuning"]
+        return str(self.runs[0]["tuning"])
 
     def stat(self, name: str) -> Stat | None:
-        """Returns mean and standard deviation of a number of the summaries, None if they do not have it."""
+        """Returns mean and standard deviation of a number of the summaries, None if no summary has it."""
         values = [number(run[name]) for run in self.runs if name in run]
         return Stat.from_values(values) if values else None
 
 
 def number(value: Any) -> float | None:
-    """Returns a finite float, None for anything else."""
+    """Returns `value` if it is a finite number, else None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if is_number else None
 
@@ -67,13 +67,13 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        RecipeError: it is none.
+        RecipeError: it is no JSON.
     """
     return parsed(path, path.read_text(encoding="utf-8"))
 
 
 def parsed(path: Path, text: str) -> Any:
-    """Returns what `text` out of the file `path` holds as JSON; `RecipeError` if it is none."""
+    """Parses the JSON `text` of the file `path`; raises `RecipeError` if it is no JSON."""
     try:
         return json.loads(text)
     except ValueError as error:

@@ -1,9 +1,10 @@
-"""Pictures, the only users of matplotlib:
+"""Pictures, the only users of matplotlib in the lab:
 
-    laws          what the laws answer to the loss, and the paths of the optimizers over test functions
+    responses     how the step size of each generation responds to the loss
+    formulas      pictures of these responses, and of the paths of the optimizers over test functions
     panels        a comparison's curves, laid out like the authors' published figures
     contrasts     its final numbers: over the learning rate, and as differences to the baseline
-    look          colours, labels, and how a file is written
+    style         colours, labels, and how a file is written
 
 Pictures of a comparison are drawn from the tables of `emo_hf.lab.analysis.histories` alone.
 """
@@ -44,7 +45,7 @@ def draw(out: Path) -> list[Path]:
     """
     runs = histories.runs(out)
     swept = runs["family"].notna()
-    # beside sweeps, one line by itself has nothing to be compared with
+    # curves leave sweeps out, and a single curve has nothing to be compared with
     lines = histories.has(out, histories.CURVES) and not (swept.any() and runs.loc[~swept, "arm"].nunique() == 1)
     wanted = {
         loss: lines,

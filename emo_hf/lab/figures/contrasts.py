@@ -23,12 +23,12 @@ def basin(folder: Path, path: Path) -> None:
     if runs.empty:
         raise RecipeError(f"{folder} has no sweep: the recipe needs arms with sweep: [...].")
     metric = runs["metric"].iloc[0]
-    look, ends = styles(runs, by="family"), {}
+    family_styles, ends = styles(runs, by="family"), {}
     figure = Figure(figsize=(10, 5.5), layout="constrained")
     axes = figure.subplots()
     unfinished = []
     for family, rows in runs.groupby("family", sort=False):
-        style = look[family]
+        style = family_styles[family]
         by_rate = rows.groupby("lr")["value"]
         mean = by_rate.apply(lambda values: values.mean(skipna=False))
         sd = by_rate.apply(lambda values: values.std(skipna=False))
@@ -52,7 +52,7 @@ def basin(folder: Path, path: Path) -> None:
     plain(axes)
     notes = "; crosses: a run was not finite" if unfinished else ""
     means = runs.groupby("arm")["value"].mean()
-    if means.max() > (highest := OUTLIER * means.median()):  # else one diverged arm presses all others flat
+    if means.max() > (highest := OUTLIER * means.median()):  # a diverged arm would flatten all others
         axes.set_ylim(0.9 * means.min(), 1.1 * means[means <= highest].max())
         notes += f"; {CUT}"
     label_ends(axes, ends)
@@ -61,32 +61,32 @@ def basin(folder: Path, path: Path) -> None:
 
 
 def differences(folder: Path, path: Path) -> None:
-    """Draws every arm's difference to the baseline, seed by seed and with its interval, into the file `path`.
+    """Draws the difference of every arm to the baseline, each seed and the interval, into the file `path`.
 
     Raises:
-        RecipeError: the results in `folder` have no baseline, or nothing beside it.
+        RecipeError: the results in `folder` have no baseline, or nothing to compare it with.
     """
     runs = histories.runs(folder)
-    found = histories.differences(runs)
-    if found.empty:
-        raise RecipeError(f"{folder} has no baseline, or no arm beside it with its seeds.")
-    look, metric = styles(runs), runs["metric"].iloc[0]
+    pairs = histories.differences(runs)
+    if pairs.empty:
+        raise RecipeError(f"{folder} has no baseline, or no other arm with its seeds.")
+    arm_styles, metric = styles(runs), runs["metric"].iloc[0]
     better = "more" if runs["more_is_better"].iloc[0] else "less"
-    arms = list(dict.fromkeys(found["arm"]))
+    arms = list(dict.fromkeys(pairs["arm"]))
     figure = Figure(figsize=(9, 0.36 * len(arms) + 1.7), layout="constrained")
     axes = figure.subplots()
     for place, arm in enumerate(arms):
-        values = found.loc[found["arm"] == arm, "difference"]
-        if values.isna().any():
+        values = pairs.loc[pairs["arm"] == arm, "difference"]
+        estimate = Estimate.from_values(values.dropna().tolist())
+        if values.isna().any() or estimate.mean is None:
             axes.text(0, place, " a run was not finite", va="center", fontsize=8.5, color=GREY)
             continue
-        style = look[arm]
+        style = arm_styles[arm]
         hollow = style["linestyle"] != "-"
         axes.plot(values, [place] * len(values), "|", color=style["color"], alpha=0.55, markersize=9)
         bar = {"color": style["color"], "markersize": 8, "capsize": 3, "elinewidth": 1.8}
-        estimate = Estimate.from_values(values.tolist())
-        reach = None if estimate.low is None else estimate.high - estimate.mean
         inside = "white" if hollow else style["color"]
+        reach = None if estimate.high is None else estimate.high - estimate.mean
         axes.errorbar(estimate.mean, place, xerr=reach, fmt="o", markerfacecolor=inside, **bar)
     axes.axvline(0, color="black", linewidth=0.9)
     axes.set_yticks(range(len(arms)), arms, fontsize=9)
@@ -94,7 +94,6 @@ def differences(folder: Path, path: Path) -> None:
     baseline = runs.loc[runs["baseline"], "arm"].iloc[0]
     axes.set_xlabel(f"{metric.replace('_', ' ')} minus that of {baseline} with the same seed ({better} is better)")
     plain(axes)
-    hollow = "" if runs["feed"].all() else "; hollow: the loss is withheld"
-    counts = f"{seeds(runs)}; dots: means, bars: 95 % intervals (Student's t), ticks: seeds{hollow}"
-    caption(figure, counts)
+    hollow = "; hollow: the loss is withheld" if runs["withheld"].any() else ""
+    caption(figure, f"{seeds(runs)}; dots: means, bars: 95 % intervals (Student's t), ticks: seeds{hollow}")
     save(figure, path)

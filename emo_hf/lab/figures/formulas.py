@@ -1,4 +1,4 @@
-"""Pictures of what the laws answer to the loss, and of the paths of the optimizers over test functions."""
+"""Pictures of how the step size responds to the loss, and of the paths of optimizers over test functions."""
 
 import math
 from pathlib import Path
@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MultipleLocator
 
-from emo_hf.lab.figures import curves
-from emo_hf.lab.figures.style import BLUE, GREY, ORANGE, RED, plain, save
+from emo_hf.lab.figures import responses
+from emo_hf.lab.figures.style import BLUE, GREY, ORANGE, RED, Style, plain, save
 from emo_hf.lab.run.functions import FUNCTIONS, ArmPath, Function, Result
 from emo_hf.mechanism import V3_6
 
@@ -25,7 +25,7 @@ STYLES = [  # one per generation
 def coefficients(path: Path) -> None:
     """Draws the factors of the damped generations and the step sizes of the pulses into the file `path`."""
     figure = Figure(figsize=(11, 9), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.3), hspace=0.03)
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.3), hspace=0.03).flat
     _draw_factors(top)
     _draw_pulses(bottom)
     save(figure, path)
@@ -35,9 +35,9 @@ def _draw_factors(figure: SubFigure) -> None:
     figure.suptitle("Up to 3.6 the emotion multiplies the learning rate by a factor", fontsize=13, weight="bold")
     scalars = [step / 1000 for step in range(-1000, 1001)]
     left, right = figure.subplots(1, 2)
-    for (label, law), style in zip(curves.DAMPERS.items(), STYLES, strict=True):
-        axes = right if law is V3_6 else left
-        axes.plot(scalars, broken(curves.factors(law, scalars)), label=label, **style)
+    for (label, mechanism), style in zip(responses.DAMPERS.items(), STYLES, strict=True):
+        axes = right if mechanism is V3_6 else left
+        axes.plot(scalars, broken(responses.factors(mechanism, scalars)), label=label, **style)
     for axes, top in ((left, 1.8), (right, 7.0)):
         axes.set(xlim=(-1, 1), ylim=(0, top), ylabel="factor on the learning rate")
         axes.xaxis.set_major_locator(MultipleLocator(0.25))
@@ -53,19 +53,21 @@ def _draw_pulses(figure: SubFigure) -> None:
     title = "From 3.7.0 on the emotion is the step size (emoPulse, at a multiplier of 1)"
     figure.suptitle(title, fontsize=13, weight="bold")
     grid = figure.subplots(2, 4, sharex=True, sharey="row", height_ratios=(1, 2.6))
-    for (name, losses), (above, below) in zip(curves.LOSSES.items(), grid.T, strict=True):
+    for (name, losses), (above, below) in zip(responses.LOSSES.items(), grid.T, strict=True):
         above.plot(losses, color="black", linewidth=1.3)
         above.set(ylim=(0, 3.3))
         above.set_title(name, fontsize=10.5)
-        for (version, law), style in zip(curves.PULSES.items(), STYLES, strict=True):
-            below.plot(curves.step_sizes(law, losses), label=version, **style)
-        below.set(yscale="log", ylim=(3e-6, 1.5e-2), xlim=(0, curves.STEPS), xlabel="step")
+        for (version, mechanism), style in zip(responses.PULSES.items(), STYLES, strict=True):
+            below.plot(responses.step_sizes(mechanism, losses), label=version, **style)
+        below.set(yscale="log", ylim=(3e-6, 1.5e-2), xlim=(0, responses.STEPS), xlabel="step")
         below.axhline(3e-3, color=GREY, linewidth=0.8, linestyle=":")
         for axes in (above, below):
             plain(axes)
     grid[0, 0].set_ylabel("loss")
     grid[1, 0].set_ylabel("step size (log)")
-    grid[1, 1].annotate("cap of 3.7 to 3.9", (curves.STEPS, 3.2e-3), ha="right", va="bottom", color=GREY, fontsize=9)
+    grid[1, 1].annotate(
+        "cap of 3.7 to 3.9", (responses.STEPS, 3.2e-3), ha="right", va="bottom", color=GREY, fontsize=9
+    )
     grid[1, 1].legend(loc="lower center", ncols=2, frameon=False, fontsize=9, handlelength=3.2)
 
 
@@ -102,8 +104,8 @@ def _draw_path(axes: Axes, function: Function, arm: ArmPath) -> None:
         (arm.points[0], "o", "black", 6, "start"),
         (arm.points[-1], "D", RED, 6, "end"),
     ):
-        style = {"color": color, "markersize": size, "markeredgecolor": "white", "linestyle": "none"}
-        axes.plot([px], [py], marker=marker, label=label, **style)
+        mark: Style = {"marker": marker, "color": color, "markersize": size, "markeredgecolor": "white"}
+        axes.plot([px], [py], label=label, linestyle="none", **mark)
     axes.set(xlim=function.x, ylim=function.y)
     axes.set_title(f"{arm.optimizer}\nlr {arm.lr:g}, {arm.distance:.2g} from the minimum", fontsize=9.5)
 

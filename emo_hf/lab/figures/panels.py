@@ -2,7 +2,7 @@
 
     loss           training loss of every step; validation loss of every evaluation
     fluctuation    rolling standard deviation of the training loss; accuracy (or perplexity)
-    three_panel    accuracy; perplexity of a second comparison; the way of the first one's classifier in a plane
+    three_panel    accuracy; perplexity of a second comparison; the path of the first one's classifier in a plane
 
 A line is the mean over the seeds, its band their standard deviation.
 """
@@ -56,29 +56,29 @@ def three_panel(classified: Path, modelled: Path, path: Path) -> None:
         if metric not in table:
             raise RecipeError(f"{folder} has no {metric}: expected results with accuracy, then some with perplexity.")
     runs = pd.concat([_drawn(folder) for folder in (classified, modelled)])
-    look = styles(runs)
+    arm_styles = styles(runs)
     figure = Figure(figsize=(16, 5), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    _draw(left, tables[0], "accuracy", look)
-    _draw(middle, tables[1], "perplexity", look)
+    _draw(left, tables[0], "accuracy", arm_styles)
+    _draw(middle, tables[1], "perplexity", arm_styles)
     for axes, folder in ((left, classified), (middle, modelled)):
         axes.set_title(f"{axes.get_title()}\n{seeds(_drawn(folder))}", fontsize=11)
-    _draw_trajectory(right, histories.read(classified, histories.TRAJECTORY), look)
-    handles = [Line2D([], [], label=arm, linewidth=1.8, **style) for arm, style in look.items()]
+    _draw_trajectory(right, histories.read(classified, histories.TRAJECTORY), arm_styles)
+    handles = [Line2D([], [], label=arm, linewidth=1.8, **style) for arm, style in arm_styles.items()]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9, handlelength=3)
-    caption(figure, _words(runs).partition("; ")[2])
+    caption(figure, _legend(runs).partition("; ")[2])
     save(figure, path)
 
 
 def trajectory(folder: Path, path: Path) -> None:
-    """Draws the way of the classifier of the results in `folder` into the file `path`."""
-    table, look = histories.read(folder, histories.TRAJECTORY), styles(_drawn(folder))
+    """Draws the path of the classifier of the results in `folder` into the file `path`."""
+    table, arm_styles = histories.read(folder, histories.TRAJECTORY), styles(_drawn(folder))
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.subplots()
-    _draw_trajectory(axes, table, look)
-    handles = [Line2D([], [], label=arm, linewidth=1.8, **look[arm]) for arm in dict.fromkeys(table["arm"])]
+    _draw_trajectory(axes, table, arm_styles)
+    handles = [Line2D([], [], label=arm, linewidth=1.8, **arm_styles[arm]) for arm in dict.fromkeys(table["arm"])]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9, handlelength=3)
-    caption(figure, "" if _drawn(folder)["feed"].all() else "dashed: the loss is withheld")
+    caption(figure, "dashed: the loss is withheld" if _drawn(folder)["withheld"].any() else "")
     save(figure, path)
 
 
@@ -86,15 +86,15 @@ def _two_panels(folder: Path, path: Path, columns: tuple[str, str]) -> None:
     table, runs = histories.read(folder, histories.CURVES), _drawn(folder)
     if missing := [name for name in columns if name not in table]:
         raise RecipeError(f"The curves in {folder} have no {', '.join(missing)}: give the folder of other results.")
-    look = styles(runs)
+    arm_styles = styles(runs)
     figure = Figure(figsize=(13, 4.8), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, name in zip(panels, columns, strict=True):
-        ends = _draw(axes, table, name, look)
+        ends = _draw(axes, table, name, arm_styles)
     label_ends(axes, ends)
     notes = ["left: means only"] if "fluctuation" in columns else []
     notes += [CUT] if any(map(_is_cut, panels)) else []
-    caption(figure, "; ".join([_words(runs), *notes]))
+    caption(figure, "; ".join([_legend(runs), *notes]))
     save(figure, path)
 
 
@@ -111,24 +111,24 @@ def _metric(table: pd.DataFrame, folder: Path) -> str:
     raise RecipeError(f"{folder} has neither accuracy nor perplexity.")
 
 
-def _words(runs: pd.DataFrame) -> str:
-    """Returns what a reader has to know of the lines."""
-    return "; ".join([seeds(runs), bands(runs), *([] if runs["feed"].all() else ["dashed: the loss is withheld"])])
+def _legend(runs: pd.DataFrame) -> str:
+    """Returns what the lines and bands are, in words for a caption."""
+    return "; ".join([seeds(runs), bands(runs), *(["dashed: the loss is withheld"] if runs["withheld"].any() else [])])
 
 
-def _draw(axes: Axes, table: pd.DataFrame, name: str, look: dict[str, Style]) -> dict[str, tuple[float, Style]]:
-    """Draws one column; returns where each arm ends."""
+def _draw(axes: Axes, table: pd.DataFrame, name: str, arm_styles: dict[str, Style]) -> dict[str, tuple[float, Style]]:
+    """Draws one column of the curves; returns the last value and the style of each arm."""
     ends = {}
     noisy = name in ("loss", "fluctuation")
-    faint = min(0.15, 0.9 / table["arm"].nunique())  # many bands over each other
+    faint = min(0.15, 0.9 / table["arm"].nunique())  # many bands overlap
     wanted = table[table[f"{name}_n"].notna() if f"{name}_n" in table else table[name].notna()]
     for arm, rows in wanted.groupby("arm", sort=False):
-        style = look[arm]
+        style = arm_styles[arm]
         axes.plot(rows["step"], rows[name], linewidth=1.0 if noisy else 1.5, **style)
-        if name != "fluctuation":  # a deviation of deviations would hide them
+        if name != "fluctuation":  # its own deviation would hide the lines
             low, high = rows[name] - rows[f"{name}_sd"], rows[name] + rows[f"{name}_sd"]
             axes.fill_between(rows["step"], low, high, color=style["color"], alpha=faint, linewidth=0)
-        if len(rows) == 1:  # of one evaluation there is neither line nor band
+        if len(rows) == 1:  # a single evaluation makes neither line nor band
             axes.errorbar(rows["step"], rows[name], rows[f"{name}_sd"], fmt="o", color=style["color"], clip_on=False)
         value = rows[name].iloc[-1]
         ends[arm if math.isfinite(value) else f"{arm} (not finite)"] = (value, style)
@@ -140,7 +140,7 @@ def _draw(axes: Axes, table: pd.DataFrame, name: str, look: dict[str, Style]) ->
 
 
 def _limit(axes: Axes, table: pd.DataFrame, name: str) -> None:
-    """Keeps an arm that diverges from pressing all others flat: it leaves the panel instead."""
+    """Sets the limits so that a diverging arm leaves the panel instead of flattening all others."""
     values = table[name].dropna()
     if values.empty:
         return
@@ -160,18 +160,18 @@ def _limit(axes: Axes, table: pd.DataFrame, name: str) -> None:
 
 
 def _largest(heights: pd.Series) -> float:
-    """Returns the largest of the arms' `heights` that is not far off the others."""
+    """Returns the largest of the arms' `heights` that is no outlier."""
     return heights[heights <= OUTLIER * heights.median()].max()
 
 
 def _is_cut(axes: Axes) -> bool:
-    """Whether a line or band of a panel goes on above its frame."""
+    """Whether a line or band goes on above the panel."""
     return bool(axes.dataLim.ymax > axes.get_ylim()[1])
 
 
-def _draw_trajectory(axes: Axes, table: pd.DataFrame, look: dict[str, Style]) -> None:
+def _draw_trajectory(axes: Axes, table: pd.DataFrame, arm_styles: dict[str, Style]) -> None:
     for number, (arm, rows) in enumerate(table.groupby("arm", sort=False)):
-        style = look[arm]
+        style = arm_styles[arm]
         axes.plot(rows["pc1"], rows["pc2"], linewidth=1.3, **style)
         marks = {"color": style["color"], "linestyle": "none", "markeredgecolor": "white", "zorder": 3}
         for place, marker, label in ((0, "o", "start"), (-1, "D", "end")):
@@ -184,5 +184,5 @@ def _draw_trajectory(axes: Axes, table: pd.DataFrame, look: dict[str, Style]) ->
     axes.set_title(f"Weights of the classifier, seed {table['seed'].iloc[0]}", fontsize=11)
     plain(axes)
     legend = axes.legend(frameon=False, fontsize=9)
-    for handle in legend.legend_handles:
+    for handle in legend.get_lines():
         handle.set_color("black")

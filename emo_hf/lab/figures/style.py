@@ -1,7 +1,7 @@
 """What all pictures share: colours, labels at the ends of lines, and how a file is written.
 
-Colours are Okabe and Ito's, and darker ones beside them, which people who see few colours can tell apart; what the
-emotion drives is warm, green or purple, everything else blue or grey. Lines of arms that hear no loss are dashed.
+The colours are Okabe and Ito's with darker ones added, so that people with colour blindness can tell them apart. Arms
+that the emotion drives are warm, green or purple, all others blue or grey. Arms whose loss is withheld are dashed.
 """
 
 import math
@@ -20,8 +20,8 @@ from emo_hf.dashboards.jsonl import write_whole
 ORANGE, GREEN, BLUE, RED, GREY = "#E69F00", "#009E73", "#0072B2", "#D55E00", "#6b6b6b"
 DRIVEN = (RED, GREEN, "#AA4499", ORANGE, "#7A6A00", "#882255", "#44AA99", "#CC6677")
 OTHERS = (BLUE, GREY, "#56B4E9", "#1f2a44", "#a3a9b2", "#5f7fbf", "#7b8f8f")
-UNFED = (0, (4, 1.6))
-AGAIN = (0, (1, 1))  # when the colours are used up
+WITHHELD = (0, (4, 1.6))
+REPEATED = (0, (1, 1))  # when the colours are used up
 OUTLIER = 3  # times the median of all arms: what lies higher may be cut off
 CUT = "what lies higher is cut off"
 
@@ -29,15 +29,18 @@ Style = dict[str, Any]
 
 
 def styles(runs: pd.DataFrame, by: str = "arm") -> dict[str, Style]:
-    """Returns colour and dashes of every arm (or family) of the table runs.csv; fed and unfed twins share a colour."""
-    found: dict[str, Style] = {}
+    """Returns colour and dashes of every arm (or family) in the table of `histories.runs`.
+
+    Arms that differ only in whether the loss is withheld share a colour.
+    """
+    by_name: dict[str, Style] = {}
     places: dict[bool, dict[str, int]] = {True: {}, False: {}}
     for row in runs.drop_duplicates(by).itertuples():
         place = places[bool(row.emo)].setdefault(row.like, len(places[bool(row.emo)]))
         colours = DRIVEN if row.emo else OTHERS
-        line = UNFED if not row.feed else "-" if place < len(colours) else AGAIN
-        found[getattr(row, by)] = {"color": colours[place % len(colours)], "linestyle": line}
-    return found
+        line = WITHHELD if row.withheld else "-" if place < len(colours) else REPEATED
+        by_name[getattr(row, by)] = {"color": colours[place % len(colours)], "linestyle": line}
+    return by_name
 
 
 def seeds(runs: pd.DataFrame) -> str:
@@ -54,9 +57,9 @@ def bands(runs: pd.DataFrame) -> str:
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, Style]], size: float = 8.5) -> None:
-    """Writes names beside the right edge at the heights of `ends`, pushed apart, each with a piece of its line.
+    """Writes names to the right of `axes` at the heights of `ends`, moved apart, each with a piece of its line.
 
-    Call it when the limits of `axes` are final. A height that is nan or off the edge is moved to it.
+    Call it when the limits of `axes` are final. A height that is nan or outside the limits is moved to one of them.
     """
     low, high = axes.get_ylim()
     scale = axes.transScale.transform
@@ -68,7 +71,8 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, Style]], size: float 
         return 0.0 if value <= low else (scale((1, value))[1] - bottom) / (top - bottom)
 
     places = {name: height(value) for name, (value, _) in ends.items()}
-    gap = min(size * 1.25 / 72 / (axes.get_position().height * axes.figure.get_figheight()), 1 / max(len(ends) - 1, 1))
+    inches = axes.bbox.height / axes.figure.dpi
+    gap = min(size * 1.25 / 72 / inches, 1 / max(len(ends) - 1, 1))
     heights = _spread(sorted(places.values()), gap)
     for (name, place), at in zip(sorted(places.items(), key=lambda item: item[1]), heights, strict=True):
         style = ends[name][1]
@@ -79,34 +83,33 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, Style]], size: float 
 
 
 def _spread(heights: list[float], gap: float) -> list[float]:
-    """Returns ascending `heights` at least `gap` apart, within [0, 1], moved up and down alike."""
+    """Returns ascending `heights` at least `gap` apart, within [0, 1], moved as far up as down."""
     up, down = list(heights), list(heights)
     for i in range(1, len(heights)):
         up[i] = max(up[i], up[i - 1] + gap)
         down[-i - 1] = min(down[-i - 1], down[-i] - gap)
-    found = [(high + low) / 2 for high, low in zip(up, down, strict=True)]
-    for i in range(len(found)):
-        found[i] = max(found[i], i * gap)
-    return [min(height, 1 - place * gap) for place, height in zip(reversed(range(len(found))), found, strict=True)]
+    middle = [max((high + low) / 2, i * gap) for i, (high, low) in enumerate(zip(up, down, strict=True))]
+    return [min(height, 1 - above * gap) for above, height in zip(reversed(range(len(middle))), middle, strict=True)]
 
 
 def plain(axes: Axes) -> None:
+    """Draws a pale grid and no frame at the top and right."""
     axes.grid(color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def caption(figure: Figure, text: str) -> None:
-    """Writes a line below everything."""
+    """Writes a line of text below all panels."""
     figure.supxlabel(text, fontsize=8.5, color=GREY)
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a picture; there is no date in it, so the same numbers give the same file."""
+    """Writes a PNG. It holds no date, so the same numbers give the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = BytesIO()
     figure.savefig(picture, dpi=100)
-    # a third of the bytes: where many pale bands lie over each other, there are thousands of shades
+    # a third of the bytes: overlapping pale bands have thousands of shades
     shades = Image.open(picture).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     small = BytesIO()
     shades.save(small, "PNG", optimize=True)

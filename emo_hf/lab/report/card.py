@@ -1,4 +1,4 @@
-"""The model card of one arm: the words of `emo_hf.lab.report.card_text` under the metadata that the hub reads."""
+"""The model card of one arm: the text of `emo_hf.lab.report.card_text` below the metadata that the hub reads."""
 
 from pathlib import Path
 
@@ -20,18 +20,18 @@ TASKS = {  # task -> its name on the hub, and in words
 
 
 def write(data: ArmData, path: Path, license: str | None = None, force: bool = False) -> list[Path]:
-    """Writes the card, and beside it a picture of one run's signals; returns what was written.
+    """Writes the card and, next to it, a picture of one run's signals; returns what was written.
 
-    Results without their runs keep the picture that is there already.
+    A folder of results has no signals: then a picture that is there already stays.
 
     Raises:
-        RecipeError: it would overwrite a file.
+        RecipeError: a file exists, and `force` is not set.
         EmoError: matplotlib is not installed.
     """
     picture = path.with_suffix(".png")
     files = [path, picture] if data.pictured else [path]
-    if there := [str(file) for file in files if file.exists() and not force]:
-        raise RecipeError(f"{', '.join(there)} exists: give another file by -o, or --force to replace it.")
+    if existing := [str(file) for file in files if file.exists() and not force]:
+        raise RecipeError(f"{', '.join(existing)} exists: give another file by -o, or --force to replace it.")
     text = str(render(data, picture.name if data.pictured or picture.exists() else None, license))
     if data.pictured:
         report.write_png(report.read([data.pictured]), picture)
@@ -41,7 +41,7 @@ def write(data: ArmData, path: Path, license: str | None = None, force: bool = F
 
 
 def render(data: ArmData, picture: str | None, license: str | None = None) -> ModelCard:
-    """Returns the card; `picture` is the name of a file beside it."""
+    """Returns the card; `picture` is the name of a file next to it."""
     return ModelCard(f"---\n{metadata(data, license).to_yaml()}\n---\n\n{card_text.body(data, picture)}\n")
 
 

@@ -1,4 +1,4 @@
-"""What is known of the runs of one arm, for its model card, sorted by where it comes from:
+"""The facts about the runs of one arm, for its model card, by where they come from:
 
 given       the recipe: model, data, settings, claim
 measured    the summaries of the runs, and the machines they ran on
@@ -27,8 +27,8 @@ class ArmData:
         comparison: all runs of the recipe at this size.
         run_config: the settings of the arm's first run; the others differ in the seed.
         summaries: of the arm's finished runs, by seed.
-        environments: where they ran; of a folder of results, where any run of the comparison ran.
-        pictured: the folder of the run whose signals can be drawn.
+        environments: where these runs ran; for a folder of results, where any run of the comparison ran.
+        pictured: the folder of the run whose signals are drawn.
         from_hub: whether the data came from the hub; None if that is not known.
     """
 
@@ -61,17 +61,17 @@ def read(folder: Path, arm: str | None = None) -> ArmData:
         if arm not in (None, folder.name):
             raise RecipeError(f"{folder} holds the runs of {folder.name}: leave out --arm {arm}.")
         folder, arm = folder.parent, folder.name
-    found = comparison.read(folder)
-    arm = _chosen(folder, arm, [row.arm for row in found.rows])
-    summaries = next(row.runs for row in found.rows if row.arm == arm)
-    data = found.recipe.task.data
-    run_folders = [run_folder for key, run_folder in found.folders.items() if key[0] == arm]
+    runs = comparison.read(folder)
+    arm = _chosen(folder, arm, [row.arm for row in runs.rows])
+    summaries = next(row.runs for row in runs.rows if row.arm == arm)
+    data = runs.recipe.task.data
+    run_folders = [run_folder for key, run_folder in runs.folders.items() if key[0] == arm]
     if not run_folders:
         from_hub = None if data.hub and data.files else bool(data.hub)
-        return ArmData(found, found.run_configs[arm], summaries, found.environments, None, from_hub)
+        return ArmData(runs, runs.run_configs[arm], summaries, runs.environments, None, from_hub)
     run_config = loading.run_config(run_folders[0].config)
     return ArmData(
-        comparison=found,
+        comparison=runs,
         run_config=run_config,
         summaries=summaries,
         environments=_distinct([read_json(path) for each in run_folders if (path := each.environment).exists()]),

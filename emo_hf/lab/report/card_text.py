@@ -28,7 +28,7 @@ HUB_NAME = re.compile(r"(?!.*\.\.)[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
 def body(data: ArmData, picture: str | None) -> str:
-    """Returns the Markdown of the card; `picture` is the name of a file beside it."""
+    """Returns the Markdown of the card; `picture` is the name of a file next to it."""
     comparison, columns = data.comparison, [name for name in COLUMNS if any(name in run for run in data.summaries)]
     template = templating.environment(plain).get_template("card.md.jinja")
     return template.render(
@@ -52,7 +52,7 @@ def body(data: ArmData, picture: str | None) -> str:
 
 
 def plain_revision(revision: str) -> str:
-    """A revision is a commit, branch or tag; anything else stays out."""
+    """Returns the name of a commit, branch or tag, "..." for anything else."""
     is_one = re.fullmatch(r"[\w][\w.-]{0,63}", revision) and not list(places({"revision": revision}))
     return revision if is_one else "..."
 
@@ -63,13 +63,14 @@ def hub_name(name: str) -> str | None:
 
 
 def _repository(hub: Any) -> str:
+    """Returns a repository of the hub and its revision as Markdown."""
     return f"`{hub_name(hub.name) or 'DIR'}` (revision `{plain_revision(hub.revision)}`)"
 
 
 def set_name(run_config: RunConfig) -> str:
     """Returns what the data set is called."""
     data = run_config.task.data
-    return data.embedded or data.files or hub_name(data.hub.name) or "DIR"
+    return data.embedded or data.files or (hub_name(data.hub.name) if data.hub else None) or "DIR"
 
 
 def _model(run_config: RunConfig) -> str:
@@ -77,7 +78,7 @@ def _model(run_config: RunConfig) -> str:
     if model.config:
         config = model.config
         case = ", lower-cased" if config.lowercase else ""
-        what = (
+        text = (
             f"A GPT-2 with random initial weights: {count(config.layers, 'layer')}, {count(config.heads, 'head')},"
             f" width {config.width}, dropout {config.dropout:g}, a byte-level BPE tokenizer of at most"
             f" {config.vocabulary:,} tokens trained on the training texts{case}."
@@ -85,16 +86,16 @@ def _model(run_config: RunConfig) -> str:
     elif model.vision:
         widths = ", ".join(map(str, model.vision.widths))
         blocks = count(model.vision.blocks, "basic block")
-        what = f"A ResNet with random initial weights: {blocks} per stage, stages of {widths} channels."
-    elif model.hub:
-        what = f"The pretrained {_repository(model.hub)}."
+        text = f"A ResNet with random initial weights: {blocks} per stage, stages of {widths} channels."
+    elif model.llama2c:
+        text = f"The pretrained Llama of {_repository(model.llama2c.hub)} in llama2.c's format."
     else:
-        what = f"The pretrained Llama of {_repository(model.llama2c.hub)} in llama2.c's format."
+        text = f"The pretrained {_repository(model.hub)}."
     if model.lora:
         lora = model.lora
         targets = ", ".join(f"`{plain(target)}`" for target in lora.targets)
-        what += f" LoRA adapters of rank {lora.rank} (alpha {lora.alpha:g}, dropout {lora.dropout:g}) in {targets}."
-    return what
+        text += f" LoRA adapters of rank {lora.rank} (alpha {lora.alpha:g}, dropout {lora.dropout:g}) in {targets}."
+    return text
 
 
 def _parameters(data: ArmData) -> str:

@@ -42,7 +42,7 @@ def ending(comparison: Comparison) -> list[str]:
 
 
 def markdown(comparison: Comparison, pictures: list[Path]) -> str:
-    """Returns the report; `pictures` are PNG files beside it."""
+    """Returns the report; `pictures` are PNG files next to it."""
     recipe, verdict = comparison.recipe, comparison.verdict
     published = dict(recipe.published.values) if recipe.published else {}
     template = templating.environment(templating.plain).get_template("comparison.md.jinja")

@@ -1,7 +1,8 @@
-"""The laws of the registry in words: one line each, in the code's symbols, and what upstream calls their parts.
+"""The formulas of the registry in words: one line each, in the code's symbols, and upstream's names for their parts.
 
-A law that the registry uses and that has no words here is a KeyError: a new one cannot stay undocumented. Upstream's
-names are those of the files at the registry's commits: a search for one of them finds every version that has it.
+A formula that the registry uses and that has no words here raises a KeyError, so that a new one cannot stay
+undocumented. Upstream's names are those of the files at the registry's commits, so a search for one finds every
+version that has it.
 """
 
 from collections.abc import Hashable, Mapping
@@ -12,7 +13,7 @@ from emo_hf.spec import OptimizerSpec
 
 
 class Formula(NamedTuple):
-    """A law in one line, in the code's symbols, and what upstream calls its parts."""
+    """A formula in one line, in the code's symbols, and upstream's names for its parts."""
 
     formula: str
     upstream: str = ""
@@ -141,13 +142,13 @@ GEOMETRIES: Mapping[Hashable, Formula] = {
 
 
 def formulas_of(spec: OptimizerSpec) -> dict[str, Formula]:
-    """Returns what the spec computes, by what it is."""
-    how = spec.mechanism
-    found = {
-        "emotion": SCALARS[how.scalar],
-        "step size": PULSES[how.pulse] if how.pulse else DAMPERS[how.damper],
+    """Returns the formulas of an optimizer, by what each computes."""
+    mechanism = spec.mechanism
+    formulas = {
+        "emotion": SCALARS[mechanism.scalar],
+        "step size": PULSES[mechanism.pulse] if mechanism.pulse else DAMPERS[mechanism.damper],
         "update": UPDATES[spec.update],
-        "stop signal": STOPS[how.stop, how.calm_scalar],
+        "stop signal": STOPS[mechanism.stop, mechanism.calm_scalar],
         "shadow": SHADOWS[spec.shadow],
     }
-    return found | ({"geometry": GEOMETRIES[spec.geometry]} if spec.geometry else {})
+    return formulas | ({"geometry": GEOMETRIES[spec.geometry]} if spec.geometry else {})

@@ -142,7 +142,7 @@ def test_runs_say_what_a_figure_has_to_know(place, tmp_path):
     reported(place, tmp_path)
     runs = histories.runs(tmp_path).drop_duplicates("arm").set_index("arm")
     assert dict(runs["like"]) == {"emosens": "emosens", "emosens-unfed": "emosens", "adamw": "adamw"}
-    assert list(runs["feed"]) == [True, False, True]
+    assert list(runs["withheld"]) == [False, True, False]
     assert list(runs["emo"]) == [True, True, False]
     assert list(runs["baseline"]) == [False, False, True]
     assert list(runs["default_lr"]) == [1e-3, 1e-3, 5e-5]
@@ -280,7 +280,7 @@ def test_labels_are_pushed_apart_but_stay_in_order_and_inside():
     assert found[-1] <= 1
 
 
-def test_fed_and_unfed_twins_share_a_colour(place, tmp_path):
+def test_an_arm_and_its_twin_with_the_loss_withheld_share_a_colour(place, tmp_path):
     reported(place, tmp_path)
     styles = style.styles(histories.runs(tmp_path))
     assert styles["emosens"]["color"] == styles["emosens-unfed"]["color"]

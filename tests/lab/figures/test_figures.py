@@ -1,4 +1,4 @@
-"""Pictures and the numbers in them: they come from the optimizers' own laws, and are real images."""
+"""Pictures and the numbers in them: they come from the optimizers' own formulas, and are real images."""
 
 import math
 import struct
@@ -12,7 +12,7 @@ import torch
 from emo_hf import lab, registry
 from emo_hf.cli import main
 from emo_hf.lab import figures
-from emo_hf.lab.figures import curves
+from emo_hf.lab.figures import responses
 from tests.lab import made_up_runs
 
 
@@ -24,38 +24,38 @@ def size_of_png(path: Path) -> tuple[int, int]:
 
 
 def test_every_generation_is_drawn():
-    drawn = {law.version for law in (*curves.DAMPERS.values(), *curves.PULSES.values())}
+    drawn = {law.version for law in (*responses.DAMPERS.values(), *responses.PULSES.values())}
     laws = {row.mechanism for row in registry.specs()}
     # one curve stands for all generations that share a factor
-    factors = {law.damper for law in curves.DAMPERS.values()}
+    factors = {law.damper for law in responses.DAMPERS.values()}
     assert {law.damper for law in laws if law.pulse is None} == factors
-    assert {law.pulse for law in laws if law.pulse} == {law.pulse for law in curves.PULSES.values()}
+    assert {law.pulse for law in laws if law.pulse} == {law.pulse for law in responses.PULSES.values()}
     assert {"3.1", "3.6", "3.7.0", "3.7", "3.8", "3.9"} <= drawn
 
 
 def test_factors_known_from_the_released_code():
-    law = curves.DAMPERS["3.6, 3.7.0 (emoDrive)"]
+    law = responses.DAMPERS["3.6, 3.7.0 (emoDrive)"]
     scalars = (0.26, 0.30, 0.35, 0.40, 0.45, 0.49, -0.26, -0.30)
     expected = (6.36, 5.99, 5.54, 5.09, 4.64, 4.29, 5.48, 5.21)
-    assert curves.factors(law, scalars) == pytest.approx(expected, abs=0.005)
+    assert responses.factors(law, scalars) == pytest.approx(expected, abs=0.005)
 
 
-@pytest.mark.parametrize("version", curves.PULSES)
-@pytest.mark.parametrize("loss", curves.LOSSES)
+@pytest.mark.parametrize("version", responses.PULSES)
+@pytest.mark.parametrize("loss", responses.LOSSES)
 def test_step_sizes_are_those_of_the_optimizer(version, loss):
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = registry.build("emosens", [weight], version=version)
     seen = []
-    for value in curves.LOSSES[loss]:
+    for value in responses.LOSSES[loss]:
         weight.grad = torch.ones(1)
         optimizer.step(loss=value)
         seen.append(optimizer.effective_lr)
-    assert curves.step_sizes(curves.PULSES[version], curves.LOSSES[loss]) == seen
+    assert responses.step_sizes(responses.PULSES[version], responses.LOSSES[loss]) == seen
 
 
 def test_shapes_of_the_losses():
-    fall, plateau, spike, rise = curves.LOSSES.values()
-    assert {len(losses) for losses in curves.LOSSES.values()} == {curves.STEPS}
+    fall, plateau, spike, rise = responses.LOSSES.values()
+    assert {len(losses) for losses in responses.LOSSES.values()} == {responses.STEPS}
     assert all(a >= b for a, b in pairwise(fall))
     assert fall[-1] == fall[0] / 2
     assert all(a <= b for a, b in pairwise(rise))
@@ -66,9 +66,11 @@ def test_shapes_of_the_losses():
 
 @pytest.mark.parametrize("version", ["3.7", "3.8", "3.9"])
 def test_what_the_documentation_says_about_the_picture(version):
-    sizes = {name: curves.step_sizes(curves.PULSES[version], losses) for name, losses in curves.LOSSES.items()}
+    sizes = {
+        name: responses.step_sizes(responses.PULSES[version], losses) for name, losses in responses.LOSSES.items()
+    }
     fall, plateau, spike, rise = sizes.values()
-    assert min(spike[curves.EVENT + 20 :]) > 2.7e-3  # one spike lifts the pulse to its cap of 3e-3, where it stays
+    assert min(spike[responses.EVENT + 20 :]) > 2.7e-3  # one spike lifts the pulse to its cap of 3e-3, where it stays
     assert rise[-1] > 2 * plateau[-1]  # a loss that rose ends in larger steps than a calm one
     assert fall[-1] > 2 * plateau[-1]
 
@@ -98,7 +100,7 @@ def test_plot_signals(tmp_path, capsys):
 
 def test_curves_leave_gaps_where_they_jump():
     scalars = [step / 1000 for step in range(-1000, 1001)]
-    broken = figures.broken(curves.factors(curves.DAMPERS["3.6, 3.7.0 (emoDrive)"], scalars))
+    broken = figures.broken(responses.factors(responses.DAMPERS["3.6, 3.7.0 (emoDrive)"], scalars))
     assert len(broken) == len(scalars)
     assert [scalars[i] for i, value in enumerate(broken) if math.isnan(value)] == pytest.approx(
         [-0.751, -0.5, -0.251, 0.25, 0.499, 0.75]
