@@ -121,7 +121,7 @@ def test_page_of_evidence():
     assert "| rule 1 | accuracy: a better than b | not reproduced | -0.4 | -0.4 to -0.4 (95 %) | 3 |" in text
     assert "| secondary 1 | accuracy: b better than a | reproduced | +0.4 |" in text
     assert text.count("\n\n* The question changed 2 times after the first run; the README says how.\n\n```bash") == 1
-    assert "\n\n* rule 1: too few runs: 2 seeds of at least 3\n\n```bash\nemo-hf run x --size small" in text
+    assert "\n\n* rule 1: too few seeds: 2 of at least 3\n\n```bash\nemo-hf run x --size small" in text
     assert "About 3 minutes of training, 6 runs, each on 1 CPU thread. [All numbers](../recipes/f/results/g/" in text
 
 

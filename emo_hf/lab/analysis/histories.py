@@ -4,8 +4,8 @@
     curves        arm x step: mean, standard deviation and count over the seeds of what was logged
     trajectory    arm x evaluation: the classifier's weights of one seed, projected onto a plane
 
-`write` keeps the last two beside a report, as compressed CSV. A mean over seeds of which one is missing or not finite
-is missing: the seeds that survive are no fair sample.
+`write` keeps the last two next to a report, as compressed CSV. If a seed is missing or not finite, so is the mean: the
+seeds that survive are no fair sample.
 """
 
 import gzip

@@ -211,7 +211,7 @@ def _answer(line: Bounds, estimate: Estimate, values: list[float]) -> tuple[Answ
         if len(values) >= FEWEST and diverged in (helped, hurt) and diverged == len(values):
             return ("reproduced" if helped else "not reproduced"), notes
     if estimate.n < FEWEST or estimate.low is None or estimate.high is None:
-        return "inconclusive", [*notes, f"too few runs: {estimate.n} seeds of at least {FEWEST}"]
+        return "inconclusive", [*notes, f"too few seeds: {estimate.n} of at least {FEWEST}"]
     answer = _compare(line, estimate.low, estimate.high)
     if (answer == "reproduced" and hurt + tied) or (answer == "not reproduced" and helped):
         return "inconclusive", notes

@@ -39,7 +39,7 @@ __all__ = [
 
 
 def draw(out: Path) -> list[Path]:
-    """Draws the figures of the comparison in `out` beside its tables, at most three; returns their paths.
+    """Draws the figures of the comparison in `out` next to its tables; returns their paths.
 
     `fluctuation` and `three_panel` are drawn on request only.
     """

@@ -1,4 +1,4 @@
-"""What the model card of an arm says: the runs as `emo_hf.lab.report.card_data` found them, as Markdown.
+"""The text of an arm's model card, in Markdown, from the facts of `emo_hf.lab.report.card_data`.
 
 All numbers come from there. What somebody wrote into a recipe is shown as plain text, without keys and paths.
 """

@@ -18,13 +18,15 @@ def sentence(comparison: Comparison, verdict: Verdict) -> str:
         return "No verdict: this recipe has no rule."
     size = f"size {comparison.size}, n = {min(line.estimate.n for line in verdict.lines)}"
     if verdict.answer == "not reproduced":
-        failed = [line.answer for line in verdict.lines].count(verdict.answer)
-        size += f"; {failed} of the {len(verdict.lines)} lines of its rule failed"
+        refuted = [line.answer for line in verdict.lines].count(verdict.answer)
+        size += f"; {refuted} of the {len(verdict.lines)} lines of its rule failed"
     text = f"{verdict.answer.capitalize()}: {(comparison.recipe.claim or NONE).rstrip('.')} ({size})."
     if not comparison.complete:
         total = len(comparison.recipe.arms) * len(comparison.recipe.seeds)
-        parts = ((len(comparison.missing), "missing"), (len(comparison.failed), "without a result"))
-        text += f" Preliminary: of {total} runs, {', '.join(f'{count} {what}' for count, what in parts if count)}."
+        missing, failed = len(comparison.missing), len(comparison.failed)
+        parts = [f"{missing} {'is' if missing == 1 else 'are'} missing"] if missing else []
+        parts += [f"{failed} {'has' if failed == 1 else 'have'} no result"] if failed else []
+        text += f" Preliminary: of {total} runs, {' and '.join(parts)}."
     return text
 
 
@@ -68,7 +70,8 @@ def _difference(comparison: Comparison, arm: str) -> str:
     estimate, diverged = comparison.difference(arm)
     if estimate is None:
         return NONE
-    text = f"{number(estimate.mean, '+.3g')} {interval(estimate, '+.3g')}, n = {estimate.n}"
+    bounds = "" if estimate.low is None else f" {interval(estimate, '+.3g')}"
+    text = f"{number(estimate.mean, '+.3g')}{bounds}, n = {estimate.n}"
     return f"{text} ({diverged} more not finite)" if diverged else text
 
 

@@ -37,7 +37,7 @@ def environment(escape: Callable[[str], str], *folders: Path) -> Environment:
     def printed(value: Any) -> str:
         return value if isinstance(value, Markup) else escape(str(value))
 
-    found = Environment(
+    made = Environment(
         loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=False,  # Markdown, not HTML
         finalize=printed,
@@ -46,9 +46,8 @@ def environment(escape: Callable[[str], str], *folders: Path) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters |= {"count": count, "interval": interval, "line": line, "number": number, "stat": stat}
-    found.filters |= {"times": times}
-    return found
+    made.filters |= {function.__name__: function for function in (count, interval, line, number, stat, times)}
+    return made
 
 
 def plain(text: str) -> str:

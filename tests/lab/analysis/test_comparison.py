@@ -30,9 +30,9 @@ def place(recipe, write, tmp_path):
     """A finished comparison of made-up runs."""
     path = write(recipe)
     place = tmp_path / "runs/tiny/smoke"
-    found = loading.recipe(path)
-    run_configs = found.run_configs("smoke")
-    comparison.record(place, found, path)
+    loaded = loading.recipe(path)
+    run_configs = loaded.run_configs("smoke")
+    comparison.record(place, loaded, path)
     for run_config, accuracy in zip(run_configs, EMOSENS + ADAMW, strict=True):
         folder, numbers = place / run_config.name / f"seed{run_config.seed}", {"eval_loss": 1.0, "seconds": 2.0}
         made_up_runs.finish(folder, run_config, accuracy=accuracy, **numbers)
@@ -46,12 +46,12 @@ def lose(place, run: str, log: str) -> None:
 
 
 def test_read(place):
-    found = comparison.read(place)
-    assert [(row.arm, row.n) for row in found.rows] == [("emosens", 3), ("adamw", 3)]
-    assert found.complete
-    assert found.verdict.answer == "reproduced"
-    assert found.environments == [{"runs": 6, **made_up_runs.ENV}]
-    estimate, diverged = found.difference("emosens")
+    results = comparison.read(place)
+    assert [(row.arm, row.n) for row in results.rows] == [("emosens", 3), ("adamw", 3)]
+    assert results.complete
+    assert results.verdict.answer == "reproduced"
+    assert results.environments == [{"runs": 6, **made_up_runs.ENV}]
+    estimate, diverged = results.difference("emosens")
     assert (estimate.n, estimate.mean, diverged) == (3, pytest.approx(0.31 / 3), 0)
 
 
@@ -67,11 +67,11 @@ def test_seeds_that_are_not_the_recipes_do_not_count(place, recipe, write):
             eval_loss=1.0,
             seconds=2.0,
         )
-    found = comparison.read(place)
-    assert found.verdict == before
-    assert [row.n for row in found.rows] == [5, 5]
-    assert found.difference("emosens")[0].n == 5  # decides nothing
-    comparison_report.write(found, place / "report")
+    results = comparison.read(place)
+    assert results.verdict == before
+    assert [row.n for row in results.rows] == [5, 5]
+    assert results.difference("emosens")[0].n == 5  # decides nothing
+    comparison_report.write(results, place / "report")
     assert (
         "uses the seeds of the recipe only. The tables also hold these: 7, 8."
         in (place / "report/report.md").read_text()
@@ -89,29 +89,29 @@ def test_failed_and_missing_runs(place):
     lose(place, "emosens/seed1", f"403 for https://me:sesame@hub/x?token=hf_{'a1' * 17} in /home/me/.cache/x.bin\n")
     lose(place, "adamw/seed1", "")
     (place / "adamw/seed2").rename(place / "adamw/seed2.aside-1")
-    found = comparison.read(place)
-    assert [(run.arm, run.seed, run.diverged) for run in found.failed] == [
+    results = comparison.read(place)
+    assert [(run.arm, run.seed, run.diverged) for run in results.failed] == [
         ("adamw", 1, False),
         ("emosens", 0, True),
         ("emosens", 1, False),
     ]
-    assert found.failed[0].reason == "broke off without a message"
-    assert "a1a1" not in found.failed[2].reason
-    assert "/home" not in found.failed[2].reason
-    assert "sesame" not in found.failed[2].reason
-    assert found.missing == [("adamw", 2)]
-    assert found.values("emosens", "accuracy") == {0: float("-inf"), 2: 0.74}
-    assert found.values("emosens", "eval_loss")[0] == float("inf")
-    assert found.values("emosens", "perplexity") == {0: float("inf")}
-    assert found.verdict.answer == "inconclusive"
+    assert results.failed[0].reason == "broke off without a message"
+    assert "a1a1" not in results.failed[2].reason
+    assert "/home" not in results.failed[2].reason
+    assert "sesame" not in results.failed[2].reason
+    assert results.missing == [("adamw", 2)]
+    assert results.values("emosens", "accuracy") == {0: float("-inf"), 2: 0.74}
+    assert results.values("emosens", "eval_loss")[0] == float("inf")
+    assert results.values("emosens", "perplexity") == {0: float("inf")}
+    assert results.verdict.answer == "inconclusive"
 
 
 def test_a_null_is_the_worst_value(place, recipe):
     file = place / "emosens/seed0/summary.json"
     file.write_text(file.read_text().replace('"accuracy": 0.71', '"accuracy": null'))
-    found = comparison.read(place)
-    assert found.values("emosens", "accuracy")[0] == float("-inf")
-    assert found.verdict.answer == "inconclusive"
+    results = comparison.read(place)
+    assert results.values("emosens", "accuracy")[0] == float("-inf")
+    assert results.verdict.answer == "inconclusive"
 
 
 def test_runs_of_another_configuration_are_named_and_ignored(place, recipe, write):
@@ -121,10 +121,10 @@ def test_runs_of_another_configuration_are_named_and_ignored(place, recipe, writ
         content["scale"] |= change or {}
         content |= {} if change else {"of_another": "version"}
         config.write_text(yaml.safe_dump(content))
-    found = comparison.read(place)
-    assert found.ignored == ["adamw/seed1", "emosens/seed0"]
-    assert [row.n for row in found.rows] == [2, 2]
-    comparison_report.write(found, place / "report")
+    results = comparison.read(place)
+    assert results.ignored == ["adamw/seed1", "emosens/seed0"]
+    assert [row.n for row in results.rows] == [2, 2]
+    comparison_report.write(results, place / "report")
     assert "not the recipe's: adamw/seed1" in (place / "report/report.md").read_text()
 
 
@@ -151,10 +151,10 @@ def test_a_rule_that_changed_is_visible(place, recipe, write, caplog):
     with caplog.at_level(logging.WARNING):
         record(place, recipe, write)
     assert "the recipe's rule changed after runs were made" in caplog.text
-    found = comparison.read(place)
-    assert (found.rule_changes, found.verdict.answer) == (1, "not reproduced")
+    results = comparison.read(place)
+    assert (results.rule_changes, results.verdict.answer) == (1, "not reproduced")
     assert loading.recipe(str(place / "recipe.aside-1.yaml")).rule[0].better_by == 0
-    comparison_report.write(found, place / "report")
+    comparison_report.write(results, place / "report")
     assert (
         "secondary lines, baseline, sweeps or seeds) changed once after the first run."
         in (place / "report/report.md").read_text()
@@ -163,8 +163,7 @@ def test_a_rule_that_changed_is_visible(place, recipe, write, caplog):
 
 def record(place, recipe, write) -> None:
     path = write(recipe)
-    found = loading.recipe(path)
-    comparison.record(place, found, path)
+    comparison.record(place, loading.recipe(path), path)
 
 
 def test_a_rule_may_change_before_the_first_run(recipe, write, tmp_path):

@@ -28,9 +28,9 @@ def rows_of(folder, arm, seed):
 
 def reported(place, out):
     """Writes the results of the comparison in `place` into `out`, without pictures."""
-    found = comparison.read(place)
-    comparison_report.write(found, out)
-    histories.write(found, out)
+    results = comparison.read(place)
+    comparison_report.write(results, out)
+    histories.write(results, out)
 
 
 def unzipped(path):
@@ -68,10 +68,10 @@ def test_a_full_disk_leaves_the_tables_and_pictures_of_before(place, tmp_path, f
     drawn_of(place, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     (place / "adamw/seed1/summary.json").unlink()
-    found = comparison.read(place)
+    results = comparison.read(place)
     with full_disk():
         with pytest.raises(OSError, match="No space left"):
-            histories.write(found, tmp_path / "out")
+            histories.write(results, tmp_path / "out")
         with pytest.raises(OSError, match="No space left"):
             figures.draw(tmp_path / "out")
     after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
@@ -113,9 +113,9 @@ def test_tables_of_earlier_versions_are_read(place, tmp_path):
 
 
 def test_a_table_is_the_same_file_every_time(place, tmp_path):
-    found = comparison.read(place)
+    results = comparison.read(place)
     for out in ("one", "two"):
-        histories.write(found, tmp_path / out)
+        histories.write(results, tmp_path / out)
     assert (tmp_path / "one" / histories.CURVES).read_bytes() == (tmp_path / "two" / histories.CURVES).read_bytes()
 
 
@@ -150,17 +150,17 @@ def test_runs_say_what_a_figure_has_to_know(place, tmp_path):
 
 def test_plane_of_the_trajectories(place, tmp_path):
     reported(place, tmp_path)
-    found = histories.read(tmp_path, histories.TRAJECTORY)
-    arms = list(dict.fromkeys(found["arm"]))
+    table = histories.read(tmp_path, histories.TRAJECTORY)
+    arms = list(dict.fromkeys(table["arm"]))
     weights = [np.load(place / arm / "seed0/trajectory.npz")["weights"] for arm in arms]
     points = np.concatenate(weights).astype(np.float64)
     centred = points - points.mean(0)
     variances = np.sort(np.linalg.eigvalsh(centred.T @ centred))[::-1]
-    assert found["share1"].iloc[0] == pytest.approx(variances[0] / variances.sum(), rel=1e-3)
-    assert found["share2"].iloc[0] == pytest.approx(variances[1] / variances.sum(), rel=1e-3)
-    assert np.var(found["pc1"]) * len(found) == pytest.approx(variances[0], rel=1e-3)
-    assert set(found["seed"]) == {0}
-    starts = found[found["step"] == 0]
+    assert table["share1"].iloc[0] == pytest.approx(variances[0] / variances.sum(), rel=1e-3)
+    assert table["share2"].iloc[0] == pytest.approx(variances[1] / variances.sum(), rel=1e-3)
+    assert np.var(table["pc1"]) * len(table) == pytest.approx(variances[0], rel=1e-3)
+    assert set(table["seed"]) == {0}
+    starts = table[table["step"] == 0]
     assert starts["pc1"].nunique() == 1  # one seed, one start
 
 
@@ -265,19 +265,19 @@ def test_unreadable_runs_are_one_message(place, tmp_path):
 def test_paired_differences(place, tmp_path):
     reported(place, tmp_path)
     runs = histories.runs(tmp_path)
-    found = histories.differences(runs)
+    table = histories.differences(runs)
     by = runs.set_index(["arm", "seed"])["value"]
-    values = found[found["arm"] == "emosens"]["difference"]
+    values = table[table["arm"] == "emosens"]["difference"]
     expected = [by["emosens", seed] - by["adamw", seed] for seed in (0, 1)]
     assert list(values) == pytest.approx(expected)
 
 
 def test_labels_are_pushed_apart_but_stay_in_order_and_inside():
-    found = style._spread([0.0, 0.0, 0.01, 0.5, 1.0, 1.0], 0.1)
-    assert found == sorted(found)
-    assert min(b - a for a, b in pairwise(found)) >= 0.1 - 1e-9
-    assert found[0] >= 0
-    assert found[-1] <= 1
+    table = style._spread([0.0, 0.0, 0.01, 0.5, 1.0, 1.0], 0.1)
+    assert table == sorted(table)
+    assert min(b - a for a, b in pairwise(table)) >= 0.1 - 1e-9
+    assert table[0] >= 0
+    assert table[-1] <= 1
 
 
 def test_an_arm_and_its_twin_with_the_loss_withheld_share_a_colour(place, tmp_path):

@@ -41,10 +41,10 @@ def test_read(tmp_path):
     for folder in folders[:2]:
         folder.mkdir()
     (folders[0] / "summary.json").write_text(json.dumps(summary("a")))
-    assert [found for folder in folders if (found := RunFolder(folder).read_summary())] == [summary("a")]
+    assert [RunFolder(folder).read_summary() for folder in folders] == [summary("a"), None, None]
     (folders[1] / "summary.json").write_text("{")
     with pytest.raises(RecipeError, match="is no summary"):
-        [found for folder in folders if (found := RunFolder(folder).read_summary())]
+        [RunFolder(folder).read_summary() for folder in folders]
 
 
 def test_numbers_that_json_lacks():
@@ -66,9 +66,9 @@ def test_summary_is_whole_or_absent(tmp_path):
 def test_no_secrets_in_env(monkeypatch):
     for name in ("WANDB_API_KEY", "HF_TOKEN"):
         monkeypatch.setenv(name, "sesame-0123")
-    found = worker.environment()
-    assert found["packages"]["torch"]
-    assert "sesame" not in json.dumps(found)
+    environment = worker.environment()
+    assert environment["packages"]["torch"]
+    assert "sesame" not in json.dumps(environment)
 
 
 def test_trainer_gets_the_arm(recipe, write, tmp_path):

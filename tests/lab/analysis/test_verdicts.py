@@ -19,8 +19,8 @@ def judged(recipe: dict, rule: list[dict], values: dict, metric: str = "accuracy
     one = {"optim": "emosens", "lr": 1e-3, "tuning": "untuned"}
     arms = {arm: one | ({"lr": float(arm[1:]), "family": arm[0]} if arm[1:] else {}) for arm in values}
     recipe |= {"arms": arms, "sizes": {"smoke": recipe["sizes"]["smoke"]}, "default_size": "smoke"}
-    found = {arm: {seed: v for seed, v in enumerate(of) if v is not ...} for arm, of in values.items()}
-    return verdicts.judge(Recipe.model_validate(recipe), "smoke", lambda arm, _: found[arm])
+    by_arm = {arm: {seed: v for seed, v in enumerate(of) if v is not ...} for arm, of in values.items()}
+    return verdicts.judge(Recipe.model_validate(recipe), "smoke", lambda arm, _: by_arm[arm])
 
 
 def only(*args, **kwargs) -> verdicts.JudgedLine:
@@ -65,7 +65,7 @@ def test_interval_of_a_known_sample():
 def test_where_the_interval_lies_decides(recipe, bound, values, answer):
     line = only(recipe, [{"arm": "a", **bound}], {"a": values})
     assert line.answer == answer
-    assert ("too few runs: 2 seeds of at least 3" in line.notes) == (values[2] is ...)
+    assert ("too few seeds: 2 of at least 3" in line.notes) == (values[2] is ...)
 
 
 def test_less_is_better_for_losses(recipe):
@@ -82,7 +82,7 @@ def test_pairs_are_of_one_seed(recipe):
     values = {"a": [0.9, ..., 0.5, 0.4], "b": [0.8, 0.1, 0.4, ...]}
     line = only(recipe, [{"arm": "a", "against": "b", "better_by": 0}], values)
     assert line.seeds == {0: pytest.approx(0.1), 2: pytest.approx(0.1)}
-    assert line.notes == ["too few runs: 2 seeds of at least 3", "not every arm has a result with seed 1, 3"]
+    assert line.notes == ["too few seeds: 2 of at least 3", "not every arm has a result with seed 1, 3"]
 
 
 def test_difference_of_differences(recipe):
