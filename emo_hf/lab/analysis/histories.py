@@ -12,6 +12,7 @@ import gzip
 import inspect
 import json
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def read(folder: Path, name: str) -> pd.DataFrame:
     try:
         # an arm may be called "3" or "null"
         return pd.read_csv(path, comment="#", dtype={"arm": str}, keep_default_na=False, na_values=[""])
-    except (ValueError, UnicodeDecodeError, gzip.BadGzipFile) as error:
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise RecipeError(f"{path} is no table: {error}") from None
 
 

@@ -121,9 +121,11 @@ def test_a_table_is_the_same_file_every_time(place, tmp_path):
 
 def test_broken_tables_are_one_message(place, tmp_path):
     reported(place, tmp_path)
-    (tmp_path / histories.CURVES).write_text("no gzip")
-    with pytest.raises(RecipeError, match="is no table"):
-        histories.read(tmp_path, histories.CURVES)
+    whole = (tmp_path / histories.CURVES).read_bytes()
+    for content in (b"no gzip", whole[:100], whole[:50] + b"x" * 50 + whole[100:]):
+        (tmp_path / histories.CURVES).write_bytes(content)
+        with pytest.raises(RecipeError, match="is no table"):
+            histories.read(tmp_path, histories.CURVES)
 
 
 def test_long_runs_are_thinned_but_keep_every_evaluation(tmp_path, monkeypatch):
