@@ -31,7 +31,7 @@ ALLOWED = {
     "quirks": set(),
     "spec": {"mechanism", "kernels", "updates", "shadow", "geometry", "emotion"},
     "optimizer": {"spec", "kernels", "mechanism", "updates", "geometry", "moments", "emotion"},
-    "scheduler": {"optimizer", "mechanism", "emotion"},
+    "scheduler": {"optimizer", "mechanism", "pulse", "emotion"},
     "catalog": FORMULAS,
     "families": {"catalog", "optimizer", "kernels", "emotion", "spec"},
     "registry": {"catalog", "families", "optimizer"},

@@ -7,6 +7,7 @@ rules that are not elementwise go the way of `emo_hf.kernels.fused`.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ def _compiled(rule: Rule, any_length: bool) -> Callable[..., None]:
     def step(
         params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper, changing: tuple[Tensor, ...]
     ) -> None:
-        foreach.apply(rule, params, grads, states, h._replace(**dict(zip(CHANGING, changing, strict=True))))
+        numbers: dict[str, Any] = dict(zip(CHANGING, changing, strict=True))
+        foreach.apply(rule, params, grads, states, h._replace(**numbers))
 
     return torch.compile(step, dynamic=any_length, fullgraph=True)
 
@@ -35,12 +37,13 @@ def run(update: Update, params: list[Tensor], grads: list[Tensor], states: list[
         return fused.run(update, params, grads, states, h)
     dtype = torch.promote_types(params[0].dtype, torch.float32)
     changing = tuple(torch.tensor(getattr(h, name), dtype=dtype) for name in CHANGING)
-    fixed = h._replace(**dict.fromkeys(CHANGING, 0.0))
+    zeros: dict[str, Any] = dict.fromkeys(CHANGING, 0.0)
+    fixed = h._replace(**zeros)
     if not on_cpu:
         return _compiled(update.apply, False)(params, grads, states, fixed, changing)
     small = [i for i, param in enumerate(params) if param.numel() < fused.SMALL]
     if small:
-        fused.run(update, *([column[i] for i in small] for column in (params, grads, states)), h)
+        fused.run(update, [params[i] for i in small], [grads[i] for i in small], [states[i] for i in small], h)
     for param, grad, state in zip(params, grads, states, strict=True):
         if param.numel() >= fused.SMALL:
             flat = {name: tensor.view(-1) for name, tensor in state.items()}
