@@ -9,7 +9,7 @@ advanced some of these numbers once per parameter tensor up to 3.7.0; here it is
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from emo_hf.emotion import BRANCHED, SMALLEST_LOSS, Averages, Branch, absolute, relative, relative_rounding, trust
 from emo_hf.pulse import FirstPulse, HeldPulse, Pulse, SignalToNoise, calm, drive, full, zones
@@ -46,7 +46,9 @@ class MechanismState:
     def unpack(cls, values: tuple[float, ...]) -> "MechanismState":
         """Inverse of `pack`."""
         history = tuple(scalar for scalar in values[14:] if scalar != EMPTY)
-        return cls(Averages(*values[:3]), SignalToNoise(*values[3:9]), *values[9:14], history=history)
+        scalar, ready, resting, steps, skipped = values[9:14]
+        averages, pulse = Averages(*values[:3]), SignalToNoise(*values[3:9])
+        return cls(averages, pulse, scalar, ready, resting, steps, skipped, history)
 
 
 class Rate(NamedTuple):
@@ -71,12 +73,15 @@ def settled(state: MechanismState, mechanism: "Mechanism") -> bool:
 
 def still(state: MechanismState, mechanism: "Mechanism") -> bool:
     """Stop law of 3.8: no emotion and no difference between signal and doubt, to within stopcoef * least."""
+    assert mechanism.stopcoef is not None
+    assert isinstance(mechanism.pulse, Pulse)
     bound = mechanism.stopcoef * mechanism.pulse.least
     return abs(state.scalar) <= bound and abs(state.pulse.doubt - state.pulse.signal) <= bound
 
 
 def within_margins(state: MechanismState, mechanism: "Mechanism") -> bool:
     """Stop law of 3.9: both `Mechanism.margins` are at least 0. Clears itself."""
+    assert mechanism.stopcoef is not None
     return state.pulse.distance - state.pulse.noise >= 0.3 and medium_loss(state) <= mechanism.stopcoef
 
 
@@ -123,13 +128,14 @@ class Mechanism:
         hold_pulse: bool = False,
     ) -> "Mechanism":
         """Returns this mechanism with its options set."""
-        changes = {"stopcoef": stopcoef, "branch": branch} if self.branch else {}
+        changes: dict[str, Any] = {"stopcoef": stopcoef, "branch": branch} if self.branch else {}
+        pulse: Any = self.pulse
         if branch:
             changes["scalar"] = BRANCHED[branch]
         if fftmode:
-            changes["pulse"] = replace(self.pulse, **FFTMODE)
+            changes["pulse"] = pulse = replace(pulse, **FFTMODE)
         if hold_pulse:
-            changes |= {"pulse": HeldPulse(**asdict(changes.get("pulse", self.pulse))), "stop": never}
+            changes |= {"pulse": HeldPulse(**asdict(pulse)), "stop": never}
         return replace(self, **changes)
 
     @property
@@ -167,6 +173,7 @@ class Mechanism:
             scope: the group's initial learning rate, > 0. Schedulers act through ``lr / scope``.
         """
         if self.pulse is None:
+            assert self.damper is not None
             return Rate(step=lr * self.damper(state.scalar), decay=lr)
         # 1.0 unless a scheduler moved lr, so that a constant schedule is upstream's trajectory bit for bit
         schedule = lr / scope
@@ -178,12 +185,13 @@ class Mechanism:
         """3.9: (distance - noise - 0.3, stopcoef - medium loss); ready while both are >= 0. None before."""
         if self.stop is not within_margins:
             return None
+        assert self.stopcoef is not None
         return state.pulse.distance - state.pulse.noise - 0.3, self.stopcoef - medium_loss(state)
 
     def signals(self, state: MechanismState, loss: float, rate: Rate, shadow_mix: float | None = None) -> Signals:
         """Everything observable about the step that `advance` and `rate` have just decided."""
         pulse, averages = state.pulse, state.averages
-        ratio = isinstance(self.pulse, Pulse)
+        ratio = self.pulse if isinstance(self.pulse, Pulse) else None
         margins = self.margins(state) or (None, None)
         return Signals(
             loss=loss,
@@ -201,7 +209,7 @@ class Mechanism:
             at_floor=rate.at_floor,
             noise=pulse.noise if self.pulse else None,
             distance=pulse.distance if self.pulse else None,
-            drift=pulse.drift if ratio and self.pulse.chained else None,
+            drift=pulse.drift if ratio and ratio.chained else None,
             snr=pulse.snr if ratio else None,
             snr_now=pulse.now if ratio else None,
             stop_margin_snr=margins[0],
@@ -211,6 +219,7 @@ class Mechanism:
         )
 
 
+STOPCOEF = 0.04  # of 3.9, in units of the loss
 FFTMODE = {"base": 1e-5, "cap": 3e-4, "least": 1e-8}  # 3.8's option for full fine-tunes
 
 V1 = Mechanism("1.0", absolute, damper=full)
@@ -243,5 +252,5 @@ V3_9 = Mechanism(
     pulse=Pulse(grow=1.50, brake=0.80, floor=1e-10, least=1e-8, chained=True),
     stop=within_margins,
     branch="rounding",
-    stopcoef=0.04,
+    stopcoef=STOPCOEF,
 )

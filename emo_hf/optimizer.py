@@ -58,6 +58,8 @@ class EmoOptimizer(torch.optim.Optimizer):
         OptionError: an option is unknown, has no effect in this spec, or is out of range.
     """
 
+    _observed: float | Scalar | None  # the loss of the coming step
+
     def __init__(self, params: ParamsT, spec: OptimizerSpec, *, writer: Writer | None = None, **options: Any) -> None:
         self.spec = spec
         options.pop("notify", None)  # of the released code: whether it prints; ours prints nothing
@@ -134,7 +136,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         self._refuse_unsupported_gradients()
         self._refuse_flat_partitions()
         if self._observed is not None:
-            self._advance()
+            self._advance(self._observed)
         elif self._is_probe():
             self._create_state()
             return result
@@ -149,14 +151,14 @@ class EmoOptimizer(torch.optim.Optimizer):
         if not self._skipping:
             self._apply()
         if self.writer is not None and not self._skipping and not self._stepped:
-            self._write()
+            self._write(self.writer)
         self._stepped.update(map(id, self.param_groups))
         for group in self.param_groups:
             self._publish_to(group)
         return result
 
-    def _advance(self) -> None:
-        observed, self._observed = self._observed, None
+    def _advance(self, observed: float | Scalar) -> None:
+        self._observed = None
         self._stepped.clear()
         try:
             over_ranks = self.options["loss_over_ranks"]
@@ -182,7 +184,7 @@ class EmoOptimizer(torch.optim.Optimizer):
 
     def _forget_step(self) -> None:
         """Clears what belongs to one step only and no checkpoint holds."""
-        self._observed: float | Scalar | None = None
+        self._observed = None
         self._loss = math.nan
         self._skipping = False
         self._stepped: set[int] = set()  # ids of the groups that used the current loss
@@ -194,10 +196,10 @@ class EmoOptimizer(torch.optim.Optimizer):
     def _apply(self) -> None:
         shadow = self.spec.shadow.apply if self._uses_shadow else None
         if self.options["moments"] != "off":
-            self._moments = gradient_moments([p.grad for p in self._with_gradient()])
+            self._moments = gradient_moments([p.grad for p in self._with_gradient() if p.grad is not None])
         for i, group in enumerate(self.param_groups):
             rate = self.mechanism.rate(self._state, float(group["lr"]), group["scope"])
-            if self.options["moments"] == "drive":
+            if self._moments is not None and self.options["moments"] == "drive":
                 rate = rate._replace(step=rate.step * self._moments.factor)
             if i == 0 and not self._stepped:
                 self._rate = rate
@@ -212,7 +214,7 @@ class EmoOptimizer(torch.optim.Optimizer):
             kernels.apply(self.options["implementation"], self.spec.update, lists, hyper, self._geometry.scale)
         self._geometry.scale = 1.0
 
-    def _hyper(self, group: dict, rate: Rate) -> Hyper:
+    def _hyper(self, group: dict[str, Any], rate: Rate) -> Hyper:
         beta1, beta2 = group.get("betas", (0.0, 0.0))
         decay = rate.decay * group.get("weight_decay", 0.0)
         return Hyper(
@@ -280,7 +282,7 @@ class EmoOptimizer(torch.optim.Optimizer):
 
     def _refuse_unsupported_gradients(self) -> None:
         for param in self._with_gradient():
-            if param.grad.is_sparse or param.is_complex():
+            if param.is_complex() or (param.grad is not None and param.grad.is_sparse):
                 raise EmoError(
                     f"{type(self).__name__} got a sparse gradient or a complex parameter of shape"
                     f" {tuple(param.shape)}; expected dense real ones. Use sparse=False in the embedding, or give"
@@ -343,7 +345,7 @@ class EmoOptimizer(torch.optim.Optimizer):
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
 
-    def add_param_group(self, param_group: dict) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group; it shares the emotion of the others. Its `lr` becomes its scope; at 0 it is frozen."""
         own = {
             k: v for k, v in param_group.items() if k in GROUP_OPTIONS and k in {*self.spec.options, *self.spec.dead}
@@ -364,16 +366,17 @@ class EmoOptimizer(torch.optim.Optimizer):
         self._shapes.update(p.shape for p in group["params"])
         self._publish_to(group)
 
-    def _write(self) -> None:
-        for tag, value in self.signals().log().items():
-            self.writer.add_scalar(tag, value, int(self._state.steps))
+    def _write(self, writer: Writer) -> None:
+        signals = self.signals()
+        for tag, value in signals.log().items() if signals else ():
+            writer.add_scalar(tag, value, int(self._state.steps))
 
-    def _publish_to(self, group: dict) -> None:
+    def _publish_to(self, group: dict[str, Any]) -> None:
         group["emo"] = self._state.pack()
         if self.spec.geometry:
             group["geometry"] = self._geometry.pack()
 
-    def load_state_dict(self, state_dict: dict) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads a state of the same spec; `state_dict` is not changed.
 
         Raises:

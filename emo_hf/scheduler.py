@@ -13,6 +13,7 @@ Source: muooon/EmoSens@397c573, scheduler/emopulse_scheduler.py, whose upper cla
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,7 @@ from emo_hf.errors import CheckpointError, MissingLossError, OptionError
 from emo_hf.loss import LossOverRanks, Scalar, hear
 from emo_hf.mechanism import MechanismState, Rate
 from emo_hf.optimizer import EmoOptimizer
+from emo_hf.pulse import Pulse
 from emo_hf.signals import Signals
 
 NAME, VERSION = "emopulse", mechanism.V3_9.version
@@ -63,13 +65,15 @@ class EmoPulse(LRScheduler):
         OptionError: `optimizer` has a pulse of its own, or an option is out of range.
     """
 
+    _observed: float | Scalar | None  # the loss of the coming step
+
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
         *,
         warmup_steps: int = 0,
         branch: Branch = "rounding",
-        stopcoef: float = mechanism.V3_9.stopcoef,
+        stopcoef: float = mechanism.STOPCOEF,
         loss_over_ranks: LossOverRanks = "mean",
     ) -> None:
         if isinstance(innermost(optimizer), EmoOptimizer):
@@ -105,7 +109,7 @@ class EmoPulse(LRScheduler):
 
     def _forget_step(self) -> None:
         """Clears what belongs to one step only and no checkpoint holds."""
-        self._observed: float | Scalar | None = None
+        self._observed = None
         self._loss = math.nan
         self._served = 0  # parameter groups that have got the rate of the current loss
 
@@ -127,7 +131,8 @@ class EmoPulse(LRScheduler):
     def factor(self) -> float:
         """What the initial learning rates are multiplied by: the warmup in (0, 1] times a number in [1e-4, 30]."""
         warmup = min(1.0, max(self._state.steps, 1.0) / self.warmup_steps) if self.warmup_steps else 1.0
-        return warmup * self._rate().pulse / self._mechanism.pulse.base
+        pulse, base = self._pulse_and_base()
+        return warmup * pulse / base
 
     @property
     def should_stop(self) -> bool:
@@ -144,7 +149,7 @@ class EmoPulse(LRScheduler):
         """Optimizer steps that it drove, those before a resume included."""
         return int(self._state.steps)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """Returns the rate of every group, in effect since the last optimizer step."""
         return [base * self.factor for base in self.base_lrs]
 
@@ -152,19 +157,25 @@ class EmoPulse(LRScheduler):
         """Returns what the last step saw and decided, or None before the first step."""
         if math.isnan(self._loss):
             return None
-        rate = self._rate()
-        pulse = self.base_lrs[0] * rate.pulse / self._mechanism.pulse.base
-        return self._mechanism.signals(self._state, self._loss, rate._replace(step=self._last_lr[0], pulse=pulse))
+        pulse, base = self._pulse_and_base()
+        rate = self._rate()._replace(step=float(self._last_lr[0]), pulse=float(self.base_lrs[0]) * pulse / base)
+        return self._mechanism.signals(self._state, self._loss, rate)
 
     def _rate(self) -> Rate:
         return self._mechanism.rate(self._state, lr=1.0, scope=1.0)
+
+    def _pulse_and_base(self) -> tuple[float, float]:
+        rate, pulse = self._rate(), self._mechanism.pulse
+        assert isinstance(pulse, Pulse)
+        assert rate.pulse is not None
+        return rate.pulse, pulse.base
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if getattr(optimizer, "found_inf", None):  # a GradScaler lets fused optimizers skip the step themselves
             self._forget_step()
             return
         if self._observed is not None:
-            self._advance()
+            self._advance(self._observed)
         elif not 0 < self._served < len(self.base_lrs):  # DeepSpeed ZeRO steps once per parameter group
             # A step with every rate at 0 only creates the optimizer's state (torch.distributed.checkpoint).
             if all(float(group["lr"]) == 0 for group in optimizer.param_groups):
@@ -178,8 +189,8 @@ class EmoPulse(LRScheduler):
         _set_rates(optimizer, self._last_lr[self._served : served])
         self._served = served
 
-    def _advance(self) -> None:
-        observed, self._observed = self._observed, None
+    def _advance(self, observed: float | Scalar) -> None:
+        self._observed = None
         self._loss = hear(observed, "EmoPulse", self._over_ranks, self.optimizer.param_groups)
         self._mechanism.advance(self._state, self._loss)
         self._last_lr = self.get_lr()
@@ -215,7 +226,7 @@ class EmoPulse(LRScheduler):
         self._listen()  # a copy or an unpickled one drives the copy of the optimizer, whose hooks were not copied
 
 
-def _set_rates(optimizer: torch.optim.Optimizer, rates: list[float]) -> None:
+def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float | torch.Tensor]) -> None:
     for group, lr in zip(optimizer.param_groups, rates, strict=True):
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(lr)  # captured by a CUDA graph or compiled

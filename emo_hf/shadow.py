@@ -31,7 +31,7 @@ class Shadow:
         warning: what a user who switches it on should know.
     """
 
-    apply: Callable[[Tensor, dict, float], None]
+    apply: Callable[[Tensor, dict[str, Tensor], float], None]
     mix: Callable[[float], float]
     always: bool = False
     late: bool = False
@@ -71,7 +71,7 @@ def mix_3_6(scalar: float) -> float:
     return 1.0 - abs(scalar) if abs(scalar) > 0.625 else 0.0
 
 
-def _follow_late_(param: Tensor, state: dict, ratio: float) -> None:
+def _follow_late_(param: Tensor, state: dict[str, Tensor], ratio: float) -> None:
     if ratio <= 0:
         return
     shadow = state["shadow"]
@@ -83,17 +83,17 @@ def _follow_late_(param: Tensor, state: dict, ratio: float) -> None:
     shadow.lerp_(param, 0.05)
 
 
-def follow_1_0_(param: Tensor, state: dict, scalar: float) -> None:
+def follow_1_0_(param: Tensor, state: dict[str, Tensor], scalar: float) -> None:
     """1.0: the shadow begins at the first strong emotion."""
     _follow_late_(param, state, mix_1_0(scalar))
 
 
-def follow_2_0_(param: Tensor, state: dict, scalar: float) -> None:
+def follow_2_0_(param: Tensor, state: dict[str, Tensor], scalar: float) -> None:
     """2.0 and 3.0: as 1.0, with a continuous ratio."""
     _follow_late_(param, state, mix_2_0(scalar))
 
 
-def follow_3_1_(param: Tensor, state: dict, scalar: float) -> None:
+def follow_3_1_(param: Tensor, state: dict[str, Tensor], scalar: float) -> None:
     """3.1. The weights 0.25 + (1 - |scalar|) do not sum to one: repeated shocks shrink the model towards zero."""
     shadow, ratio, factor = state["shadow"], mix_3_1(scalar), zones(scalar)
     if ratio > 0:
@@ -104,7 +104,7 @@ def follow_3_1_(param: Tensor, state: dict, scalar: float) -> None:
         shadow.lerp_(param, 0.1 if ratio < 0 else 0.1 * factor)
 
 
-def follow_3_6_(param: Tensor, state: dict, scalar: float) -> None:
+def follow_3_6_(param: Tensor, state: dict[str, Tensor], scalar: float) -> None:
     """3.6 and later: written back above |scalar| = 0.625, following the weights otherwise."""
     shadow, calm = state["shadow"], abs(trust(scalar))
     ratio = mix_3_6(scalar)

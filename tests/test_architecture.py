@@ -33,7 +33,7 @@ ALLOWED = {
     "loss": set(),
     "spec": {"loss", "mechanism", "kernels", "updates", "shadow", "geometry", "emotion"},
     "optimizer": {"loss", "spec", "kernels", "mechanism", "updates", "geometry", "moments", "emotion"},
-    "scheduler": {"loss", "optimizer", "mechanism", "emotion"},
+    "scheduler": {"loss", "optimizer", "mechanism", "pulse", "emotion"},
     "versions": FORMULAS,
     "families": {"versions", "optimizer", "kernels", "emotion", "spec", "loss"},
     "registry": {"versions", "families", "optimizer"},

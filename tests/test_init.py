@@ -90,3 +90,7 @@ def test_a_name_is_looked_up_where_it_lives(monkeypatch):
     assert package.tau == 6.283185307179586
     assert vars(package)["tau"] == package.tau
     assert not hasattr(package, "pi")
+
+
+def test_type_checkers_are_told_that_there_are_types():
+    assert (PACKAGE / "py.typed").read_text() == ""

@@ -37,9 +37,9 @@ class Health:
         self._seen += 1
         self._look_at_loss(step, signals)
         if signals.at_ceiling is not None:
-            self._look_at_pulse(step, signals)
-        if signals.stop_margin_loss is not None and self._seen >= RECENT:
-            self._look_at_stop(step, signals)
+            self._look_at_pulse(step, signals, signals.at_ceiling)
+        if signals.stop_margin_snr is not None and signals.stop_margin_loss is not None and self._seen >= RECENT:
+            self._look_at_stop(step, signals.stop_margin_snr, signals.stop_margin_loss, signals.ema_medium)
         if self._shrinking and signals.shadow_mix:
             self._say(
                 "Step %d: the shadow was mixed in. In 3.1 the weights of the mixture do not sum to one, so that a "
@@ -59,8 +59,8 @@ class Health:
                 signals.loss,
             )
 
-    def _look_at_pulse(self, step: int, signals: Signals) -> None:
-        self._ceiling.append(signals.at_ceiling)
+    def _look_at_pulse(self, step: int, signals: Signals, at_ceiling: float) -> None:
+        self._ceiling.append(at_ceiling)
         pinned = sum(self._ceiling)
         if len(self._ceiling) == RECENT and pinned > RECENT / 2:
             self._say(
@@ -79,19 +79,19 @@ class Health:
                 signals.pulse,
             )
 
-    def _look_at_stop(self, step: int, signals: Signals) -> None:
-        stopcoef = signals.stop_margin_loss + signals.ema_medium
-        if signals.stop_margin_snr >= 0 and signals.ema_medium > NEVER * stopcoef:
+    def _look_at_stop(self, step: int, margin_snr: float, margin_loss: float, ema_medium: float) -> None:
+        stopcoef = margin_loss + ema_medium
+        if margin_snr >= 0 and ema_medium > NEVER * stopcoef:
             self._say(
                 "Step %d: calm enough to stop, but the stop signal also waits for a loss of at most stopcoef = %g, "
                 "and the loss is %.3g. If it will never be that small, set stopcoef to a loss that you would stop at "
                 "(in optim_args; of emoPulse in lr_scheduler_kwargs), or ignore the signal.",
                 step,
                 stopcoef,
-                signals.ema_medium,
+                ema_medium,
             )
 
-    def _say(self, message: str, *numbers: float) -> None:
+    def _say(self, message: str, *numbers: float | None) -> None:
         if message not in self._said:
             self._said.add(message)
             logger.warning(message, *numbers)

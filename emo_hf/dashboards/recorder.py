@@ -24,7 +24,7 @@ from emo_hf.signals import Signals
 
 logger = logging.getLogger(__name__)
 
-REMOTE: dict[str, type[Sink]] = {
+REMOTE: dict[str, Callable[[Origin], Sink]] = {
     "comet_ml": CometSink,
     "mlflow": MlflowSink,
     "tensorboard": TensorBoardSink,
@@ -124,16 +124,16 @@ class Recorder:
 
     def _send(self, row: LogRow | None, slow_row: LogRow | None) -> None:
         if row is not None and self._file is not None:
-            self._append(row)
+            self._append(self._file, row)
         for sink in tuple(self._remotes):
             of_sink = slow_row if sink.slow else row
             if of_sink is not None:
                 self._try(sink, sink.write, of_sink)
 
-    def _append(self, row: LogRow) -> None:
+    def _append(self, file: jsonl.JsonlSink, row: LogRow) -> None:
         """Tries every row, since a full disk may be cleared; says once that it fails."""
         try:
-            self._file.write(row)
+            file.write(row)
             self._failing = False
         except OSError as error:
             if not self._failing:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from emo_hf.dashboards import report
-from emo_hf.dashboards.sinks import STEP, LogRow, Origin, Sink, values
+from emo_hf.dashboards.sinks import STEP, Origin, Sink, values
+from emo_hf.dashboards.window import LogRow
 from emo_hf.errors import EmoError
 from emo_hf.signals import PREFIX
 

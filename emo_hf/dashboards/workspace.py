@@ -31,7 +31,7 @@ def build(entity: str, project: str) -> Any:
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-    sections = []
+    sections: list[Any] = []
     for section in SECTIONS:
         panels = [*map(_line_plot, section.panels), _reading(section)]
         sections.append(_section(section.title, panels, section.open, pinned=not sections))
@@ -69,7 +69,7 @@ def push(entity: str, project: str, update: str | None = None) -> str:
     workspace = build(entity, project)
     try:
         if not wandb.login(prompt=False, verify=False):
-            raise DashboardError("There is no W&B key. RecordedRun `wandb login` first, or set WANDB_API_KEY.")
+            raise DashboardError("There is no W&B key. Run `wandb login` first, or set WANDB_API_KEY.")
         if update:
             view = ws.Workspace.from_url(update)
             if (view.entity, view.project) != (entity, project):
@@ -123,7 +123,7 @@ def _reading(section: Section) -> Any:
 def _comparison() -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
 
-    by_optimizer = {
+    by_optimizer: dict[str, Any] = {
         "groupby": wr.Config(OPTIMIZER),
         "groupby_aggfunc": "mean",
         "groupby_rangefunc": "minmax",

@@ -13,7 +13,7 @@ soon as the arguments are built.
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
@@ -26,8 +26,14 @@ from emo_hf.hf.optim import check
 OnReady = Literal["log", "save", "stop"]
 
 
+if TYPE_CHECKING:
+    _Arguments = TrainingArguments  # which the subclass is, too
+else:
+    _Arguments = object
+
+
 @dataclass(repr=False)  # transformers' own repr hides tokens
-class EmoArgumentsMixin:
+class EmoArgumentsMixin(_Arguments):
     """The options of the emotion, for any subclass of TrainingArguments. The subclass must be a dataclass as well.
 
     Defaults that differ from TrainingArguments:

@@ -15,7 +15,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
@@ -24,7 +24,7 @@ from emo_hf.dashboards import Recorder, wandb
 from emo_hf.dashboards.health import advise_on_schedule
 from emo_hf.hf import progress
 from emo_hf.hf.feed import Listener, LossFeed, await_accelerator, find_listener, stop_feeding
-from emo_hf.hf.stopping import Reaction
+from emo_hf.hf.stopping import Reaction, folder_of
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.scheduler import NAME, VERSION
 from emo_hf.signals import Signals
@@ -77,7 +77,7 @@ class EmotionCallback(TrainerCallback):
 
     def prepare(self, args: TrainingArguments) -> None:
         """Makes W&B safe before its own callback starts a run at ``on_train_begin``."""
-        if "wandb" in args.report_to and args.process_index == 0:
+        if "wandb" in _reporters(args) and args.process_index == 0:
             self._try(wandb.prepare, args.run_name)
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -124,7 +124,7 @@ class EmotionCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         signals = self._new_signals(state)
-        if signals is not None:
+        if signals is not None and self._listener is not None:
             self._reaction.observe(args, state, control, signals, self._listener.key)
             progress.show(self.progress, signals)
         if self._recorder is not None and signals is not None:
@@ -140,6 +140,7 @@ class EmotionCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
+        logs = logs or {}
         # Trainer also logs evaluations and summaries, which belong to no optimizer step.
         signals = self._listener.signals() if self._listener is not None and "loss" in logs else None
         if signals is not None:
@@ -147,12 +148,12 @@ class EmotionCallback(TrainerCallback):
         if "train_runtime" in logs and self._recorder is not None:
             # The last log. At on_train_end other callbacks would have closed their runs before this one.
             if state.is_world_process_zero:  # reports read it
-                self._try(_save_state, state, Path(args.output_dir, TRAINER_STATE_NAME))
+                self._try(_save_state, state, folder_of(args) / TRAINER_STATE_NAME)
             self._end_record()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         losses = [log["eval_loss"] for log in state.log_history if "eval_loss" in log]
-        if losses and "wandb" in args.report_to and state.is_world_process_zero:
+        if losses and "wandb" in _reporters(args) and state.is_world_process_zero:
             self._try(wandb.summarize, {"best/eval_loss": min(losses)})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -190,9 +191,9 @@ class EmotionCallback(TrainerCallback):
             held = self._listener.options.get("hold_pulse", False)
         main = state.is_world_process_zero
         return Recorder(
-            args.output_dir if main else Path(args.output_dir, f"rank{args.process_index}"),
+            folder_of(args) if main else folder_of(args) / f"rank{args.process_index}",
             state.max_steps,
-            report_to=args.report_to if main else (),
+            report_to=_reporters(args) if main else (),
             start_step=state.global_step,
             resume=state.global_step > 0,
             config={
@@ -207,7 +208,7 @@ class EmotionCallback(TrainerCallback):
 
     def _finish(self) -> None:
         self._end_record()
-        if self._feeding:
+        if self._feeding and self._listener is not None:
             stop_feeding(self._listener)
         if self._scheduler is not None:
             self._scheduler.__class__ = type(self._scheduler).__base__
@@ -227,6 +228,10 @@ class EmotionCallback(TrainerCallback):
             logger.exception("%s failed. The training goes on without this record.", action.__qualname__)
             self._end_record()
             return None
+
+
+def _reporters(args: TrainingArguments) -> list[str]:
+    return cast("list[str]", args.report_to)  # __post_init__ makes a list of it
 
 
 def _save_state(state: TrainerState, path: Path) -> None:

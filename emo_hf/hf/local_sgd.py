@@ -79,7 +79,8 @@ class Averaging(TrainerCallback):
     """Averages the weights of the ranks at their time, and saves and loads what each rank has for itself."""
 
     def __init__(self, trainer: Trainer, steps: int) -> None:
-        self._trainer, self._steps = trainer, steps
+        self._steps = steps
+        self._trainer: Any = trainer  # whose optimizer and schedule are None until it trains
         self._sgd: LocalSGD | None = None  # during a training
         self._averaged = True  # since the last step
 
@@ -101,6 +102,7 @@ class Averaging(TrainerCallback):
         self.average()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        assert self._sgd is not None  # since on_train_begin
         self._sgd.step()
         self._averaged = self._sgd.num_steps % self._steps == 0
 
@@ -112,7 +114,7 @@ class Averaging(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        if "train_runtime" in logs:  # the last log: at on_train_end, other callbacks save the model
+        if "train_runtime" in (logs or {}):  # the last log: at on_train_end, other callbacks save the model
             self._end()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

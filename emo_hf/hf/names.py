@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Iterable
-from enum import EnumMeta
+from enum import Enum
+from typing import Any, cast
 
 
-def add_members(enumeration: EnumMeta, values: Iterable[str]) -> None:
+def add_members(enumeration: type[Enum], values: Iterable[str]) -> None:
     """Adds ``values`` to an enumeration of strings; those that it has are left alone.
 
     Raises:
@@ -14,7 +15,7 @@ def add_members(enumeration: EnumMeta, values: Iterable[str]) -> None:
     for value in values:
         if value in enumeration._value2member_map_:
             continue
-        member = str.__new__(enumeration, value)
+        member: Any = str.__new__(cast("type[Any]", enumeration), value)
         # A member hashes as its name. Name and value are equal, so the plain string finds the handler as well:
         # arguments that were pickled, or deep-copied by Python 3.10, hold that string.
         member._name_ = member._value_ = value
@@ -30,7 +31,7 @@ def add_members(enumeration: EnumMeta, values: Iterable[str]) -> None:
             raise ValueError(f"{enumeration.__name__} ignores its new member {value!r}")
 
 
-def remove_members(enumeration: EnumMeta, values: Iterable[str]) -> None:
+def remove_members(enumeration: type[Enum], values: Iterable[str]) -> None:
     """Takes those of ``values`` out again that `add_members` has added."""
     for value in values:
         member = enumeration._value2member_map_.get(value)

@@ -69,6 +69,13 @@ def unregister() -> None:
             change.undo()
 
 
+def _trainer_class() -> Any:
+    """Trainer as what it is here: a class whose methods may be replaced."""
+    from transformers.trainer import Trainer
+
+    return Trainer
+
+
 def _make(changes: Iterable[Callable[[], None]]) -> None:
     for change in changes:
         change()
@@ -129,14 +136,13 @@ def _build_optimizer(context: Any) -> tuple[type, dict[str, Any]]:
 
 def wrap_getter(names: frozenset[str]) -> None:
     """Does for transformers < 5.2 what its table does later."""
-    from transformers.trainer import Trainer
     from transformers.training_args import OptimizerNames
 
-    original = Trainer.get_optimizer_cls_and_kwargs
+    trainer_class = _trainer_class()
+    original = trainer_class.get_optimizer_cls_and_kwargs
     if hasattr(original, "emo_hf_wraps"):  # also if another package has wrapped ours, with functools.wraps
         return
 
-    @functools.wraps(original)
     def get_optimizer_cls_and_kwargs(args: "TrainingArguments", *rest: Any, **kwargs: Any) -> tuple[Any, Any]:
         from emo_hf.hf.optim import class_and_kwargs
 
@@ -144,17 +150,17 @@ def wrap_getter(names: frozenset[str]) -> None:
             return class_and_kwargs(args)
         return original(args, *rest, **kwargs)
 
-    get_optimizer_cls_and_kwargs.emo_hf_wraps = original
-    _getter[:] = get_optimizer_cls_and_kwargs, vars(Trainer)["get_optimizer_cls_and_kwargs"]
-    Trainer.get_optimizer_cls_and_kwargs = staticmethod(get_optimizer_cls_and_kwargs)
+    ours: Any = functools.wraps(original)(get_optimizer_cls_and_kwargs)
+    ours.emo_hf_wraps = original
+    _getter[:] = ours, vars(trainer_class)["get_optimizer_cls_and_kwargs"]
+    trainer_class.get_optimizer_cls_and_kwargs = staticmethod(ours)
 
 
 def unwrap_getter() -> None:
     """Undoes `wrap_getter`, unless another package has wrapped the method since."""
-    from transformers.trainer import Trainer
-
-    if Trainer.get_optimizer_cls_and_kwargs in _getter[:1]:
-        Trainer.get_optimizer_cls_and_kwargs = _getter[1]
+    trainer_class = _trainer_class()
+    if trainer_class.get_optimizer_cls_and_kwargs in _getter[:1]:
+        trainer_class.get_optimizer_cls_and_kwargs = _getter[1]
 
 
 # -- the schedule -----------------------------------------------------------------------------------------------------
@@ -184,7 +190,8 @@ def add_schedule() -> None:
 
         from emo_hf.scheduler import NAME
 
-        optimization.TYPE_TO_SCHEDULER_FUNCTION[NAME] = _build_schedule
+        table: dict[Any, Any] = optimization.TYPE_TO_SCHEDULER_FUNCTION  # a member is equal to its string
+        table[NAME] = _build_schedule
 
 
 def remove_schedule() -> None:
@@ -192,8 +199,9 @@ def remove_schedule() -> None:
 
     from emo_hf.scheduler import NAME
 
-    if optimization.TYPE_TO_SCHEDULER_FUNCTION.get(NAME) is _build_schedule:
-        del optimization.TYPE_TO_SCHEDULER_FUNCTION[NAME]
+    table: dict[Any, Any] = optimization.TYPE_TO_SCHEDULER_FUNCTION
+    if table.get(NAME) is _build_schedule:
+        del table[NAME]
 
 
 def _build_schedule(
@@ -227,21 +235,19 @@ def install_wrap() -> None:
 
     It is done once: where another package has replaced the method since, that one stays.
     """
-    from transformers.trainer import Trainer
-
+    trainer_class = _trainer_class()
     if not _create:
-        _create[:] = connecting(Trainer.create_optimizer), Trainer.create_optimizer
+        _create[:] = connecting(trainer_class.create_optimizer), trainer_class.create_optimizer
     ours, original = _create
-    if Trainer.create_optimizer is original:
-        Trainer.create_optimizer = ours
+    if trainer_class.create_optimizer is original:
+        trainer_class.create_optimizer = ours
 
 
 def remove_wrap() -> None:
     """Undoes `install_wrap`, unless another package has wrapped the method since."""
-    from transformers.trainer import Trainer
-
-    if Trainer.create_optimizer in _create[:1]:
-        Trainer.create_optimizer = _create[1]
+    trainer_class = _trainer_class()
+    if trainer_class.create_optimizer in _create[:1]:
+        trainer_class.create_optimizer = _create[1]
 
 
 def install_prepare_wrap() -> None:

@@ -14,7 +14,7 @@ rank decides the same; under local SGD, where it is not, only "log" is allowed.
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate import PartialState
 from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -59,11 +59,11 @@ class Reaction:
     def begin(self, state: TrainerState) -> None:
         """Goes on with the record of the checkpoint inside ``state``, or puts a new one there."""
         self._saving = False
-        saved = state.stateful_callbacks.get(RECORD, {}).get("attributes", {}).get("ready", {})
+        saved = _records(state).get(RECORD, {}).get("attributes", {}).get("ready", {})
         self._record = {"in_cluster": False, "contrary_steps": 0, "clusters": 0, "latest": None, **saved}
         # The form of an ExportableState. It is none: Trainer cannot save a callback that `attach_feed` added.
         options = {"on_ready": self.on_ready, "patience": self.patience}
-        state.stateful_callbacks[RECORD] = {"args": options, "attributes": {"ready": self._record}}
+        _records(state)[RECORD] = {"args": options, "attributes": {"ready": self._record}}
 
     def observe(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, signals: Signals, optimizer: str
@@ -97,7 +97,7 @@ class Reaction:
         PartialState().wait_for_everyone()  # every rank has written its part
         if args.should_save:
             try:
-                kept = _copy(Path(args.output_dir), state.global_step)
+                kept = _copy(folder_of(args), state.global_step)
                 logger.warning("save_total_limit=%d does not delete %s.", args.save_total_limit, kept)
             except OSError as error:
                 logger.error("The checkpoint of step %d cannot be kept: %s", state.global_step, error)
@@ -105,10 +105,20 @@ class Reaction:
 
 def stop_reason(state: TrainerState) -> str:
     """Returns a sentence: why the training of ``state`` ended. Empty if it was not the signal that stopped it."""
-    record = state.stateful_callbacks.get(RECORD, {}).get("attributes", {}).get("ready", {})
+    record = _records(state).get(RECORD, {}).get("attributes", {}).get("ready", {})
     latest = record.get("latest") or {}
     ended = latest.get("action") == "stop" and latest.get("step") == state.global_step
     return f"Stopped at step {latest['step']}: {latest['reason']}." if ended else ""
+
+
+def folder_of(args: TrainingArguments) -> Path:
+    """Returns the folder of a training."""
+    return Path(cast("str", args.output_dir))  # None only before __post_init__
+
+
+def _records(state: TrainerState) -> dict[str, Any]:
+    """The states of callbacks by name. transformers declares the list that a TrainerState makes them from."""
+    return cast("dict[str, Any]", state.stateful_callbacks)
 
 
 def _stop(args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
@@ -125,10 +135,11 @@ def _stop(args: TrainingArguments, state: TrainerState, control: TrainerControl)
 def _reason(optimizer: str, patience: int, signals: Signals) -> str:
     steps = "1 step" if patience == 1 else f"{patience} steps in a row"
     why = f"scalar {signals.scalar:+.3g}, loss average {signals.ema_medium:.3g}"
-    if signals.stop_margin_loss is not None:  # 3.9
+    margin, distance, noise = signals.stop_margin_loss, signals.distance, signals.noise
+    if margin is not None and distance is not None and noise is not None:  # 3.9
         why = (
-            f"distance - noise = {signals.distance - signals.noise:.3g} >= 0.3, "
-            f"loss average {signals.ema_medium:.3g} <= stopcoef = {signals.stop_margin_loss + signals.ema_medium:.3g}"
+            f"distance - noise = {distance - noise:.3g} >= 0.3, "
+            f"loss average {signals.ema_medium:.3g} <= stopcoef = {margin + signals.ema_medium:.3g}"
         )
     return f"{optimizer} was ready to stop at {steps}: {why}"
 

@@ -13,12 +13,12 @@ import functools
 import logging
 import types
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from transformers import Trainer
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from emo_hf.dashboards import report
 from emo_hf.dashboards.jsonl import FILE_NAME
@@ -29,7 +29,7 @@ from emo_hf.hf.callback import EmotionCallback, lr_used
 from emo_hf.hf.feed import LossFeed, find_listener, find_optimizer, keeps_own_loss
 from emo_hf.hf.progress import find_progress
 from emo_hf.hf.registration import connecting
-from emo_hf.hf.stopping import stop_reason
+from emo_hf.hf.stopping import folder_of, stop_reason
 from emo_hf.scheduler import NAME, find_pulse
 
 logger = logging.getLogger(__name__)
@@ -51,11 +51,18 @@ def attach(trainer: Trainer | Accelerator) -> None:
             )
         return
     if "create_optimizer" not in vars(trainer):
-        trainer.create_optimizer = types.MethodType(connecting(type(trainer).create_optimizer), trainer)
+        its: Any = trainer  # a method may be replaced
+        its.create_optimizer = types.MethodType(connecting(type(trainer).create_optimizer), trainer)
     attach_feed(trainer)
 
 
-class EmoTrainerMixin:
+if TYPE_CHECKING:
+    _Trainer = Trainer  # which the subclass is, too
+else:
+    _Trainer = object
+
+
+class EmoTrainerMixin(_Trainer):
     """Feeds the loss and records the signals: ``class MyTrainer(EmoTrainerMixin, SFTTrainer): ...``.
 
     Args:
@@ -110,7 +117,7 @@ class EmoTrainerMixin:
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Adds to the card of the parent what the model was trained with, and why the training was stopped."""
         super().create_model_card(*args, **kwargs)
-        listener, path = find_listener(self.optimizer, self.lr_scheduler), Path(self.args.output_dir, "README.md")
+        listener, path = find_listener(self.optimizer, self.lr_scheduler), folder_of(self.args) / "README.md"
         if listener is None or not self.is_world_process_zero() or not path.exists():
             return
         parts = [f"Trained with `{listener.key}` of emo_hf. {stop_reason(self.state)}".rstrip(), card.ONE_TRAINING]
@@ -149,7 +156,8 @@ def attach_feed(trainer: Trainer) -> None:
     optimizer = find_optimizer(trainer.optimizer)
     if optimizer is not None:
         LossFeed.install(trainer.accelerator, optimizer).of_trainer = True
-        trainer._get_learning_rate = functools.partial(_get_learning_rate, trainer)
+        its: Any = trainer  # a method may be replaced
+        its._get_learning_rate = functools.partial(_get_learning_rate, trainer)
     elif trainer.args.lr_scheduler_type != NAME and find_pulse(trainer.lr_scheduler) is None:
         return  # an EmoPulse is created after the optimizer: it gets its loss from the callback
     callbacks = trainer.callback_handler.callbacks

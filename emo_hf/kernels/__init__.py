@@ -12,8 +12,8 @@ Tensors that a list cannot take (strided, or of another dtype than their gradien
 DTensor, an elementwise rule takes the local shard.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -65,20 +65,22 @@ def l1_norm(implementation: str, params: Sequence[Tensor]) -> float | None:
 def _batches(
     implementation: str, update: Update, params: list[Tensor], grads: list[Tensor], states: list[TensorState]
 ) -> Iterator[tuple[ApplyUpdate, Lists]]:
-    batches: dict[tuple, Lists] = {}
+    batches: dict[tuple[Any, ...], Lists] = {}
     for param, grad, state in zip(params, grads, states, strict=True):
         if update.elementwise and hasattr(param, "to_local"):
             param, grad, state = _local(param, grad, state)
-        key = _key(implementation, param, grad, state)
-        for column, item in zip(batches.setdefault(key, ([], [], [])), (param, grad, state), strict=True):
-            column.append(item)
+        batch = batches.setdefault(_key(implementation, param, grad, state), ([], [], []))
+        batch[0].append(param)
+        batch[1].append(grad)
+        batch[2].append(state)
     for (run, *_), batch in batches.items():
         yield run, batch
 
 
-def _key(implementation: str, param: Tensor, grad: Tensor, state: TensorState) -> tuple:
+def _key(implementation: str, param: Tensor, grad: Tensor, state: TensorState) -> tuple[Any, ...]:
     """Returns what tensors that go together have in common, first of all the way they go."""
     regular = _is_regular(param, grad, state)
+    run: ApplyUpdate
     if compensation.KEY in state:
         run = compensation.run
     elif not regular:
@@ -100,8 +102,8 @@ def _is_regular(param: Tensor, grad: Tensor, state: TensorState) -> bool:
     return not hasattr(param, "to_local")
 
 
-def _local(param: Tensor, grad: Tensor, state: TensorState) -> tuple[Tensor, Tensor, TensorState]:
-    """Returns the shards that this rank holds; they are views."""
+def _local(param: Any, grad: Any, state: Mapping[str, Any]) -> tuple[Tensor, Tensor, TensorState]:
+    """Returns the shards of DTensors that this rank holds; they are views."""
     if grad.placements != param.placements:
         grad = grad.redistribute(placements=param.placements)
     return param.to_local(), grad.to_local(), {name: tensor.to_local() for name, tensor in state.items()}

@@ -7,6 +7,7 @@ rules that are not elementwise go the way of `emo_hf.kernels.fused`.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,12 +33,13 @@ def run(update: Update, params: list[Tensor], grads: list[Tensor], states: list[
     if not update.elementwise or update.apply is updates.adam_:
         return fused.run(update, params, grads, states, h)
     dtype = torch.promote_types(params[0].dtype, torch.float32)
-    h = h._replace(**{name: torch.tensor(getattr(h, name), dtype=dtype) for name in CHANGING})
+    changing: dict[str, Any] = {name: torch.tensor(getattr(h, name), dtype=dtype) for name in CHANGING}
+    h = h._replace(**changing)
     if not on_cpu:
         return _compiled(update.apply, False)(params, grads, states, h)
     small = [i for i, param in enumerate(params) if param.numel() < fused.SMALL]
     if small:
-        fused.run(update, *([column[i] for i in small] for column in (params, grads, states)), h)
+        fused.run(update, [params[i] for i in small], [grads[i] for i in small], [states[i] for i in small], h)
     for param, grad, state in zip(params, grads, states, strict=True):
         if param.numel() >= fused.SMALL:
             flat = {name: tensor.view(-1) for name, tensor in state.items()}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emo_hf.updates import Hyper, Rule, TensorState, Update
+from emo_hf.updates import Hyper, TensorState, Update
 
 
 class Tensors:
@@ -28,12 +28,14 @@ class Tensors:
         return self.parts[0].dim()
 
 
-def _one_by_one(function: Callable, tensors: Tensors, others: Sequence[Any], kwargs: dict[str, Any]) -> Tensors:
+def _one_by_one(
+    function: Callable[..., Any], tensors: Tensors, others: Sequence[Any], kwargs: dict[str, Any]
+) -> Tensors:
     columns = [other.parts if isinstance(other, Tensors) else [other] * len(tensors.parts) for other in others]
     return Tensors([function(part, *rest, **kwargs) for part, *rest in zip(tensors.parts, *columns, strict=True)])
 
 
-def _operation(function: Callable, foreach: Callable | None = None) -> Callable[..., Tensors]:
+def _operation(function: Callable[..., Any], foreach: Callable[..., Any] | None = None) -> Callable[..., Tensors]:
     def call(self: Tensors, *others: Any, **kwargs: Any) -> Tensors:
         for key in ("alpha", "value"):
             if isinstance(kwargs.get(key), Tensor):  # under torch.compile; no list form takes a tensor here
@@ -69,7 +71,7 @@ for _name in OPERATIONS:
     setattr(Tensors, _name, _operation(getattr(Tensor, _name), getattr(torch, f"_foreach_{_name}", None)))
 for _symbol, _name in (("add", "add"), ("radd", "add"), ("mul", "mul"), ("truediv", "div")):
     setattr(Tensors, f"__{_symbol}__", getattr(Tensors, _name))
-Tensors.__eq__ = _operation(operator.eq)
+setattr(Tensors, "__eq__", _operation(operator.eq))  # noqa: B010
 
 
 class _States:
@@ -82,8 +84,10 @@ class _States:
         return Tensors([state[name] for state in self._states])
 
 
-def apply(rule: Rule, params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper) -> None:
-    """Applies ``rule`` to tensors of one device and number of dimensions."""
+def apply(
+    rule: Callable[..., None], params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper
+) -> None:
+    """Applies ``rule``, of `emo_hf.updates`, to tensors of one device and number of dimensions."""
     rule(Tensors(params), Tensors(grads), _States(states), h)
 
 

@@ -11,14 +11,14 @@ weight decay as a share of the step size.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from emo_hf import updates
 from emo_hf.kernels import foreach
-from emo_hf.updates import Hyper, TensorState, Update
+from emo_hf.updates import Hyper, Rule, TensorState, Update
 
 Tensors = list[Tensor]
 States = list[TensorState]
@@ -72,7 +72,7 @@ def adam_(params: Tensors, grads: Tensors, states: States, h: Hyper) -> None:
     )
 
 
-def _descend_(params: Tensors, directions: Tensors, decay: float, step: float) -> None:
+def _descend_(params: Tensors, directions: Tensors | tuple[Tensor, ...], decay: float, step: float) -> None:
     if params[0].device.type == "cpu" and params[0].element_size() == 2:
         # torch 2.13's fused SGD leaves most 16-bit parameters as they are on a CPU
         torch._foreach_mul_(params, 1 - decay)
@@ -133,8 +133,13 @@ def factored_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None
         _descend_([piece], [torch.div(block, direction, out=direction)], h.decay, h.step)
 
 
-LISTS = {updates.adam_: adam_, updates.sign_: sign_, updates.lion_: lion_, updates.momentum_sign_: momentum_sign_}
-FACTORED = {updates.factored_, updates.factored_or_square_, updates.filtered_factored_}
+LISTS: dict[Rule, Callable[[Tensors, Tensors, States, Hyper], None]] = {
+    updates.adam_: adam_,
+    updates.sign_: sign_,
+    updates.lion_: lion_,
+    updates.momentum_sign_: momentum_sign_,
+}
+FACTORED: set[Rule] = {updates.factored_, updates.factored_or_square_, updates.filtered_factored_}
 
 
 def run(update: Update, params: Tensors, grads: Tensors, states: States, h: Hyper) -> None:
@@ -142,7 +147,7 @@ def run(update: Update, params: Tensors, grads: Tensors, states: States, h: Hype
     if update.apply is updates.adam_ or (update.apply in LISTS and params[0].device.type != "cpu"):
         LISTS[update.apply](params, grads, states, h)
     elif update.elementwise:
-        kernel = LISTS.get(update.apply, functools.partial(foreach.apply, update.apply))
+        kernel: Callable[..., None] = LISTS.get(update.apply, functools.partial(foreach.apply, update.apply))
         for portion in portions(params, grads, states):
             kernel(*portion, h)
     else:

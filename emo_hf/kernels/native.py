@@ -64,14 +64,14 @@ def run(update: Update, lists: Lists, h: Hyper, scale: float = 1.0, *, build: bo
     matrices = _take(kernel, MATRICES, matrices, h, scale)
     if update.apply is updates.factored_:
         vectors = _take(kernel, RULES[updates.adam_], vectors, h, scale)
-    return tuple(a + b for a, b in zip(matrices, vectors, strict=True))
+    return _join(matrices, vectors)
 
 
 def _take(kernel: Any, rule: tuple[str, ...], lists: Lists, h: Hyper, scale: float) -> Lists:
     compensated = [compensation.KEY in state for state in lists[2]]
     if any(compensated) and not all(compensated):
-        parts = (_take(kernel, rule, part, h, scale) for part in _split(lists, compensated))
-        return tuple(a + b for a, b in zip(*parts, strict=True))
+        with_it, without = _split(lists, compensated)
+        return _join(_take(kernel, rule, with_it, h, scale), _take(kernel, rule, without, h, scale))
     params, grads, states = lists
     name, *keys = rule
     first, second = [[state[key] for state in states] for key in keys] + [[]] * (2 - len(keys))
@@ -79,14 +79,21 @@ def _take(kernel: Any, rule: tuple[str, ...], lists: Lists, h: Hyper, scale: flo
     decay = h.lion_decay if name == "lion" else h.decay
     beta1 = 1 - (1 - h.beta1) * h.freshness if name == "momentum_sign" else h.beta1
     left = kernel.step(name, params, grads, first, second, lost, h.step, decay, beta1, h.beta2, h.eps, scale)
-    return tuple([column[i] for i in left] for column in lists)
+    return _pick(lists, left)
+
+
+def _pick(lists: Lists, places: Sequence[int]) -> Lists:
+    params, grads, states = lists
+    return [params[i] for i in places], [grads[i] for i in places], [states[i] for i in places]
+
+
+def _join(first: Lists, second: Lists) -> Lists:
+    return first[0] + second[0], first[1] + second[1], first[2] + second[2]
 
 
 def _split(lists: Lists, chosen: list[bool]) -> tuple[Lists, Lists]:
-    return tuple(
-        tuple([x for x, own in zip(column, chosen, strict=True) if own is side] for column in lists)
-        for side in (True, False)
-    )
+    places = range(len(chosen))
+    return _pick(lists, [i for i in places if chosen[i]]), _pick(lists, [i for i in places if not chosen[i]])
 
 
 def l1_norm(params: Sequence[Tensor], *, build: bool = False) -> float | None:

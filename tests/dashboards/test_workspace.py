@@ -59,7 +59,7 @@ def test_sections_are_in_order_and_the_first_is_pinned() -> None:
 
 
 def test_axes_are_those_of_the_metrics() -> None:
-    plots = [panel["config"] for panel in panels() if panel["viewType"] == "RecordedRun History Curve Plot"]
+    plots = [panel["config"] for panel in panels() if panel["viewType"] == "Run History Line Plot"]
     assert all(plot["xAxis"] == STEP for plot in plots)
     by_title = {plot["chartTitle"]: plot for plot in plots}
     for panel in (panel for section in SECTIONS for panel in section.panels):
@@ -207,7 +207,7 @@ def test_a_view_of_another_project_is_not_replaced(server: Server) -> None:
 def test_push_without_a_key(session, monkeypatch, capsys) -> None:
     monkeypatch.delenv("WANDB_MODE")
     assert main(["dashboard", "push", "--entity", "me", "--project", "mine"]) == 2
-    assert "There is no W&B key. RecordedRun `wandb login` first" in capsys.readouterr().err
+    assert "There is no W&B key. Run `wandb login` first" in capsys.readouterr().err
 
 
 def test_what_w_and_b_says_is_told(server: Server, monkeypatch) -> None:

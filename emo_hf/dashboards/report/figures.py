@@ -6,6 +6,7 @@ By matplotlib and not by a browser: on a cluster it is one ``pip install`` away,
 import math
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,7 +47,7 @@ def _draw_chart(axes: Axes, chart: Chart, page: Page) -> None:
         _draw_line(axes, line, thick=line.name in has_mean)
     if page.ready:
         shares = [share or 0.0 for share in page.ready.y]
-        style = {"color": READY, "alpha": 0.3, "linewidth": 0}
+        style: dict[str, Any] = {"color": READY, "alpha": 0.3, "linewidth": 0}
         axes.fill_between(page.ready.x, 0, shares, step="pre", transform=axes.get_xaxis_transform(), **style)
     _scale(axes, chart)
     axes.set(xlabel="step", ylabel=chart.metrics[0].unit, xlim=(0, 1.02 * page.steps))
@@ -59,7 +60,7 @@ def _draw_chart(axes: Axes, chart: Chart, page: Page) -> None:
 
 def _draw_line(axes: Axes, line: Curve, thick: bool) -> None:
     y = _gapped(line.y)
-    style = {
+    style: dict[str, Any] = {
         "color": COLOURS[line.colour % len(COLOURS)],
         "linestyle": "--" if line.colour >= len(COLOURS) else "-",
         "marker": "o" if len(line.x) == 1 else None,

@@ -127,9 +127,9 @@ def _single(panel: Panel, run: RecordedRun, bucket: int) -> list[Chart]:
     lines = [_line(key, place, run.series[key], bucket) for place, key in enumerate(keys)]
     if keys and keys[0] == panel.keys[0]:
         low, high = (run.series.get(key, run.series[keys[0]]) for key in panel.band or (keys[0], keys[0]))
-        (of_low, low), (of_high, high) = _reduced(low, bucket, min), _reduced(high, bucket, max)
+        (of_low, least), (of_high, greatest) = _reduced(low, bucket, min), _reduced(high, bucket, max)
         if of_low == of_high == lines[0].x:
-            lines[0].low, lines[0].high = low, high
+            lines[0].low, lines[0].high = least, greatest
     return [Chart(panel.title, tuple(METRICS[key] for key in keys), panel.zero_line, lines)]
 
 
@@ -149,10 +149,10 @@ def _lines_of(group: Group, colour: int, key: str, bucket: int) -> list[Curve]:
         return found
     for line in found:
         line.kind = "seed"
-    shared = [dict(zip(line.x, line.y, strict=True)) for line in found]
+    shared = [{x: y for x, y in zip(line.x, line.y, strict=True) if y is not None} for line in found]
     # only where every run goes on: a mean over the survivors would hide those that broke off
-    x = [step for step in found[0].x if all(points.get(step) is not None for points in shared)]
-    mean = [statistics.fmean(points[step] for points in shared) for step in x]
+    x = [step for step in found[0].x if all(step in points for points in shared)]
+    mean: list[Point] = [statistics.fmean(points[step] for points in shared) for step in x]
     return [*found, Curve(group.label, colour, x, mean)]
 
 

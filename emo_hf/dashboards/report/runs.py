@@ -167,6 +167,7 @@ def described(folder: Path) -> RecordedRun:
 
 
 def _add_log(run: RecordedRun, path: Path) -> None:
+    rows: Any
     if path.suffix == ".jsonl":
         rows = read_signals(path)
     else:
@@ -196,7 +197,8 @@ def _read_wandb(path: Path) -> RecordedRun:
         raise RecordError(f"W&B took more than {TIMEOUT} seconds to read {path}.") from None
     if done.returncode:
         raise RecordError(f"W&B cannot read {path}: {done.stderr.strip()[-200:]}")
-    run, config = RecordedRun(path, path.parent.name, ""), {}
+    run = RecordedRun(path, path.parent.name, "")
+    config: dict[str, Any] = {}
     for record in map(json.loads, done.stdout.splitlines()):
         content = record.get(record["type"], {})
         if record["type"] == "history" and STEP in content["item"]:

@@ -75,15 +75,18 @@ def swatch(colour: int) -> str:
 
 def _stat(values: list[Number]) -> str:
     """Returns mean and standard deviation; a mean with a missing value is missing."""
-    if None in values:
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
         return NONE
-    if len(values) == 1 or not all(map(math.isfinite, values)):
-        return _text(statistics.fmean(values))
-    spread = statistics.stdev(values)
-    return _text(statistics.fmean(values)) + (f" <small>± {float(f'{spread:.2g}'):g}</small>" if spread else "")
+    if len(numbers) == 1 or not all(map(math.isfinite, numbers)):
+        return _text(statistics.fmean(numbers))
+    spread = statistics.stdev(numbers)
+    return _text(statistics.fmean(numbers)) + (f" <small>± {float(f'{spread:.2g}'):g}</small>" if spread else "")
 
 
-def _text(value: float) -> str:
+def _text(value: Number) -> str:
+    if value is None:
+        return NONE
     if not math.isfinite(value):
         return "not finite"
     return f"{value:,.0f}" if value == round(value) else f"{value:.4g}"
