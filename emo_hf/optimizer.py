@@ -37,7 +37,7 @@ class Writer(Protocol):
     def add_scalar(self, tag: str, value: float, step: int, /) -> Any: ...
 
 
-def _owned(tensor: Tensor) -> Tensor:
+def _owned(tensor: Any) -> Any:
     """Returns a DTensor of contiguous shards; torch 2.6 restores them from a full checkpoint as views of the whole."""
     if not hasattr(tensor, "to_local") or tensor.to_local().is_contiguous():
         return tensor

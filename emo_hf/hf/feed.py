@@ -175,6 +175,8 @@ class StepSum:
     def hand_over(self, ranks: int) -> None:
         """Lets the listener observe the sum, with what was handed over before and no step has used."""
         total, self._total = self._total, None
+        if total is None:
+            return
         if self._pending is not None and self.listener.observed is self._pending:
             self._pending.add(total)
         else:

@@ -7,7 +7,6 @@ from transformers.training_args import OptimizerNames
 
 from emo_hf import registry
 from emo_hf.errors import OptionError, did_you_mean
-from emo_hf.hf.optim import names
 from emo_hf.lab.recipe import baselines
 from emo_hf.lab.recipe.baselines import ALIASES
 from emo_hf.lab.recipe.fields import (
@@ -159,7 +158,7 @@ class Arm(StrictModel):
 
     @property
     def is_emo(self) -> bool:
-        return self.optim in names()
+        return self.optim in registry.names()
 
     @property
     def has_emotion(self) -> bool:
@@ -189,7 +188,7 @@ class Arm(StrictModel):
         optim = info.data.get("optim")
         if own := {"lr", "weight_decay"} & options.keys():
             raise ValueError(f"{' and '.join(sorted(own))}: write it beside options, not into them")
-        if optim in names():
+        if optim in registry.names():
             try:
                 registry.find(optim).resolve(options)
             except OptionError as error:
@@ -204,7 +203,7 @@ class Arm(StrictModel):
     @classmethod
     def _decays(cls, weight_decay: float, info: ValidationInfo) -> float:
         optim = info.data.get("optim")
-        if weight_decay and optim in names() and "weight_decay" not in registry.find(optim).options:
+        if weight_decay and optim in registry.names() and "weight_decay" not in registry.find(optim).options:
             raise ValueError(f"{optim} has no weight decay")
         return weight_decay
 

@@ -44,7 +44,7 @@ def in_two_parts(
     return rest, {"earlier_accuracy": rest.evaluate(earlier, metric_key_prefix="earlier")["earlier_accuracy"]}
 
 
-def _halves(examples: Any) -> tuple[Subset, Subset]:
+def _halves(examples: Any) -> tuple[Subset[Any], Subset[Any]]:
     """Returns the examples of the classes with even numbers, and the others."""
     odd = [int(label) % 2 for label in examples["labels"]]
     even_rows, odd_rows = ([row for row, part in enumerate(odd) if part == half] for half in (0, 1))
