@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         EmoTrainer,
         EmoTrainerMixin,
         EmoTrainingArguments,
+        LoopRecord,
         attach,
     )
     from emo_hf.optimizer import EmoOptimizer
@@ -64,6 +65,7 @@ else:
                 "EmoTrainerMixin",
                 "EmoTrainingArguments",
                 "EmotionCallback",
+                "LoopRecord",
                 "attach",
             ],
             "emo_hf.optimizer": ["EmoOptimizer"],
@@ -93,6 +95,7 @@ __all__ = [
     "EmoVoid",
     "EmoZeal",
     "EmotionCallback",
+    "LoopRecord",
     "Signals",
     "attach",
 ]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from emo_hf.hf.arguments import EmoArgumentsMixin, EmoTrainingArguments
     from emo_hf.hf.callback import EmotionCallback
     from emo_hf.hf.feed import LossFeed
+    from emo_hf.hf.loops import LoopRecord
     from emo_hf.hf.trainer import EmoTrainer, EmoTrainerMixin, attach
 else:
     __getattr__, __dir__ = lazy.names(
@@ -20,6 +21,7 @@ else:
             "emo_hf.hf.arguments": ["EmoArgumentsMixin", "EmoTrainingArguments"],
             "emo_hf.hf.callback": ["EmotionCallback"],
             "emo_hf.hf.feed": ["LossFeed"],
+            "emo_hf.hf.loops": ["LoopRecord"],
             "emo_hf.hf.trainer": ["EmoTrainer", "EmoTrainerMixin", "attach"],
         },
     )
@@ -30,6 +32,7 @@ __all__ = [
     "EmoTrainerMixin",
     "EmoTrainingArguments",
     "EmotionCallback",
+    "LoopRecord",
     "LossFeed",
     "attach",
     "register",

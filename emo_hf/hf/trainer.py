@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 def attach(trainer: Trainer | Accelerator) -> None:
     """Makes ``trainer`` feed and record; call it before ``trainer.train()``. Calling it again changes nothing.
 
-    An Accelerator feeds what it has prepared; `emo_hf.hf.loops.LoopRecord` records.
+    An Accelerator feeds what it has prepared; `emo_hf.LoopRecord` records.
 
     Raises:
         EmoError: an Accelerator that has prepared nothing of ours.

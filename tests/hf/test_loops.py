@@ -9,10 +9,9 @@ from accelerate.state import GradientState
 from torch.nn.functional import cross_entropy
 
 import emo_hf
-from emo_hf import EmoPulse, EmoSens
+from emo_hf import EmoPulse, EmoSens, LoopRecord
 from emo_hf.errors import EmoError, MissingLossError
 from emo_hf.hf import registration
-from emo_hf.hf.loops import LoopRecord
 
 BATCHES = 6
 
