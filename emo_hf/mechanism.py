@@ -1,4 +1,4 @@
-"""One generation's way from the loss to the step size: a scalar law, a damper or a pulse, and a stop law.
+"""One generation's way from the loss to the step size: a scalar formula, a damper or a pulse, and a stop rule.
 
 `Mechanism` is a frozen row of choices; `MechanismState` is what it carries through time, a handful of floats. Once per
 optimizer step, before any parameter is touched, `Mechanism.advance` moves the state by the loss; `Mechanism.rate` then
@@ -15,7 +15,7 @@ from emo_hf.emotion import BRANCHED, SMALLEST_LOSS, Averages, Branch, absolute, 
 from emo_hf.pulse import FirstPulse, HeldPulse, Pulse, SignalToNoise, calm, drive, full, zones
 from emo_hf.signals import Signals
 
-WINDOW = 32  # steps that the stop law up to 3.7 looks back
+WINDOW = 32  # steps that the stop rule up to 3.7 looks back
 EMPTY = 2.0  # in a packed history: no scalar yet, which are in [-1, 1]
 
 
@@ -30,7 +30,7 @@ class MechanismState:
     resting: float = 0.0  # 1.0 when this step's scope is reduced, because the signal was up before it (3.8)
     steps: float = 0.0  # finite losses seen
     skipped: float = 0.0  # steps left out because of a non-finite loss
-    history: tuple[float, ...] = ()  # the latest scalars, oldest first, at most 32 (stop law up to 3.7)
+    history: tuple[float, ...] = ()  # the latest scalars, oldest first, at most 32 (stop rule up to 3.7)
 
     def pack(self) -> tuple[float, ...]:
         """Returns the state as plain floats, the history last, filled up with `EMPTY`.
@@ -62,7 +62,7 @@ class Rate(NamedTuple):
 
 
 def settled(state: MechanismState, mechanism: "Mechanism") -> bool:
-    """Stop law of 1.0 to 3.7: the last 32 scalars are small and even. Stays up for good."""
+    """Stop rule of 1.0 to 3.7: the last 32 scalars are small and even. Stays up for good."""
     history = state.history
     if state.ready or len(history) < WINDOW:
         return bool(state.ready)
@@ -72,7 +72,7 @@ def settled(state: MechanismState, mechanism: "Mechanism") -> bool:
 
 
 def still(state: MechanismState, mechanism: "Mechanism") -> bool:
-    """Stop law of 3.8: no emotion and no difference between signal and doubt, to within stopcoef * least."""
+    """Stop rule of 3.8: no emotion and no difference between signal and doubt, to within stopcoef * least."""
     assert mechanism.stopcoef is not None
     assert isinstance(mechanism.pulse, Pulse)
     bound = mechanism.stopcoef * mechanism.pulse.least
@@ -80,18 +80,18 @@ def still(state: MechanismState, mechanism: "Mechanism") -> bool:
 
 
 def within_margins(state: MechanismState, mechanism: "Mechanism") -> bool:
-    """Stop law of 3.9: both `Mechanism.margins` are at least 0. Clears itself."""
+    """Stop rule of 3.9: both `Mechanism.margins` are at least 0. Clears itself."""
     assert mechanism.stopcoef is not None
     return state.pulse.distance - state.pulse.noise >= 0.3 and medium_loss(state) <= mechanism.stopcoef
 
 
 def never(state: MechanismState, mechanism: "Mechanism") -> bool:
-    """Stop law of a held pulse, whose emotion says nothing about progress."""
+    """Stop rule of a held pulse, whose emotion says nothing about progress."""
     return False
 
 
 def medium_loss(state: MechanismState) -> float:
-    """The medium average as 3.9's stop law sees it, in units of the loss."""
+    """The medium average as 3.9's stop rule sees it, in units of the loss."""
     return max(state.averages.medium, SMALLEST_LOSS)
 
 
@@ -100,13 +100,13 @@ class Mechanism:
     """A generation. Options that it does not have are None.
 
     Attributes:
-        scalar: law of the scalar.
+        scalar: formula of the scalar.
         damper: factor on the learning rate; None where the pulse is the step size.
-        pulse: law of the pulse; None in damped generations.
-        stop: law of the stop signal.
-        calm_scalar: law of the scalar that `settled` looks at, where it is not the scalar itself.
+        pulse: formula of the pulse; None in damped generations.
+        stop: rule of the stop signal.
+        calm_scalar: formula of the scalar that `settled` looks at, where it is not the scalar itself.
         branch: 3.6 and later: who decides between the long and the medium average (`emo_hf.emotion.BRANCHED`).
-        stopcoef: threshold of the stop law, relative to the least pulse (3.8) or in units of the loss (3.9).
+        stopcoef: threshold of the stop rule, relative to the least pulse (3.8) or in units of the loss (3.9).
         rest: 3.8: factor on the scope while the stop signal is up.
     """
 

@@ -266,19 +266,19 @@ class EmoOptimizer(torch.optim.Optimizer):
         return [p for group in self.param_groups for p in group["params"] if p.grad is not None]
 
     def _move_geometry(self, rising: bool) -> None:
-        law = self.spec.geometry
-        if law is None or not law.looks(self._geometry, rising):
+        norm_step = self.spec.geometry
+        if norm_step is None or not norm_step.looks(self._geometry, rising):
             return
         params = self._with_gradient()
         norm = kernels.l1_norm(self.options["implementation"], params)
         norm = geometry.l1_norm(params) if norm is None else norm
         size = float(sum(param.numel() for param in params))
-        law.before(self._geometry, norm, size, self.param_groups[0].get("betas", (0.0,))[0])
+        norm_step.before(self._geometry, norm, size, self.param_groups[0].get("betas", (0.0,))[0])
         if self._uses_shadow and params:  # the shadow sees rescaled weights
             torch._foreach_mul_(params, self._geometry.scale)
             self._geometry.scale = 1.0
         if rising:
-            law.after(self._geometry)
+            norm_step.after(self._geometry)
 
     def _refuse_unsupported_gradients(self) -> None:
         for param in self._with_gradient():

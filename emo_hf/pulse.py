@@ -60,7 +60,7 @@ class SignalToNoise:
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """The pulse of 3.7, 3.8 and 3.9: one law, a row of numbers per generation.
+    """The pulse of 3.7, 3.8 and 3.9: one formula, one set of numbers per generation.
 
     `chained` (3.9): the scope is multiplied by 100 ** drift and the cap by the scope.
     """

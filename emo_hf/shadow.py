@@ -21,7 +21,7 @@ from emo_hf.pulse import zones
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A shadow law.
+    """A formula of the shadow.
 
     Attributes:
         apply: ``apply(param, state, scalar)`` changes `param` and ``state["shadow"]`` (same shape) in place.

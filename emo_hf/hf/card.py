@@ -35,16 +35,16 @@ def _bars(text: str) -> str:
     return re.sub(r"(?<!\\)\|", r"\\|", text)
 
 
-def section(spec: OptimizerSpec, laws: Mapping[str, str] | None = None) -> str:
+def section(spec: OptimizerSpec, formulas: Mapping[str, str] | None = None) -> str:
     """Returns where an optimizer comes from, what it does, and what its user would not expect.
 
     Args:
-        laws: what it computes, as Markdown by title.
+        formulas: what it computes, as Markdown by title.
     """
     facts = {
         "Optimizer": f"`{spec.key}` of emo_hf",
         "Source": f"`{spec.name}.py` of {spec.source}",
-        **{title.capitalize(): text for title, text in (laws or {}).items()},
+        **{title.capitalize(): text for title, text in (formulas or {}).items()},
         "Learning rate": "multiplies the step size of emoPulse" if spec.lr_is_multiplier else "base rate",
         "The authors' advice for it": plain(spec.recommended_lr),
     }

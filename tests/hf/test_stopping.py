@@ -1,4 +1,4 @@
-"""What `EmotionCallback` does when its optimizer is ready to stop, by the laws of the optimizers themselves."""
+"""What `EmotionCallback` does when its optimizer is ready to stop, by the rules of the optimizers themselves."""
 
 import math
 import os

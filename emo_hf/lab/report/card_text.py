@@ -160,7 +160,7 @@ def _optimizer(data: ArmData) -> str:
     arm, key = data.run_config.arm, data.summaries[0]["optimizer"]
     if arm.is_emo:
         row = registry.find(key)
-        return section(row, {title: law.formula for title, law in formulas.formulas_of(row).items()})
+        return section(row, {title: each.formula for title, each in formulas.formulas_of(row).items()})
     if arm.optim in ALIASES:
         alias = ALIASES[arm.optim]
         return table({"Optimizer": f"`{alias.name}` of {alias.package}", "Source": alias.source})

@@ -24,20 +24,20 @@ def size_of_png(path: Path) -> tuple[int, int]:
 
 
 def test_every_generation_is_drawn():
-    drawn = {law.version for law in (*responses.DAMPERS.values(), *responses.PULSES.values())}
-    laws = {row.mechanism for row in registry.specs()}
+    drawn = {mechanism.version for mechanism in (*responses.DAMPERS.values(), *responses.PULSES.values())}
+    mechanisms = {row.mechanism for row in registry.specs()}
     # one curve stands for all generations that share a factor
-    factors = {law.damper for law in responses.DAMPERS.values()}
-    assert {law.damper for law in laws if law.pulse is None} == factors
-    assert {law.pulse for law in laws if law.pulse} == {law.pulse for law in responses.PULSES.values()}
+    factors = {mechanism.damper for mechanism in responses.DAMPERS.values()}
+    assert {mechanism.damper for mechanism in mechanisms if mechanism.pulse is None} == factors
+    assert {mechanism.pulse for mechanism in mechanisms if mechanism.pulse} == {mechanism.pulse for mechanism in responses.PULSES.values()}
     assert {"3.1", "3.6", "3.7.0", "3.7", "3.8", "3.9"} <= drawn
 
 
 def test_factors_known_from_the_released_code():
-    law = responses.DAMPERS["3.6, 3.7.0 (emoDrive)"]
+    mechanism = responses.DAMPERS["3.6, 3.7.0 (emoDrive)"]
     scalars = (0.26, 0.30, 0.35, 0.40, 0.45, 0.49, -0.26, -0.30)
     expected = (6.36, 5.99, 5.54, 5.09, 4.64, 4.29, 5.48, 5.21)
-    assert responses.factors(law, scalars) == pytest.approx(expected, abs=0.005)
+    assert responses.factors(mechanism, scalars) == pytest.approx(expected, abs=0.005)
 
 
 @pytest.mark.parametrize("version", responses.PULSES)
