@@ -6,7 +6,7 @@ Three running averages of the loss, about 3, 20 and 100 steps long,
     medium = 0.05 * loss + 0.95 * medium
     long   = 0.01 * loss + 0.99 * long
 
-are compared by one of three formulas, by generation (see the functions below). Up to 3.0 a positive scalar means that the
+are compared by one of three formulas (see the functions below). Up to 3.0 a positive scalar means that the
 loss rises, from 3.1 on that it falls. What the scalar does to the step size is `emo_hf.pulse`'s business.
 
 All arithmetic is on Python floats in upstream's order of operations. From 3.6 on the last bit of a float64 decides

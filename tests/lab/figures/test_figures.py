@@ -29,7 +29,8 @@ def test_every_generation_is_drawn():
     # one curve stands for all generations that share a factor
     factors = {mechanism.damper for mechanism in responses.DAMPERS.values()}
     assert {mechanism.damper for mechanism in mechanisms if mechanism.pulse is None} == factors
-    assert {mechanism.pulse for mechanism in mechanisms if mechanism.pulse} == {mechanism.pulse for mechanism in responses.PULSES.values()}
+    pulses = {mechanism.pulse for mechanism in responses.PULSES.values()}
+    assert {mechanism.pulse for mechanism in mechanisms if mechanism.pulse} == pulses
     assert {"3.1", "3.6", "3.7.0", "3.7", "3.8", "3.9"} <= drawn
 
 
