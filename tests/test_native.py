@@ -10,7 +10,7 @@ from contract import build, every_row, same, without_3_1_warning, without_16_bit
 from test_kernels import distance, drift, trained
 from test_updates_golden import follow_the_traces
 
-from emo_hf import geometry, registry
+from emo_hf import geometry, registry, updates
 from emo_hf.kernels import compensation, native
 
 pytestmark = [without_3_1_warning, without_16_bit_warning]
@@ -75,9 +75,7 @@ def lists_of(spec, params):
     return params, [param.grad for param in params], [spec.update.init(param) for param in params]
 
 
-H = registry.updates.Hyper(
-    step=0.01, decay=0.1, lion_decay=0.2, beta1=0.9, beta2=0.99, eps=1e-8, scalar=0.5, freshness=0.7
-)
+H = updates.Hyper(step=0.01, decay=0.1, lion_decay=0.2, beta1=0.9, beta2=0.99, eps=1e-8, scalar=0.5, freshness=0.7)
 LARGE = ((300, 301), (70_001,), (3,), (), (5, 40_000), (0,))  # more than one thread's share, and remainders
 
 
