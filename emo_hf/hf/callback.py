@@ -143,7 +143,7 @@ class EmotionCallback(TrainerCallback):
         logs = logs or {}
         # Trainer also logs evaluations and summaries, which belong to no optimizer step.
         signals = self._listener.signals() if self._listener is not None and "loss" in logs else None
-        if signals is not None:
+        if signals is not None and state.log_history:  # a Trainer's own `log` may keep none
             state.log_history[-1] |= signals.log()
         if "train_runtime" in logs and self._recorder is not None:
             # The last log. At on_train_end other callbacks would have closed their runs before this one.

@@ -7,6 +7,7 @@
 Once fed, ``optimizer.step()`` needs no argument; what passes ``accelerator.backward`` is what it hears.
 """
 
+import functools
 import logging
 import os
 from pathlib import Path
@@ -32,10 +33,29 @@ def listeners(accelerator: Accelerator) -> list[Listener]:
 
 def feed(accelerator: Accelerator) -> list[Listener]:
     """Feeds everything that `accelerator` has prepared and that needs the loss; returns it."""
-    found = listeners(accelerator)
-    for listener in found:
+    heard = listeners(accelerator)
+    for listener in heard:
         LossFeed.extend(accelerator, listener)
-    return found
+    for optimizer in accelerator._optimizers:
+        if find_optimizer(optimizer) is not None:
+            _accept_loss(optimizer)
+    return heard
+
+
+def _accept_loss(wrapper: Any) -> None:
+    """Lets accelerate's wrapper of an optimizer of ours take ``step(loss=...)``, as the optimizer itself does.
+
+    What the feed has heard counts: the loss that is told may be that of the last micro-batch alone.
+    """
+    if "step" in vars(wrapper):
+        return
+    step = wrapper.step
+
+    @functools.wraps(step)
+    def step_with_loss(closure: Any = None, *, loss: Any = None) -> Any:
+        return step(closure)
+
+    wrapper.step = step_with_loss
 
 
 class LoopRecord:
@@ -69,15 +89,15 @@ class LoopRecord:
         optimizer: Any = None,
         track: bool = True,
     ) -> None:
-        found = feed(accelerator)
+        heard = feed(accelerator)
         if optimizer is not None:
-            found = [each for each in found if innermost(each) is innermost(optimizer)]
-        if not found:
+            heard = [each for each in heard if innermost(each) is innermost(optimizer)]
+        if not heard:
             raise EmoError(
                 "LoopRecord found no emo optimizer and no EmoPulse among what this Accelerator has prepared: call"
                 " accelerator.prepare(optimizer) first."
             )
-        self._accelerator, self._listener, self._track = accelerator, found[0], track
+        self._accelerator, self._listener, self._track = accelerator, heard[0], track
         self._step, self._seen = start_step, self._listener.steps
         self._recorder: Recorder | None = None
         main = accelerator.is_main_process

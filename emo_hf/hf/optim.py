@@ -45,8 +45,9 @@ def class_and_kwargs(args: TrainingArguments) -> tuple[type, dict[str, Any]]:
     """
     spec, written = _read_options(args)
     chosen = {**_from_fields(args, spec, _settable(spec)), **written}
+    chosen.setdefault("lr", spec.options["lr"])  # who makes groups of other rates (LoRA+, embeddings) asks for it
     if args.process_index == 0:
-        _advise(args, spec, chosen.get("lr", spec.options["lr"]))
+        _advise(args, spec, chosen["lr"])
     return registry.optimizer_class(spec.name), {"version": spec.version, **_with_tuples(spec, chosen)}
 
 

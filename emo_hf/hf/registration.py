@@ -86,11 +86,14 @@ def _make(changes: Iterable[Callable[[], None]]) -> None:
 
 def add_optim_names() -> None:
     with _refusing("optim names", "instead of optim='emosens' use Trainer(optimizer_cls_and_kwargs=(EmoSens, {}))"):
+        import torch
         from transformers.training_args import OptimizerNames
 
         from emo_hf import registry
 
         add_members(OptimizerNames, registry.names())
+        # training_args.bin holds a name as the string that it is, which torch.load(weights_only=True) must know
+        torch.serialization.add_safe_globals([str])
 
 
 def remove_optim_names() -> None:

@@ -102,6 +102,21 @@ def test_a_closure_that_returns_the_last_micro_batch_does_not_count():
     assert listener.signals().loss == pytest.approx(sum(losses[-2:]) / 2, abs=1e-6)
 
 
+def test_a_loss_that_is_told_beside_the_feed_does_not_count_twice():
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    model, optimizer, data, _, listener = prepare(accelerator)
+    losses = []
+    for features, labels in data:
+        with accelerator.accumulate(model):
+            loss = cross_entropy(model(features), labels)
+            losses.append(loss.item())
+            accelerator.backward(loss)
+            optimizer.step(loss=loss)
+            optimizer.zero_grad()
+    assert listener.signals().loss == pytest.approx(sum(losses[-2:]) / 2, abs=1e-6)
+    assert listener.steps == BATCHES // 2
+
+
 @pytest.mark.parametrize("way", ["emosens", "emopulse"])
 def test_a_record_has_every_step(way, tmp_path):
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)

@@ -205,7 +205,7 @@ class FineTuning(TrainingArguments):
 
 def test_untouched_defaults_are_not_the_users(make_args):
     _, kwargs = optim.class_and_kwargs(make_args())
-    assert kwargs == {"version": "3.9"}
+    assert kwargs == {"version": "3.9", "lr": 1.0}
 
 
 def test_set_fields_win_over_the_row(make_args):
@@ -221,7 +221,7 @@ def test_optim_args_win_over_fields(make_args):
 
 def test_defaults_are_those_of_the_class_of_the_arguments(tmp_path):
     untouched = FineTuning(output_dir=str(tmp_path), optim="emosens", use_cpu=True)
-    assert optim.class_and_kwargs(untouched)[1] == {"version": "3.9"}
+    assert optim.class_and_kwargs(untouched)[1] == {"version": "3.9", "lr": 1.0}
     # 5e-5 is TrainingArguments' default, not this class's: it was set.
     chosen = FineTuning(output_dir=str(tmp_path), optim="emosens", use_cpu=True, learning_rate=5e-5, adam_beta2=0.999)
     assert optim.class_and_kwargs(chosen)[1] == {"version": "3.9", "lr": 5e-5, "betas": (0.9, 0.999)}
@@ -255,5 +255,27 @@ def test_constant_schedule_is_not_spoken_of(make_args, caplog):
 
 def test_field_without_a_counterpart_is_warned_about(make_args, caplog):
     _, kwargs = optim.class_and_kwargs(make_args(optim="emovoid", adam_beta1=0.5))
-    assert kwargs == {"version": "3.9"}
+    assert kwargs == {"version": "3.9", "lr": 1.0}
     assert "adam_beta1=0.5 has no effect: emovoid-3.9" in caplog.text
+
+
+def test_the_rate_is_among_the_arguments_for_groups_of_other_rates(make_args):
+    _, kwargs = optim.class_and_kwargs(make_args())
+    assert kwargs["lr"] == registry.find("emosens").options["lr"]
+
+
+def test_arguments_load_with_weights_only_as_those_of_other_optimizers(make_args, tmp_path):
+    # `str` is what a name is saved as; the import of emo_hf has allowed it
+    assert str in torch.serialization.get_safe_globals()
+    torch.save(OptimizerNames("emosens"), tmp_path / "name.bin")
+    assert torch.load(tmp_path / "name.bin", weights_only=True) == "emosens"
+
+
+def test_a_trainer_that_keeps_no_logs_trains_and_is_recorded(make_trainer, read_signals):
+    class Silent(Trainer):
+        def log(self, logs, *args, **kwargs):
+            self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    trainer = make_trainer(Silent, max_steps=2, logging_steps=1)
+    trainer.train()
+    assert len(read_signals(trainer.args.output_dir)) == 2
