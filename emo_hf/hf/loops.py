@@ -7,9 +7,9 @@
 Once fed, ``optimizer.step()`` needs no argument; what passes ``accelerator.backward`` is what it hears.
 """
 
-import functools
 import logging
 import os
+import types
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +47,12 @@ def _accept_loss(wrapper: Any) -> None:
 
     What the feed has heard counts: the loss that is told may be that of the last micro-batch alone.
     """
-    if "step" in vars(wrapper):
-        return
-    step = wrapper.step
+    if "step" not in vars(wrapper):
+        wrapper.step = types.MethodType(_step_with_loss, wrapper)  # bound, as torch's schedulers expect it
 
-    @functools.wraps(step)
-    def step_with_loss(closure: Any = None, *, loss: Any = None) -> Any:
-        return step(closure)
 
-    wrapper.step = step_with_loss
+def _step_with_loss(wrapper: Any, closure: Any = None, *, loss: Any = None) -> Any:
+    return type(wrapper).step(wrapper, closure)
 
 
 class LoopRecord:
