@@ -17,6 +17,7 @@ of transformers before it is used: modules of transformers import each other hal
 """
 
 import functools
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from emo_hf.scheduler import EmoPulse
 
 _getter: list[Any] = []  # our Trainer.get_optimizer_cls_and_kwargs and the staticmethod it replaces
-_create: list[Callable[..., Any]] = []  # our Trainer.create_optimizer and the one it replaces
-_prepare: list[Callable[..., Any]] = []  # our Accelerator.prepare and the one it replaces
 
 
 def register() -> None:
@@ -233,45 +232,6 @@ def connecting(create: Callable[..., Any]) -> Callable[..., Any]:
     return create_optimizer
 
 
-def install_wrap() -> None:
-    """Wraps ``Trainer.create_optimizer``, so that a plain Trainer with one of our optimizers simply works.
-
-    It is done once: where another package has replaced the method since, that one stays.
-    """
-    trainer_class = _trainer_class()
-    if not _create:
-        _create[:] = connecting(trainer_class.create_optimizer), trainer_class.create_optimizer
-    ours, original = _create
-    if trainer_class.create_optimizer is original:
-        trainer_class.create_optimizer = ours
-
-
-def remove_wrap() -> None:
-    """Undoes `install_wrap`, unless another package has wrapped the method since."""
-    trainer_class = _trainer_class()
-    if trainer_class.create_optimizer in _create[:1]:
-        trainer_class.create_optimizer = _create[1]
-
-
-def install_prepare_wrap() -> None:
-    """Wraps ``Accelerator.prepare``, so that a loop written with accelerate simply works; see `install_wrap`."""
-    from accelerate.accelerator import Accelerator
-
-    if not _prepare:
-        _prepare[:] = feeding(Accelerator.prepare), Accelerator.prepare
-    ours, original = _prepare
-    if Accelerator.prepare is original:
-        Accelerator.prepare = ours
-
-
-def remove_prepare_wrap() -> None:
-    """Undoes `install_prepare_wrap`, unless another package has wrapped the method since."""
-    from accelerate.accelerator import Accelerator
-
-    if Accelerator.prepare in _prepare[:1]:
-        Accelerator.prepare = _prepare[1]
-
-
 def feeding(prepare: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the method ``prepare`` of an Accelerator, followed by `emo_hf.hf.loops.feed`."""
 
@@ -284,6 +244,41 @@ def feeding(prepare: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return prepare_and_feed
+
+
+class MethodWrap:
+    """A method of a class elsewhere, with something of ours around it; where it was wrapped again since, that stays.
+
+    Args:
+        module, owner, method: which one.
+        around: takes the method, returns the one that replaces it.
+    """
+
+    def __init__(self, module: str, owner: str, method: str, around: Callable[..., Any]) -> None:
+        self.module, self.owner, self.method, self.around = module, owner, method, around
+        self.pair: tuple[Callable[..., Any], ...] = ()  # ours and the one it replaces, once they are known
+
+    def install(self) -> None:
+        owner = self._owner()
+        if not self.pair:
+            original = getattr(owner, self.method)
+            self.pair = self.around(original), original
+        ours, original = self.pair
+        if getattr(owner, self.method) is original:
+            setattr(owner, self.method, ours)
+
+    def remove(self) -> None:
+        owner = self._owner()
+        if getattr(owner, self.method) in self.pair[:1]:
+            setattr(owner, self.method, self.pair[1])
+
+    def _owner(self) -> type:
+        owner: type = getattr(importlib.import_module(self.module), self.owner)
+        return owner
+
+
+CREATE_OPTIMIZER = MethodWrap("transformers.trainer", "Trainer", "create_optimizer", connecting)
+PREPARE = MethodWrap("accelerate.accelerator", "Accelerator", "prepare", feeding)
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
@@ -314,8 +309,8 @@ CHANGES = (
     Change("transformers.optimization", add_schedule, remove_schedule),
     Change("transformers.training_args", add_optim_names, remove_optim_names),
     Change("transformers.trainer", add_optimizers, remove_optimizers),
-    Change("transformers.trainer", install_wrap, remove_wrap, "EMO_HF_PATCH"),
-    Change("accelerate.accelerator", install_prepare_wrap, remove_prepare_wrap, "EMO_HF_PATCH"),
+    Change(CREATE_OPTIMIZER.module, CREATE_OPTIMIZER.install, CREATE_OPTIMIZER.remove, "EMO_HF_PATCH"),
+    Change(PREPARE.module, PREPARE.install, PREPARE.remove, "EMO_HF_PATCH"),
 )
 
 

@@ -88,7 +88,8 @@ def test_other_optimizers_are_left_alone():
         LoopRecord(accelerator, "nowhere")
 
 
-def test_a_closure_that_returns_the_last_micro_batch_does_not_count():
+@pytest.mark.parametrize("told", ["closure", "loss"])
+def test_the_loss_of_the_last_micro_batch_that_a_step_is_told_does_not_count(told):
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     model, optimizer, data, _, listener = prepare(accelerator)
     losses = []
@@ -97,21 +98,7 @@ def test_a_closure_that_returns_the_last_micro_batch_does_not_count():
             loss = cross_entropy(model(features), labels)
             losses.append(loss.item())
             accelerator.backward(loss)
-            optimizer.step(lambda loss=loss: loss)
-            optimizer.zero_grad()
-    assert listener.signals().loss == pytest.approx(sum(losses[-2:]) / 2, abs=1e-6)
-
-
-def test_a_loss_that_is_told_beside_the_feed_does_not_count_twice():
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
-    model, optimizer, data, _, listener = prepare(accelerator)
-    losses = []
-    for features, labels in data:
-        with accelerator.accumulate(model):
-            loss = cross_entropy(model(features), labels)
-            losses.append(loss.item())
-            accelerator.backward(loss)
-            optimizer.step(loss=loss)
+            optimizer.step(**{told: (lambda loss=loss: loss) if told == "closure" else loss})
             optimizer.zero_grad()
     assert listener.signals().loss == pytest.approx(sum(losses[-2:]) / 2, abs=1e-6)
     assert listener.steps == BATCHES // 2

@@ -13,7 +13,7 @@ from transformers import Trainer, get_scheduler
 from emo_hf.hf import loading, registration
 cls, options = Trainer.get_optimizer_cls_and_kwargs(args)
 assert cls.__name__ == "EmoSens", cls
-assert Trainer.create_optimizer is registration._create[0]
+assert Trainer.create_optimizer is registration.CREATE_OPTIMIZER.pair[0]
 sgd = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
 assert type(get_scheduler("emopulse", sgd, 0, 10)).__name__ == "EmoPulse"
 assert loading._finder not in sys.meta_path  # it had one job
@@ -70,7 +70,7 @@ print("emosens" in names, "emopulse" in names, trainer.Trainer.create_optimizer.
 def test_what_is_switched_off_or_taken_back_never_comes(then, switches, found, run_python):
     code = WITHOUT.format(then=then) + (
         "import emo_hf.hf.registration as registration\n"
-        "print(trainer.Trainer.create_optimizer in registration._create[:1])"
+        "print(trainer.Trainer.create_optimizer in registration.CREATE_OPTIMIZER.pair[:1])"
     )
     *_, names, wrapped = run_python("-c", code, **switches).stdout.splitlines()
     assert names == found
