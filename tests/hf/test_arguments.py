@@ -84,7 +84,7 @@ def test_every_option_is_typed_and_documented():
 
 def test_untouched_they_build_the_newest_emosens(make_emo_args):
     args = make_emo_args()
-    assert class_and_kwargs(args) == (registry.optimizer_class("emosens"), {"version": "3.9"})
+    assert class_and_kwargs(args) == (registry.optimizer_class("emosens"), {"version": "3.9", "lr": 1.0})
     assert callback_options(args) == {}
 
 
@@ -282,7 +282,11 @@ every_class = pytest.mark.parametrize("kind", [TrainingArguments, EmoTrainingArg
 @pytest.mark.parametrize("name", ["emosens", "emonavi"])
 def test_set_optimizer_without_a_learning_rate_leaves_it_to_the_row(name, kind, make_emo_args):
     args = make_emo_args(kind, learning_rate=0.5, adam_beta2=0.5, weight_decay=0.1).set_optimizer(name=name)
-    assert class_and_kwargs(args) == (registry.optimizer_class(name), {"version": registry.find(name).version})
+    spec = registry.find(name)
+    assert class_and_kwargs(args) == (
+        registry.optimizer_class(name),
+        {"version": spec.version, "lr": spec.options["lr"]},
+    )
     assert args.weight_decay == 0
 
 
