@@ -335,8 +335,8 @@ def test_mixin_in_trl_arguments(tmp_path):
     (args,) = HfArgumentParser(EmoSFTConfig).parse_args_into_dataclasses(command_line({**values, "max_length": 9}))
     assert_holds(args, {**OPTIONS, "max_length": 9, "learning_rate": trl.SFTConfig.learning_rate})
     assert args.lr_scheduler_type == "constant"
-    assert "lr" not in class_and_kwargs(args)[1]  # SFTConfig's 2e-5 stands for the row's own
-    assert "lr" not in class_and_kwargs(args.set_optimizer("emosens"))[1]
+    assert class_and_kwargs(args)[1]["lr"] == 1.0  # SFTConfig's 2e-5 stands for the spec's own
+    assert class_and_kwargs(args.set_optimizer("emosens"))[1]["lr"] == 1.0
     assert_holds(copy.deepcopy(args), {"emo_stopcoef": 0.25})
 
 
