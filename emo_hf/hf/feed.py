@@ -92,7 +92,12 @@ class LossFeed:
         if feed is None:
             return cls(accelerator, listener)
         held = [innermost(optimizer) for optimizer in accelerator._optimizers]
-        kept = [each for each in feed._sums if any(innermost(each.listener) is one for one in held)]
+        held = [one for one in held if one is not innermost(listener)]  # which may have had another `EmoPulse`
+        kept = [
+            each
+            for each in feed._sums
+            if each.listener is listener or any(innermost(each.listener) is one for one in held)
+        ]
         if all(each.listener is not listener for each in kept):
             kept.append(StepSum(listener))
         feed._sums = kept

@@ -52,7 +52,7 @@ def _accept_loss(wrapper: Any) -> None:
 
 
 def _step_with_loss(wrapper: Any, closure: Any = None, *, loss: Any = None) -> Any:
-    return type(wrapper).step(wrapper, closure)
+    return type(wrapper).step(wrapper, *([] if closure is None else [closure]))  # DeepSpeed's takes none
 
 
 class LoopRecord:

@@ -19,6 +19,8 @@ from emo_hf.lab.recipe import baselines
 from tests import ROOT
 from tests.lab import made_up_runs
 
+pytestmark = pytest.mark.slow
+
 NEEDS_PEFT = pytest.mark.skipif(not find_spec("peft"), reason="peft is not installed")
 
 

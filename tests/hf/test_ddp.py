@@ -17,6 +17,8 @@ from tests.hf import ddp_ranks
 from tests.hf.two_processes import forget_accelerate, ignore_known_warnings, on_two_ranks
 from tests.optimizer_contract import same
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 
 

@@ -18,6 +18,8 @@ from tests.hf.tiny_gpt2 import make_data, make_model
 from tests.hf.two_processes import forget_accelerate, on_two_ranks
 from tests.optimizer_contract import same
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 
 STEPS, HALF = 20, 10

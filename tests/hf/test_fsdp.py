@@ -32,6 +32,8 @@ from tests.hf.tiny_gpt2 import OLD, make_data, make_model
 from tests.hf.two_processes import on_two_ranks
 from tests.optimizer_contract import build, same
 
+pytestmark = pytest.mark.slow
+
 # Every zone of every scalar: 0 to -0.7, 0.9 and -1 in 3.0, 0.4 and -0.97 from 3.1 on
 LOSSES = (2.0, 1.6, 2.2, 1.9, 1.5, 3.5, 2.2, 1.8, 2.0, 1.9, 0.2, 20.0)
 HALF = len(LOSSES) // 2

@@ -9,6 +9,8 @@ import sys
 from transformers import HfArgumentParser, TrainingArguments
 import beside  # a module in the script's folder
 
+pytestmark = pytest.mark.slow
+
 def main():
     (args,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses()
     print("got", __name__, args.optim.value, args.output_dir, sys.argv[1:3])

@@ -18,6 +18,8 @@ from emo_hf.errors import CheckpointError, OptionError
 from emo_hf.hf import EmoTrainer, local_sgd
 from tests.hf.tiny_gpt2 import OLD, Meter
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

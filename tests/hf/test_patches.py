@@ -20,6 +20,8 @@ from emo_hf import registry
 from emo_hf.hf import names, registration
 from emo_hf.hf.feed import await_accelerator, stop_feeding
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SENTENCES = Path(emo_hf.__file__).parent / "lab" / "sources" / "data" / "sentences.tsv"

@@ -11,6 +11,8 @@ TRAINER = """
 import torch, sys
 from transformers import Trainer, get_scheduler
 from emo_hf.hf import loading, registration
+
+pytestmark = pytest.mark.slow
 cls, options = Trainer.get_optimizer_cls_and_kwargs(args)
 assert cls.__name__ == "EmoSens", cls
 assert Trainer.create_optimizer is registration.CREATE_OPTIMIZER.pair[0]

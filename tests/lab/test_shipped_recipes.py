@@ -9,6 +9,8 @@ from emo_hf.lab.recipe import loading
 from emo_hf.lab.recipe.schema import Recipe
 from tests import ROOT
 
+pytestmark = pytest.mark.slow
+
 RECIPES = [path for path in loading.shipped(ROOT / "recipes") if isinstance(loading.recipe(str(path)), Recipe)]
 
 

@@ -129,6 +129,7 @@ class Hearing:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
         self._key = type(optimizer).__name__
         self._loss: Any = None
         step_with: Callable[..., Any] = optimizer.step
@@ -141,6 +142,11 @@ class Hearing:
     def observe(self, loss: Any) -> None:
         """Takes the loss of the next step, which calls its ``item()``."""
         self._loss = loss
+
+    @property
+    def observed(self) -> Any:
+        """The loss of the next step, None once the step has taken it."""
+        return self._loss
 
     def _taken(self) -> float:
         if self._loss is None:

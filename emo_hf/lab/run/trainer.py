@@ -15,12 +15,16 @@ from emo_hf.run_folder import RunFolder
 
 
 class TransformedLoss:
-    """A loss on its way to the optimizer. It is changed when it is read."""
+    """A loss on its way to the optimizer. It is changed when it is read; without a transform it is 0."""
 
-    def __init__(self, loss: Any, transform: LossTransform) -> None:
+    is_whole = True  # as the feed's, which it stands for
+
+    def __init__(self, loss: Any, transform: LossTransform | None) -> None:
         self.loss, self.transform = loss, transform
 
     def item(self) -> float:
+        if self.transform is None:
+            return 0.0
         loss = self.loss if isinstance(self.loss, float) else self.loss.item()
         return self.transform.scale * loss + self.transform.offset
 
@@ -77,10 +81,8 @@ class ArmTrainer(EmoTrainer):
     def _change_loss_of(self, listener: Any) -> None:
         """Has an emo optimizer or emopulse hear what its arm says instead of the loss."""
         arm, observe = self.run_config.arm, listener.observe
-        if arm.withhold_loss:
-            listener.observe = lambda loss: observe(0.0)
-        elif transform := arm.loss_transform:
-            listener.observe = lambda loss: observe(TransformedLoss(loss, transform))
+        if arm.withhold_loss or arm.loss_transform:
+            listener.observe = lambda loss: observe(TransformedLoss(loss, arm.loss_transform))
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         step, condition = self.state.global_step + 1, self.run_config.arm.condition

@@ -16,6 +16,8 @@ from emo_hf.lab.recipe.schema import FunctionRecipe
 from emo_hf.lab.run import processes, runner
 from tests import ROOT
 
+pytestmark = pytest.mark.slow
+
 RECIPE = ROOT / "recipes/local_sgd/sentences.yaml"
 BODY = """
     rank = int(os.environ.get("RANK", "0"))

@@ -20,6 +20,8 @@ from emo_hf.lab.run import runner
 from emo_hf.lab.run.runner import Settings
 from tests import ROOT
 
+pytestmark = pytest.mark.slow
+
 BODY = """
     kind = os.environ.get("KIND", "good")
     (folder / "about.json").write_text(json.dumps([os.getpid(), os.environ.get("HF_HUB_OFFLINE"), arguments[1:]]))
