@@ -4,12 +4,12 @@ import pytest
 
 from tests import ROOT
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import sys
 from transformers import HfArgumentParser, TrainingArguments
 import beside  # a module in the script's folder
-
-pytestmark = pytest.mark.slow
 
 def main():
     (args,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses()

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = """
 from transformers import TrainingArguments
 args = TrainingArguments("out", optim="emosens", lr_scheduler_type="emopulse", report_to=[])
@@ -11,8 +13,6 @@ TRAINER = """
 import torch, sys
 from transformers import Trainer, get_scheduler
 from emo_hf.hf import loading, registration
-
-pytestmark = pytest.mark.slow
 cls, options = Trainer.get_optimizer_cls_and_kwargs(args)
 assert cls.__name__ == "EmoSens", cls
 assert Trainer.create_optimizer is registration.CREATE_OPTIMIZER.pair[0]

@@ -7,6 +7,8 @@ import pytest
 
 from tests import ROOT
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import sys
 import wandb
@@ -14,8 +16,6 @@ from transformers import Trainer, TrainingArguments
 import emo_hf
 sys.path.insert(0, sys.argv[1])
 from tests.hf.tiny_gpt2 import make_data, make_model
-
-pytestmark = pytest.mark.slow
 
 args = TrainingArguments("out", optim="emosens", max_steps=6, warmup_steps=2, seed=3, run_name="mine", use_cpu=True,
                          per_device_train_batch_size=2, report_to=["wandb"], logging_steps=1, save_steps=6,
