@@ -11,6 +11,8 @@ import pytest
 from emo_hf.dashboards import Recorder, read_signals
 from emo_hf.dashboards.wandb import _describe, describe, label, prepare, summarize
 
+pytestmark = pytest.mark.slow
+
 KEY = "0" * 40
 CONFIG = {"emo_optimizer": "emosens", "emo_version": "3.9", "seed": 3}
 

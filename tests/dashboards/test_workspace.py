@@ -22,7 +22,10 @@ from emo_hf.errors import DashboardError
 from tests import ROOT
 
 GOLDEN = Path(__file__).with_name("workspace.json")
-pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20")  # wandb_workspaces'
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20"),
+]  # wandb_workspaces'
 
 
 def stripped(content: Any) -> Any:

@@ -20,6 +20,8 @@ from emo_hf.errors import CheckpointError, NonFiniteLossError
 from emo_hf.hf.feed import find_optimizer
 from tests import ROOT
 
+pytestmark = pytest.mark.slow
+
 HERE = str(ROOT)
 SAVING = {"max_steps": 12, "save_strategy": "steps", "save_steps": 4}
 BAD = 7  # the step whose loss is not finite

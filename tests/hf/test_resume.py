@@ -10,6 +10,8 @@ from emo_hf.errors import CheckpointError
 from emo_hf.hf import EmotionCallback, registration
 from tests.optimizer_contract import every_row, same, without_3_1_warning
 
+pytestmark = pytest.mark.slow
+
 STEPS, HALF = 20, 10
 SAVING = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": HALF}
 

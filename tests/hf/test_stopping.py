@@ -23,6 +23,8 @@ from emo_hf.hf.feed import keep_own_loss
 from emo_hf.hf.stopping import Reaction
 from tests.hf.tiny_gpt2 import make_data
 
+pytestmark = pytest.mark.slow
+
 READY = {"optim_args": "stopcoef=100"}  # a loss that is always low enough: ready once the noise has died down
 READY_AT = 37  # the first such step
 

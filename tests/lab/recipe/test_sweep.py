@@ -13,6 +13,8 @@ from wandb.sdk.launch.sweeps import utils
 from emo_hf import cli
 from tests import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def started_by_agent(sweep: dict, **chosen) -> list[str]:
     """The command that W&B's agent makes of a sweep and the values that it was given."""

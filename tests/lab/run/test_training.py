@@ -18,6 +18,8 @@ from emo_hf.lab.run.training import train
 from emo_hf.lab.tasks import adapters
 from emo_hf.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 ARMS = {
     "emosens": {"optim": "emosens", "lr": 1.0},
     "adamw": {"optim": "adamw_torch", "lr": 1e-3},
