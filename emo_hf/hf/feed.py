@@ -195,10 +195,9 @@ class StepSum:
             sharded: gradients may lie elsewhere until the end of an accumulation.
         """
         zeroed, self._zeroed = self._zeroed, getattr(self.listener, "zeroed", 0)
-        under_way = self._total is not None
-        if zeroed != self._zeroed or (
-            not (sharded and under_way) and not any(p.grad is not None for p in self._params())
-        ):
+        hidden = sharded and self._total is not None
+        gone = not hidden and all(param.grad is None for param in self._params())
+        if gone or zeroed != self._zeroed:
             if self._pending is not None and self.listener.observed is self._pending:
                 self.listener.observe(None)
             self._total = self._pending = None
