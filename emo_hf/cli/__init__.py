@@ -44,6 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     except EmoError as error:
         errors.print(f"[bold red]emo-hf:[/] {escape(str(error))}")
         return 2
+    except FileExistsError as error:
+        told = f"{error.filename} exists already: nothing was written. Give another place, or move it away."
+        errors.print(f"[bold red]emo-hf:[/] {escape(told)}")
+        return 1
     except OSError as error:  # a folder that cannot be written, or no space left
         errors.print(f"[bold red]emo-hf:[/] {escape(str(error))}")
         return 1

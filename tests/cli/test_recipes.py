@@ -34,7 +34,7 @@ def test_a_copy_overwrites_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "quickstart.yaml").write_text("mine")
     assert cli.main(["cp", str(ROOT / "recipes/quickstart.yaml")]) == 1
-    assert "File exists" in capsys.readouterr().err
+    assert "exists already: nothing was written" in capsys.readouterr().err
     assert (tmp_path / "quickstart.yaml").read_text() == "mine"
 
 

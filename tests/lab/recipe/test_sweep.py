@@ -47,7 +47,7 @@ def test_grid(sweep, recipe, write, tmp_path, capsys):
     assert capsys.readouterr().out == sweep.read_text()
     sweep.write_text("mine")
     assert cli.main(["sweep", str(tmp_path / "recipe.yaml"), "-o", str(sweep)]) == 1
-    assert "File exists" in capsys.readouterr().err
+    assert "exists already: nothing was written" in capsys.readouterr().err
     assert sweep.read_text() == "mine"
 
 
