@@ -1,9 +1,11 @@
 """What the extras bring beyond torch, transformers and accelerate, and what is said where it is missing.
 
-with needing("A picture"):
-    import matplotlib.figure
+    with needing("A picture"):
+        import matplotlib.figure
 
-MissingExtraError: A picture needs matplotlib: pip install "emo-hf[recipes]"
+    MissingExtraError: A picture needs matplotlib: pip install "emo-hf[recipes]"
+
+A test compares the table with the extras that are declared.
 """
 
 from collections.abc import Iterator

@@ -45,7 +45,7 @@ class EmoNavi(EmoOptimizer):
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
-        OptionError: An option is not one of this version, or out of range.
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
         UnknownOptimizerError: There is no such version.
     """
 
@@ -106,7 +106,7 @@ class EmoFact(EmoOptimizer):
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
-        OptionError: An option is not one of this version, or out of range.
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
         UnknownOptimizerError: There is no such version.
     """
 
@@ -169,7 +169,7 @@ class EmoLynx(EmoOptimizer):
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
-        OptionError: An option is not one of this version, or out of range.
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
         UnknownOptimizerError: There is no such version.
     """
 
@@ -230,7 +230,7 @@ class EmoClan(EmoOptimizer):
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
-        OptionError: An option is not one of this version, or out of range.
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
         UnknownOptimizerError: There is no such version.
     """
 
@@ -291,7 +291,7 @@ class EmoZeal(EmoOptimizer):
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
-        OptionError: An option is not one of this version, or out of range.
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
         UnknownOptimizerError: There is no such version.
     """
 
@@ -349,7 +349,7 @@ class EmoNeco(EmoOptimizer):
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
-        OptionError: An option is not one of this version, or out of range.
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
         UnknownOptimizerError: There is no such version.
     """
 
@@ -416,7 +416,7 @@ class EmoSens(EmoOptimizer):
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
-        OptionError: An option is not one of this version, or out of range.
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
         UnknownOptimizerError: There is no such version.
     """
 
@@ -488,7 +488,7 @@ class EmoAiry(EmoOptimizer):
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
-        OptionError: An option is not one of this version, or out of range.
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
         UnknownOptimizerError: There is no such version.
     """
 
@@ -562,7 +562,7 @@ class EmoCats(EmoOptimizer):
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
-        OptionError: An option is not one of this version, or out of range.
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
         UnknownOptimizerError: There is no such version.
     """
 
@@ -628,7 +628,7 @@ class EmoTion(EmoOptimizer):
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
-        OptionError: An option is not one of this version, or out of range.
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
         UnknownOptimizerError: There is no such version.
     """
 
@@ -687,7 +687,7 @@ class EmoVoid(EmoOptimizer):
         writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
 
     Raises:
-        OptionError: An option is not one of this version, or out of range.
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
         UnknownOptimizerError: There is no such version.
     """
 

@@ -55,7 +55,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         **options: see ``spec.options``.
 
     Raises:
-        OptionError: an option is unknown, has no effect in this spec, or is out of range.
+        OptionError: an option is unknown or out of range. One that has no effect in this spec is a warning.
     """
 
     _observed: float | Scalar | None  # the loss of the coming step

@@ -46,7 +46,7 @@ class OptimizerSpec:
         version: upstream's, e.g. "3.9".
         mechanism, update, shadow, geometry: what it computes.
         defaults: upstream's constructor defaults of the arguments that act.
-        dead: upstream's arguments that have no effect; passing one is an error.
+        dead: upstream's arguments that have no effect. `resolve` refuses them; the constructor warns of them instead.
         recommended_lr: the author's advice, in words.
         source: repository@commit.
         quirks: what this version does that its user would not expect, a sentence each.

@@ -92,7 +92,7 @@ class {name}(EmoOptimizer):
 {arguments}
 
     Raises:
-        OptionError: An option is not one of this version, or out of range.
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
         UnknownOptimizerError: There is no such version.
     """
 

@@ -70,9 +70,8 @@ class EmotionCallback(TrainerCallback):
         self._feeding = False  # while this callback supplies the loss
         self._scheduler: Any = None  # set while this callback makes it tell the true learning rate
         self.every_rank = False  # each rank has an emotion of its own: record them all
-        self.tensorboard: Any = (
-            None  # Trainer's callbacks for it and for the bar, where `attach_feed` knows the Trainer
-        )
+        # Trainer's callbacks for TensorBoard and for the bar, where `attach_feed` knows the Trainer
+        self.tensorboard: Any = None
         self.progress: Any = None
 
     def prepare(self, args: TrainingArguments) -> None:

@@ -296,7 +296,7 @@ def _refusing(what: str, instead: str) -> Iterator[None]:
 
 
 class Change(NamedTuple):
-    """One change of a module of transformers; `switch` is the environment variable that leaves it out."""
+    """One change of a module elsewhere; `switch` is the environment variable that leaves it out."""
 
     module: str
     make: Callable[[], None]

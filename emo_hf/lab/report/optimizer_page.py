@@ -11,7 +11,10 @@ def facts(spec: OptimizerSpec) -> dict[str, str]:
     rows["learning rate"] = f"{spec.recommended_lr} (default {spec.options['lr']:g})"
     rows["options"] = ", ".join(f"`{name}={value!r}`" for name, value in spec.options.items())
     if spec.dead:
-        rows["without effect"] = ", ".join(f"`{name}`" for name in spec.dead) + ": passing one is an error"
+        rows["without effect"] = (
+            ", ".join(f"`{name}`" for name in spec.dead)
+            + ": ignored with a warning; an error in a recipe or in `optim_args`"
+        )
     rows["state"] = f"{spec.state_ratio:.3g} times the bytes of a 768 x 768 matrix, without shadow"
     rows["upstream's names"] = "; ".join(formula.upstream for formula in own.values() if formula.upstream)
     rows["source"] = f"{spec.source}, `{spec.name}.py`"
