@@ -123,20 +123,16 @@ class LossFeed:
         Args:
             loss: What is about to be differentiated, unscaled. Its dimensions, if any, are replicas of the model.
         """
-        self._add(loss, self._drop_what_is_gone())
+        self._drop_what_is_gone()
+        self._add(loss, self._sums)
 
-    def _drop_what_is_gone(self) -> "list[StepSum]":
+    def _drop_what_is_gone(self) -> None:
         sharded = self._accelerator.distributed_type in _SHARDED
         for each in self._sums:
             each.drop_if_gone(sharded)
-        return self._sums
 
     def _add(self, loss: torch.Tensor, sums: "list[StepSum]") -> None:
-        loss = loss.detach()
-        if hasattr(loss, "full_tensor"):  # DTensor
-            loss = loss.full_tensor()
-        # mean() copies: CUDA graphs reuse the memory of the loss.
-        loss = loss.to(torch.promote_types(loss.dtype, torch.float32)).mean()
+        loss = as_summand(loss)
         if self._accelerator.distributed_type != DistributedType.DEEPSPEED:
             loss = loss / self._accelerator.gradient_accumulation_steps  # as Accelerator.backward does
         for each in sums:
@@ -158,10 +154,19 @@ class LossFeed:
             self.note(loss)  # before the original: the reduction overlaps it, and DeepSpeed steps inside it
             self._backward(loss, **kwargs)
             return
-        sums = self._drop_what_is_gone()
-        before = [each.gradients() for each in sums]
+        self._drop_what_is_gone()
+        before = [each.gradients() for each in self._sums]
         self._backward(loss, **kwargs)
-        self._add(loss, [each for each, old in zip(sums, before, strict=True) if each.gradients() != old])
+        self._add(loss, [each for each, old in zip(self._sums, before, strict=True) if each.gradients() != old])
+
+
+def as_summand(loss: torch.Tensor) -> torch.Tensor:
+    """Returns a copy of a loss as a 0-d tensor without a graph, in float32 at least; the mean over its replicas."""
+    loss = loss.detach()
+    if hasattr(loss, "full_tensor"):  # DTensor
+        loss = loss.full_tensor()
+    # mean() copies: CUDA graphs reuse the memory of the loss.
+    return loss.to(torch.promote_types(loss.dtype, torch.float32)).mean()
 
 
 class StepSum:

@@ -12,7 +12,7 @@ optimization the loss is computed inside ``optimizer.step``, after the pulse has
 import torch
 
 from emo_hf.extras import needing
-from emo_hf.hf.feed import StepSum, find_optimizer
+from emo_hf.hf.feed import StepSum, as_summand, find_optimizer
 
 with needing("emo_hf.integrations.lightning"):
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -35,15 +35,14 @@ class EmotionCallback(Callback):
             each.drop_if_gone(sharded=False)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = scaler._get_scale_async() if scaler is not None else None  # a tensor: no wait for the device
-        loss = loss.detach()
-        self._loss = loss.clone() if scale is None else loss / scale
+        self._loss = as_summand(loss if scale is None else loss / scale)
         self._before = [each.gradients() for each in self._sums]
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss, self._loss = self._loss, None
         for each, before in zip(self._sums, self._before, strict=True):
             if loss is not None and each.gradients() != before:
-                each.add(loss.to(torch.promote_types(loss.dtype, torch.float32)).mean())
+                each.add(loss)
                 each.hand_over(trainer.world_size)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
