@@ -38,7 +38,8 @@ class EmoNavi(EmoOptimizer):
         branch: Which average of the loss decides; see `emo_hf.emotion`. Default: "rounding". Only in 3.6.
         moments: Experimental: log the moments of the gradient, or let them drive the step size too. Default: "off" in
             1.0, 2.0, 3.0, 3.1 and 3.6; "drive" in moments.
-        on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
+        on_nonfinite_loss: At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is
+            finite.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
         loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
@@ -61,7 +62,7 @@ class EmoNavi(EmoOptimizer):
         use_shadow: bool | None = None,
         branch: Branch | None = None,
         moments: UseOfMoments | None = None,
-        on_nonfinite_loss: OnNonfiniteLoss = "raise",
+        on_nonfinite_loss: OnNonfiniteLoss = "auto",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
         loss_over_ranks: LossOverRanks = "mean",
@@ -99,7 +100,8 @@ class EmoFact(EmoOptimizer):
             False. Not in 1.0 and 2.0.
         branch: Which average of the loss decides; see `emo_hf.emotion`. Default: "rounding". Only in 3.6.
         moments: Experimental: log the moments of the gradient, or let them drive the step size too.
-        on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
+        on_nonfinite_loss: At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is
+            finite.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
         loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
@@ -122,7 +124,7 @@ class EmoFact(EmoOptimizer):
         use_shadow: bool | None = None,
         branch: Branch | None = None,
         moments: UseOfMoments = "off",
-        on_nonfinite_loss: OnNonfiniteLoss = "raise",
+        on_nonfinite_loss: OnNonfiniteLoss = "auto",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
         loss_over_ranks: LossOverRanks = "mean",
@@ -162,7 +164,8 @@ class EmoLynx(EmoOptimizer):
             False. Not in 1.0 and 2.0.
         branch: Which average of the loss decides; see `emo_hf.emotion`. Default: "rounding". Only in 3.6.
         moments: Experimental: log the moments of the gradient, or let them drive the step size too.
-        on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
+        on_nonfinite_loss: At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is
+            finite.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
         loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
@@ -185,7 +188,7 @@ class EmoLynx(EmoOptimizer):
         use_shadow: bool | None = None,
         branch: Branch | None = None,
         moments: UseOfMoments = "off",
-        on_nonfinite_loss: OnNonfiniteLoss = "raise",
+        on_nonfinite_loss: OnNonfiniteLoss = "auto",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
         loss_over_ranks: LossOverRanks = "mean",
@@ -223,7 +226,8 @@ class EmoClan(EmoOptimizer):
         decoupled_weight_decay: Whether the decay of Lion steps is independent of the initial lr.
         use_shadow: Whether a slow copy of the weights is mixed back on shocks; costs one more copy of memory.
         moments: Experimental: log the moments of the gradient, or let them drive the step size too.
-        on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
+        on_nonfinite_loss: At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is
+            finite.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
         loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
@@ -247,7 +251,7 @@ class EmoClan(EmoOptimizer):
         decoupled_weight_decay: bool = False,
         use_shadow: bool = False,
         moments: UseOfMoments = "off",
-        on_nonfinite_loss: OnNonfiniteLoss = "raise",
+        on_nonfinite_loss: OnNonfiniteLoss = "auto",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
         loss_over_ranks: LossOverRanks = "mean",
@@ -284,7 +288,8 @@ class EmoZeal(EmoOptimizer):
         weight_decay: Share of the weights taken off per unit of step size, >= 0.
         use_shadow: Whether a slow copy of the weights is mixed back on shocks; costs one more copy of memory.
         moments: Experimental: log the moments of the gradient, or let them drive the step size too.
-        on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
+        on_nonfinite_loss: At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is
+            finite.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
         loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
@@ -306,7 +311,7 @@ class EmoZeal(EmoOptimizer):
         weight_decay: float = 0.01,
         use_shadow: bool = False,
         moments: UseOfMoments = "off",
-        on_nonfinite_loss: OnNonfiniteLoss = "raise",
+        on_nonfinite_loss: OnNonfiniteLoss = "auto",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
         loss_over_ranks: LossOverRanks = "mean",
@@ -342,7 +347,8 @@ class EmoNeco(EmoOptimizer):
         decoupled_weight_decay: Whether the decay of Lion steps is independent of the initial lr.
         use_shadow: Whether a slow copy of the weights is mixed back on shocks; costs one more copy of memory.
         moments: Experimental: log the moments of the gradient, or let them drive the step size too.
-        on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
+        on_nonfinite_loss: At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is
+            finite.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
         loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
@@ -365,7 +371,7 @@ class EmoNeco(EmoOptimizer):
         decoupled_weight_decay: bool = False,
         use_shadow: bool = False,
         moments: UseOfMoments = "off",
-        on_nonfinite_loss: OnNonfiniteLoss = "raise",
+        on_nonfinite_loss: OnNonfiniteLoss = "auto",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
         loss_over_ranks: LossOverRanks = "mean",
@@ -409,7 +415,8 @@ class EmoSens(EmoOptimizer):
         hold_pulse: Whether the step size stays that of the start, whatever the loss does. Default: False. Not in 2.0
             and 3.7.0.
         moments: Experimental: log the moments of the gradient, or let them drive the step size too.
-        on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
+        on_nonfinite_loss: At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is
+            finite.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
         loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
@@ -435,7 +442,7 @@ class EmoSens(EmoOptimizer):
         branch: Branch | None = None,
         hold_pulse: bool | None = None,
         moments: UseOfMoments = "off",
-        on_nonfinite_loss: OnNonfiniteLoss = "raise",
+        on_nonfinite_loss: OnNonfiniteLoss = "auto",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
         loss_over_ranks: LossOverRanks = "mean",
@@ -481,7 +488,8 @@ class EmoAiry(EmoOptimizer):
         hold_pulse: Whether the step size stays that of the start, whatever the loss does. Default: False. Not in 2.0
             and 3.7.0.
         moments: Experimental: log the moments of the gradient, or let them drive the step size too.
-        on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
+        on_nonfinite_loss: At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is
+            finite.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
         loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
@@ -507,7 +515,7 @@ class EmoAiry(EmoOptimizer):
         branch: Branch | None = None,
         hold_pulse: bool | None = None,
         moments: UseOfMoments = "off",
-        on_nonfinite_loss: OnNonfiniteLoss = "raise",
+        on_nonfinite_loss: OnNonfiniteLoss = "auto",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
         loss_over_ranks: LossOverRanks = "mean",
@@ -555,7 +563,8 @@ class EmoCats(EmoOptimizer):
         hold_pulse: Whether the step size stays that of the start, whatever the loss does. Default: False. Not in 2.0
             and 3.7.0.
         moments: Experimental: log the moments of the gradient, or let them drive the step size too.
-        on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
+        on_nonfinite_loss: At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is
+            finite.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
         loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
@@ -581,7 +590,7 @@ class EmoCats(EmoOptimizer):
         branch: Branch | None = None,
         hold_pulse: bool | None = None,
         moments: UseOfMoments = "off",
-        on_nonfinite_loss: OnNonfiniteLoss = "raise",
+        on_nonfinite_loss: OnNonfiniteLoss = "auto",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
         loss_over_ranks: LossOverRanks = "mean",
@@ -621,7 +630,8 @@ class EmoTion(EmoOptimizer):
         branch: Which average of the loss decides; see `emo_hf.emotion`.
         hold_pulse: Whether the step size stays that of the start, whatever the loss does.
         moments: Experimental: log the moments of the gradient, or let them drive the step size too.
-        on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
+        on_nonfinite_loss: At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is
+            finite.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
         loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
@@ -644,7 +654,7 @@ class EmoTion(EmoOptimizer):
         branch: Branch = "rounding",
         hold_pulse: bool = False,
         moments: UseOfMoments = "off",
-        on_nonfinite_loss: OnNonfiniteLoss = "raise",
+        on_nonfinite_loss: OnNonfiniteLoss = "auto",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
         loss_over_ranks: LossOverRanks = "mean",
@@ -680,7 +690,8 @@ class EmoVoid(EmoOptimizer):
         branch: Which average of the loss decides; see `emo_hf.emotion`.
         hold_pulse: Whether the step size stays that of the start, whatever the loss does.
         moments: Experimental: log the moments of the gradient, or let them drive the step size too.
-        on_nonfinite_loss: Whether a NaN or infinite loss is an error, or its step is left out.
+        on_nonfinite_loss: At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is
+            finite.
         implementation: How the update is computed; see `emo_hf.kernels`.
         compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
         loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
@@ -702,7 +713,7 @@ class EmoVoid(EmoOptimizer):
         branch: Branch = "rounding",
         hold_pulse: bool = False,
         moments: UseOfMoments = "off",
-        on_nonfinite_loss: OnNonfiniteLoss = "raise",
+        on_nonfinite_loss: OnNonfiniteLoss = "auto",
         implementation: Implementation = "auto",
         compensation: Compensation = "off",
         loss_over_ranks: LossOverRanks = "mean",

@@ -6,6 +6,7 @@ A feed (`emo_hf.hf.feed`) sums over micro-batches and ranks by itself and says s
 own tells is this rank's loss: the replicas of a model would part if each lived by its own, so their mean is taken.
 """
 
+import logging
 import math
 from typing import Any, Literal, Protocol
 
@@ -13,6 +14,8 @@ import torch
 import torch.distributed as dist
 
 from emo_hf.errors import NonFiniteLossError, OptionError
+
+logger = logging.getLogger(__name__)
 
 LossOverRanks = Literal["mean", "own"]
 
@@ -50,6 +53,29 @@ def hear(observed: float | Scalar, receiver: str, over_ranks: LossOverRanks, gro
             " model, lower the learning rate, or (emo optimizers) leave such steps out with on_nonfinite_loss='skip'."
         )
     return loss
+
+
+def gradients_are_finite(groups: list[dict[str, Any]]) -> bool:
+    """Whether no gradient is NaN or infinite: the loss that is was no divergence, but a batch without a label."""
+    grads = (param.grad for group in groups for param in group["params"])
+    return all(bool(torch.isfinite(grad).all()) for grad in grads if grad is not None)
+
+
+def say_left_out(key: str, step: float) -> None:
+    """Logs, on the main process, that the loss of a step is not finite and does not count.
+
+    Args:
+        key: what heard the loss.
+        step: which one, from 1.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0:
+        logger.warning(
+            "%s: the loss of step %d is not finite, as that of a batch whose labels are all masked (-100). It does not"
+            " count, and an emo optimizer leaves the step out (optimizer.skipped_steps counts them). The same happens"
+            " to others, without a word.",
+            key,
+            step,
+        )
 
 
 def _mean_over_ranks(loss: float, groups: list[dict[str, Any]]) -> float:

@@ -23,7 +23,7 @@ from torch.optim.optimizer import ParamsT
 from emo_hf import geometry, kernels, updates
 from emo_hf.errors import CheckpointError, EmoError, MissingLossError, NonFiniteLossError, OptionError
 from emo_hf.kernels import compensation
-from emo_hf.loss import Scalar, hear
+from emo_hf.loss import Scalar, gradients_are_finite, hear, say_left_out
 from emo_hf.mechanism import MechanismState, Rate
 from emo_hf.moments import Moments, gradient_moments
 from emo_hf.signals import Signals
@@ -74,7 +74,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         self._state = self.mechanism.start()
         self._geometry = geometry.GeometryState()
         self._shapes: set[torch.Size] = set()  # of the parameters as they were given
-        self._warned = False  # of weights in 16 bits
+        self._said: set[str] = set()  # what is said once
         self.zeroed = 0  # how often the gradients were thrown away
         self._forget_step()
         if spec.shadow.warning and self._uses_shadow:
@@ -120,7 +120,8 @@ class EmoOptimizer(torch.optim.Optimizer):
         Raises:
             MissingLossError: no loss in any of the three ways.
             OptionError: the loss has several elements, or there is one beside a closure that returns another.
-            NonFiniteLossError: the loss is NaN or infinite and `on_nonfinite_loss` is "raise"; nothing was changed.
+            NonFiniteLossError: the loss is NaN or infinite, and `on_nonfinite_loss` is "raise", or it is "auto" and a
+                gradient is so too; nothing was changed.
         """
         result = None
         if closure is not None:
@@ -164,10 +165,14 @@ class EmoOptimizer(torch.optim.Optimizer):
             over_ranks = self.options["loss_over_ranks"]
             self._loss = hear(observed, f"{type(self).__name__}.step()", over_ranks, self.param_groups)
         except NonFiniteLossError:
-            if self.options["on_nonfinite_loss"] == "raise":
+            policy = self.options["on_nonfinite_loss"]
+            if policy == "raise" or (policy == "auto" and not gradients_are_finite(self.param_groups)):
                 raise
             self._skipping = True
             self._state.skipped += 1
+            if "left out" not in self._said:
+                self._said.add("left out")
+                say_left_out(self.key, self._state.steps + self._state.skipped)
             return
         self._skipping = False
         was_ready = self._state.ready
@@ -249,8 +254,8 @@ class EmoOptimizer(torch.optim.Optimizer):
     def _compensate(self, param: Tensor) -> dict[str, Tensor]:
         if self.options["compensation"] == "kahan":
             return {compensation.KEY: torch.zeros_like(param)}
-        if not self._warned:
-            self._warned = True
+        if "16 bits" not in self._said:
+            self._said.add("16 bits")
             warnings.warn(
                 f"{self.spec.key} got weights in {param.dtype} without compensation: steps far below the spacing of a"
                 " weight are lost (at a step size of 1e-5 most weights never move). Pass compensation='kahan' (2 more"
@@ -405,7 +410,7 @@ class EmoOptimizer(torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return {
             **super().__getstate__(),
-            **{name: getattr(self, name) for name in ("spec", "options", "mechanism", "_shapes", "_warned")},
+            **{name: getattr(self, name) for name in ("spec", "options", "mechanism", "_shapes", "_said")},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -22,8 +22,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from emo_hf import mechanism
 from emo_hf.emotion import BRANCHES, Branch
-from emo_hf.errors import CheckpointError, MissingLossError, OptionError
-from emo_hf.loss import LossOverRanks, Scalar, hear
+from emo_hf.errors import CheckpointError, MissingLossError, NonFiniteLossError, OptionError
+from emo_hf.loss import LossOverRanks, Scalar, gradients_are_finite, hear, say_left_out
 from emo_hf.mechanism import MechanismState, Rate
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.pulse import Pulse
@@ -191,10 +191,19 @@ class EmoPulse(LRScheduler):
 
     def _advance(self, observed: float | Scalar) -> None:
         self._observed = None
-        self._loss = hear(observed, "EmoPulse", self._over_ranks, self.optimizer.param_groups)
+        self._served = 0
+        try:
+            loss = hear(observed, "EmoPulse", self._over_ranks, self.optimizer.param_groups)
+        except NonFiniteLossError:
+            if not gradients_are_finite(self.optimizer.param_groups):
+                raise
+            self._state.skipped += 1
+            if self._state.skipped == 1:
+                say_left_out(self.key, self._state.steps + 1)
+            return
+        self._loss = loss
         self._mechanism.advance(self._state, self._loss)
         self._last_lr = self.get_lr()
-        self._served = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns plain numbers and strings only."""

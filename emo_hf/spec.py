@@ -17,7 +17,7 @@ from emo_hf.shadow import Shadow
 from emo_hf.updates import Update
 
 GROUP_OPTIONS = ("lr", "betas", "eps", "weight_decay", "lynx_betas")  # may differ between parameter groups
-OnNonfiniteLoss = Literal["raise", "skip"]
+OnNonfiniteLoss = Literal["auto", "raise", "skip"]
 UseOfMoments = Literal["off", "log", "drive"]
 Compensation = Literal["off", "kahan"]
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -29,7 +29,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss_over_ranks": get_args(LossOverRanks),
 }
 ALWAYS = {
-    "on_nonfinite_loss": "raise",
+    "on_nonfinite_loss": "auto",
     "moments": "off",
     "implementation": "auto",
     "compensation": "off",

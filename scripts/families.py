@@ -51,7 +51,10 @@ OPTIONS = {  # in the order of the signature: type, and what it is
     "branch": ("Branch", "Which average of the loss decides; see `emo_hf.emotion`."),
     "hold_pulse": ("bool", "Whether the step size stays that of the start, whatever the loss does."),
     "moments": ("UseOfMoments", "Experimental: log the moments of the gradient, or let them drive the step size too."),
-    "on_nonfinite_loss": ("OnNonfiniteLoss", "Whether a NaN or infinite loss is an error, or its step is left out."),
+    "on_nonfinite_loss": (
+        "OnNonfiniteLoss",
+        "At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is finite.",
+    ),
     "implementation": ("Implementation", "How the update is computed; see `emo_hf.kernels`."),
     "compensation": ("Compensation", 'For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.'),
     "loss_over_ranks": (

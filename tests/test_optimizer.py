@@ -219,11 +219,14 @@ def test_a_probe_creates_the_state_and_changes_nothing(spec):
 
 @every_row
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_a_non_finite_loss_raises_and_changes_nothing(spec, loss):
+@pytest.mark.parametrize("policy", ["raise", "auto"])
+def test_a_non_finite_loss_raises_and_changes_nothing(spec, loss, policy):
     params = make_params()
-    optimizer = build(spec, params, shadow=True)
+    optimizer = build(spec, params, shadow=True, on_nonfinite_loss=policy)
     run(optimizer, params, STEPS[:3])
     before, signals = snapshot(optimizer, params), optimizer.signals()
+    if policy == "auto":
+        params[-1].grad.view(-1)[-1] = loss
     with pytest.raises(NonFiniteLossError, match="Nothing was changed"):
         optimizer.step(loss=loss)
     with pytest.raises(MissingLossError):  # the refused loss is not kept
@@ -235,13 +238,16 @@ def test_a_non_finite_loss_raises_and_changes_nothing(spec, loss):
 
 
 @every_row
-def test_a_skipped_step_is_counted_and_otherwise_as_if_it_never_was(spec):
+@pytest.mark.parametrize("policy", ["skip", "auto"])
+def test_a_skipped_step_is_counted_said_once_and_otherwise_as_if_it_never_was(spec, policy, caplog):
     params = make_params()
     writer = Writer()
-    optimizer = build(spec, params, shadow=True, on_nonfinite_loss="skip", writer=writer)
+    optimizer = build(spec, params, shadow=True, on_nonfinite_loss=policy, writer=writer)
     for skipped, t in enumerate(STEPS, start=1):
         before = values(params)
         give_gradients(params, 100 + t)
+        if policy == "skip":
+            params[0].grad.fill_(math.nan)
         optimizer.step(loss=math.nan)
         assert same(values(params), before)
         assert optimizer.skipped_steps == skipped
@@ -252,6 +258,8 @@ def test_a_skipped_step_is_counted_and_otherwise_as_if_it_never_was(spec):
     assert same(values(params), values(reference))
     assert optimizer.signals() == never.signals()
     assert list(writer.scalars) == [t + 1 for t in STEPS]
+    (line,) = caplog.messages
+    assert line.startswith(f"{spec.key}: the loss of step 1 is not finite")
 
 
 # -- the learning rate -----------------------------------------------------------------------------------------------

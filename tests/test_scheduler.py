@@ -227,11 +227,27 @@ def test_nonfinite_loss_raises_and_changes_nothing(loss):
     drive(optimizer, scheduler, LOSSES[:5])
     before = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict(), optimizer.param_groups[0]["params"]))
     scheduler.observe(torch.tensor(loss))
+    optimizer.param_groups[0]["params"][0].grad.fill_(loss)
     with pytest.raises(NonFiniteLossError, match="EmoPulse got a loss of"):
         optimizer.step()
     after = (optimizer.state_dict(), scheduler.state_dict(), optimizer.param_groups[0]["params"])
     assert repr(after) == repr(before)
     assert scheduler.signals().loss == LOSSES[4]
+
+
+def test_a_loss_of_a_batch_without_labels_does_not_count(caplog):
+    optimizer, scheduler = make(torch.optim.AdamW)
+    drive(optimizer, scheduler, LOSSES[:5])
+    before, rate = scheduler.state_dict()["emo"], optimizer.param_groups[0]["lr"]
+    optimizer.param_groups[0]["params"][0].grad.zero_()
+    for _ in range(2):
+        scheduler.observe(math.nan)
+        optimizer.step()
+    after = scheduler.state_dict()["emo"]
+    assert [one - other for one, other in zip(after, before, strict=True) if one != other] == [2]
+    assert optimizer.param_groups[0]["lr"] == rate
+    (line,) = caplog.messages
+    assert line.startswith("emopulse-3.9: the loss of step 6 is not finite")
 
 
 @pytest.mark.parametrize("fused", [False, True])

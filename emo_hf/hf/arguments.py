@@ -22,6 +22,7 @@ from transformers.training_args import OptimizerNames
 from emo_hf.emotion import Branch
 from emo_hf.errors import OptionError
 from emo_hf.hf.optim import check
+from emo_hf.spec import OnNonfiniteLoss
 
 OnReady = Literal["log", "save", "stop"]
 
@@ -49,7 +50,8 @@ class EmoArgumentsMixin(_Arguments):
         emo_use_shadow: Whether a slow copy of the weights is mixed back on shocks; costs one more copy of memory.
         emo_stopcoef: Loss below which the stop signal may come up, in units of the loss (3.9).
         emo_branch: Which average of the loss decides: "rounding" (as released), "quieter" (as documented) or "long".
-        emo_on_nonfinite_loss: "raise" ends the training at a NaN or infinite loss, "skip" leaves the step out.
+        emo_on_nonfinite_loss: At a NaN or infinite loss "raise" ends the training, "skip" leaves the step out, "auto"
+            leaves it out if every gradient is finite (all labels masked) and else ends the training.
         emo_stop: What to do when the stop signal comes up: "log" it, "save" a checkpoint, or "stop" the training.
         emo_stop_patience: Number of steps in a row with the signal up that ``emo_stop`` waits for, at least 1.
 
@@ -77,8 +79,9 @@ class EmoArgumentsMixin(_Arguments):
     emo_branch: Branch | None = field(
         default=None, metadata={"help": "Which average of the loss decides, from 3.6 on."}
     )
-    emo_on_nonfinite_loss: Literal["raise", "skip"] | None = field(
-        default=None, metadata={"help": "End the training at a NaN or infinite loss, or leave the step out."}
+    emo_on_nonfinite_loss: OnNonfiniteLoss | None = field(
+        default=None,
+        metadata={"help": "At a NaN or infinite loss: raise, skip the step, or (auto) look at the gradients first."},
     )
     emo_stop: OnReady = field(
         default="log", metadata={"help": "What to do when the stop signal comes up: log it, save a checkpoint, stop."}

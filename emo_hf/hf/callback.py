@@ -65,7 +65,6 @@ class EmotionCallback(TrainerCallback):
         self._reaction = Reaction(on_ready, patience)
         self._listener: Listener | None = None
         self._steps = 0  # that the listener has made
-        self._skipped: int | None = 0  # that it left out before this training; None once that is said
         self._recorder: Recorder | None = None
         self._feeding = False  # while this callback supplies the loss
         self._scheduler: Any = None  # set while this callback makes it tell the true learning rate
@@ -101,7 +100,7 @@ class EmotionCallback(TrainerCallback):
             return
         if self.every_rank:
             self._reaction.refuse_own_signals()
-        self._steps, self._skipped = self._listener.steps, getattr(self._listener, "skipped_steps", 0)
+        self._steps = self._listener.steps
         self._reaction.begin(state)
         feed = LossFeed.installed_on(self._listener)
         if feed is None:
@@ -122,7 +121,7 @@ class EmotionCallback(TrainerCallback):
             self._recorder = self._try(self._open_recorder, args, state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        signals = self._new_signals(state)
+        signals = self._new_signals()
         if signals is not None and self._listener is not None:
             self._reaction.observe(args, state, control, signals, self._listener.key)
             progress.show(self.progress, signals)
@@ -163,25 +162,12 @@ class EmotionCallback(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._finish()
 
-    def _new_signals(self, state: TrainerState) -> Signals | None:
-        """Returns the signals of this step; None if it was left out, by a GradScaler or for a loss that is not finite.
-
-        Says once per training that a loss is not finite.
-        """
+    def _new_signals(self) -> Signals | None:
+        """Returns the signals of this step; None if a GradScaler left it out, or its loss is not finite."""
         if self._listener is None:
             return None
         steps, self._steps = self._steps, self._listener.steps
-        if self._steps != steps:
-            return self._listener.signals()
-        if self._skipped is not None and getattr(self._listener, "skipped_steps", 0) > self._skipped:
-            self._skipped = None
-            if state.is_world_process_zero:
-                logger.warning(
-                    "Step %d: the loss is not finite. The step is left out, as on_nonfinite_loss='skip' asks; so are "
-                    "others to come, without a word. optimizer.skipped_steps counts them.",
-                    state.global_step,
-                )
-        return None
+        return self._listener.signals() if self._steps != steps else None
 
     def _open_recorder(self, args: TrainingArguments, state: TrainerState) -> Recorder:
         name, version, held = NAME, VERSION, False

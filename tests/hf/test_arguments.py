@@ -139,7 +139,7 @@ def test_plain_arguments_hold_no_options_of_the_callback(make_args):
         ({"emo_version": "2.0", "emo_branch": "long"}, r"emo_branch='long': emosens-2.0 has no such option"),
         ({"emo_branch": "loud"}, r"emosens-3.9: branch: got 'loud', expected one of rounding, quieter, long"),
         ({"emo_stopcoef": "0.1"}, r"stopcoef: got '0.1', expected a number >= 0"),
-        ({"emo_on_nonfinite_loss": "ignore"}, r"got 'ignore', expected one of raise, skip"),
+        ({"emo_on_nonfinite_loss": "ignore"}, r"got 'ignore', expected one of auto, raise, skip"),
         ({"emo_use_shadow": "yes"}, r"use_shadow: got 'yes', expected true or false"),
         ({"optim_args": "stopcof=1"}, r"no option 'stopcof'. Did you mean 'stopcoef'"),
         ({"optim": "emosens-3.9", "emo_version": "3.8"}, r"optim='emosens-3.9' and version 3.8 contradict"),

@@ -103,10 +103,27 @@ def test_skip_leaves_the_step_out(value, filtered, make_trainer, read_signals, c
     assert find_optimizer(trainer.optimizer).skipped_steps == 1
     assert [row["step"] for row in read_signals(trainer.args.output_dir)] == [*range(1, BAD), *range(BAD + 1, 13)]
     (line,) = said(caplog, "WARNING")
-    assert line.startswith(f"Step {BAD}: the loss is not finite. The step is left out, as on_nonfinite_loss='skip'")
+    assert line.startswith(f"emosens-3.9: the loss of step {BAD} is not finite")
     logged = {log["step"]: log["loss"] for log in trainer.state.log_history if "loss" in log}
     assert math.isfinite(logged[BAD]) == filtered
     assert all(torch.isfinite(weight).all() for weight in weights(trainer))
+
+
+@pytest.mark.parametrize("options", [{}, {"optim": "adamw_torch", "lr_scheduler_type": "emopulse"}], ids=str)
+def test_a_batch_whose_labels_are_all_masked_does_not_end_a_training(options, make_trainer, read_signals, caplog):
+    class Masked(Trainer):
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+            if self.state.global_step == BAD - 1:
+                inputs["labels"] = torch.full_like(inputs["labels"], -100)
+            kwargs.pop("num_items_in_batch", None)
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    trainer = make_trainer(Masked, **options, **SAVING)
+    trainer.train()
+    assert trainer.state.global_step == 12
+    assert [row["step"] for row in read_signals(trainer.args.output_dir)] == [*range(1, BAD), *range(BAD + 1, 13)]
+    (line,) = said(caplog, "WARNING")
+    assert f"the loss of step {BAD} is not finite, as that of a batch whose labels are all masked" in line
 
 
 # -- checkpoints -----------------------------------------------------------------------------------------------------
