@@ -68,7 +68,7 @@ def say_left_out(key: str, step: float) -> None:
         key: what heard the loss.
         step: which one, from 1.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0:
+    if is_main_process():
         logger.warning(
             "%s: the loss of step %d is not finite, as that of a batch whose labels are all masked (-100). It does not"
             " count, and an emo optimizer leaves the step out (optimizer.skipped_steps counts them). The same happens"
@@ -76,6 +76,11 @@ def say_left_out(key: str, step: float) -> None:
             key,
             step,
         )
+
+
+def is_main_process() -> bool:
+    """Whether this is the process of rank 0, or the only one."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
 def _mean_over_ranks(loss: float, groups: list[dict[str, Any]]) -> float:

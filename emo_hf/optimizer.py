@@ -10,6 +10,7 @@ The optimizer never writes ``group["lr"]``: that belongs to the scheduler. What 
 parameter group as a tuple of plain floats (``group["emo"]``), the one place that survives every kind of checkpoint.
 """
 
+import logging
 import math
 import warnings
 from collections.abc import Callable
@@ -23,12 +24,17 @@ from torch.optim.optimizer import ParamsT
 from emo_hf import geometry, kernels, updates
 from emo_hf.errors import CheckpointError, EmoError, MissingLossError, NonFiniteLossError, OptionError
 from emo_hf.kernels import compensation
-from emo_hf.loss import Scalar, gradients_are_finite, hear, say_left_out
+from emo_hf.loss import Scalar, gradients_are_finite, hear, is_main_process, say_left_out
 from emo_hf.mechanism import MechanismState, Rate
 from emo_hf.moments import Moments, gradient_moments
 from emo_hf.signals import Signals
 from emo_hf.spec import GROUP_OPTIONS, OptimizerSpec
 from emo_hf.updates import Hyper
+
+logger = logging.getLogger(__name__)
+
+# Below it a multiplier is nearly always a learning rate meant for AdamW; 0.01 is the smallest recommended one.
+LEAST_MULTIPLIER = 1e-2
 
 
 class Writer(Protocol):
@@ -363,6 +369,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         resolved = self.spec.resolve(own)
         super().add_param_group({**param_group, **{name: resolved[name] for name in own}})
         group = self.param_groups[-1]
+        self._advise_on_rate(float(group["lr"]))
         group.setdefault("scope", float(group["lr"]) or float(self.options["lr"]))
         group.setdefault("effective_lr", 0.0)
         if group.get("weight_decay") and "weight_decay" in self.spec.dead:
@@ -370,6 +377,21 @@ class EmoOptimizer(torch.optim.Optimizer):
         group["optimizer"] = self.spec.key
         self._shapes.update(p.shape for p in group["params"])
         self._publish_to(group)
+
+    def _advise_on_rate(self, lr: float) -> None:
+        if not (self.spec.lr_is_multiplier and 0 < lr < LEAST_MULTIPLIER) or "rate" in self._said:
+            return
+        self._said.add("rate")
+        if is_main_process():
+            logger.warning(
+                "The learning rate is a multiplier for %s: %g means a step of about %g. Leave it out for %g (in"
+                " TrainingArguments, leave learning_rate unset, or give it to args.set_optimizer(), which otherwise"
+                " sets 5e-05).",
+                self.key,
+                lr,
+                lr * 1e-4,
+                self.spec.options["lr"],
+            )
 
     def _write(self, writer: Writer) -> None:
         signals = self.signals()

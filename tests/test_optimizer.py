@@ -307,3 +307,21 @@ def test_a_constant_schedule_is_no_schedule(spec):
         run(optimizer, params, [t])
         scheduler.step()
     assert same(values(params), trained(spec))
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "group", "said"),
+    [
+        ("emosens", 2e-5, None, "2e-05 means a step of about 2e-09"),
+        ("emosens", 1.0, 2e-4, "0.0002 means a step of about 2e-08"),
+        ("emosens", 0.01, None, ""),  # recommended for full fine-tunes
+        ("emonavi", 2e-5, 2e-5, ""),  # a rate, not a multiplier
+    ],
+)
+def test_a_rate_meant_for_adamw_is_said_once_wherever_it_comes_from(name, rate, group, said, caplog):
+    params = make_params()
+    own = {} if group is None else {"lr": group}
+    optimizer = registry.build(name, [{"params": params[:1]}, {"params": params[1:2], **own}], lr=rate)
+    optimizer.add_param_group({"params": params[2:], **own})
+    assert len(caplog.messages) == bool(said)
+    assert said in caplog.text

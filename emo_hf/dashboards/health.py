@@ -5,11 +5,12 @@
 * 3.9 is calm enough to stop, but at this scale of the loss its stop signal can never come up.
 * The shadow of 3.1 was mixed in, which shrinks the weights.
 * A warmup is ignored by the schedule.
+* The schedule is far below its base from the beginning: it was made for the learning rates of another optimizer.
 """
 
 import logging
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 from emo_hf.signals import Signals
 
@@ -18,12 +19,32 @@ logger = logging.getLogger(__name__)
 RECENT = 200  # steps
 NOT_POSITIVE = 3  # steps: one alone may be an empty batch
 NEVER = 10  # a loss average so many times above stopcoef counts as out of reach
+BEGINNING = 10  # steps after the warmup, by which a schedule has been at its base
+LEAST_SHARE = 1e-2  # of its base, that a schedule reaches in these steps
+LEAST_STEP = 1e-8  # the floor of the pulse
+
+
+class Plan(NamedTuple):
+    """The steps of a training: from which it goes on, of how many (0: unknown), of which a warmup."""
+
+    start: int = 0
+    total: int = 0
+    warmup: int = 0
+
+    @property
+    def beginning(self) -> int:
+        """The step at which a schedule should have been at its base; 0 in a training that goes on."""
+        if self.start:
+            return 0
+        return self.warmup + (max(1, min(BEGINNING, (self.total - self.warmup) // 2)) if self.total else BEGINNING)
 
 
 class Health:
     """Looks at every step. `config` is that of `Recorder`."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], plan: Plan | None = None) -> None:
+        self._plan = plan or Plan()
+        self._greatest_share = 0.0  # of its base that the schedule has reached
         self._shrinking = config.get("emo_version") == "3.1"
         self._held = config.get("emo_hold_pulse", False)
         self._policy_gradient = config.get("emo_policy_gradient", False)
@@ -38,6 +59,7 @@ class Health:
         self._look_at_loss(step, signals)
         if signals.at_ceiling is not None:
             self._look_at_pulse(step, signals, signals.at_ceiling)
+            self._look_at_schedule(step, signals)
         if signals.stop_margin_snr is not None and signals.stop_margin_loss is not None and self._seen >= RECENT:
             self._look_at_stop(step, signals.stop_margin_snr, signals.stop_margin_loss, signals.ema_medium)
         if self._shrinking and signals.shadow_mix:
@@ -71,13 +93,31 @@ class Health:
                 pinned,
                 RECENT,
             )
-        if signals.at_floor:
+        at_its_base = self._plan.beginning < step <= self._plan.total / 2  # by then, or still: no warmup, no decay
+        if signals.at_floor or (signals.lr < LEAST_STEP and at_its_base):
             self._say(
-                "Step %d: the pulse is at its floor, %g: the model hardly trains. Raise the multiplier "
+                "Step %d: the step size is %g, with the pulse at %g: the model hardly trains. Raise the multiplier "
                 "(learning_rate), and check that the loss measures progress.",
                 step,
+                signals.lr,
                 signals.pulse,
             )
+
+    def _look_at_schedule(self, step: int, signals: Signals) -> None:
+        if signals.pulse and step <= self._plan.beginning:
+            self._greatest_share = max(self._greatest_share, signals.lr / signals.pulse)
+            if step == self._plan.beginning and self._greatest_share < LEAST_SHARE:
+                self._say(
+                    "Step %d: the schedule has multiplied every step size by %.2g at most (now %.2g with the pulse at "
+                    "%.2g): the model hardly trains. It seems to be made of learning rates for AdamW, but that of "
+                    "this optimizer is a multiplier: where a scheduler reads args.learning_rate (DeepSpeed's section "
+                    "'scheduler', OneCycleLR(max_lr=...)), set learning_rate=1.0 in the arguments, which otherwise "
+                    "hold 5e-05. If it is a long warmup, all is well.",
+                    step,
+                    self._greatest_share,
+                    signals.lr,
+                    signals.pulse,
+                )
 
     def _look_at_stop(self, step: int, margin_snr: float, margin_loss: float, ema_medium: float) -> None:
         stopcoef = margin_loss + ema_medium

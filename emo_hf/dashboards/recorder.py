@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from emo_hf.dashboards import jsonl
-from emo_hf.dashboards.health import Health
+from emo_hf.dashboards.health import Health, Plan
 from emo_hf.dashboards.sinks import CometSink, MlflowSink, Origin, Sink, TensorBoardSink, TrackioSink
 from emo_hf.dashboards.wandb import WandbSink
 from emo_hf.dashboards.window import LogRow, Window, summarize, window_size
@@ -46,6 +46,7 @@ class Recorder:
         config: dict[str, Any] | None = None,
         resume: bool = False,
         writer: Any = None,
+        warmup_steps: int = 0,
     ) -> None:
         """Opens ``<output_dir>/emo_signals.jsonl`` and the sinks named in ``report_to``.
 
@@ -57,6 +58,7 @@ class Recorder:
             config: Flat settings that tell runs apart (``emo_optimizer``, ``emo_version``, ``seed``).
             resume: Go on with the file that is there, rewound to ``start_step``, instead of moving it aside.
             writer: TensorBoard's SummaryWriter, open until `close`.
+            warmup_steps: Steps in which the schedule may be far below its base.
         """
         self.path = Path(output_dir) / jsonl.FILE_NAME
         self._file: jsonl.JsonlSink | None = None
@@ -69,7 +71,7 @@ class Recorder:
             logger.error("The signals cannot be recorded in %s: %s. The training goes on.", self.path, error)
         origin = Origin(self.path, config or {}, writer)
         self._remotes = self._open_remotes(set(report_to), origin)
-        self._health = Health(origin.config)
+        self._health = Health(origin.config, Plan(start_step, total_steps, warmup_steps))
         stop_count = max((row.get("emo/stop_count", 0) for row in rows), default=0)
         size = window_size(total_steps)
         self._window, self._slow_window = Window(size, stop_count), Window(max(size, SLOW_WINDOW), stop_count)

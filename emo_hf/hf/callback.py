@@ -19,14 +19,17 @@ from typing import Any, cast
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.training_args import OptimizerNames
 
+from emo_hf import registry
 from emo_hf.dashboards import Recorder, wandb
 from emo_hf.dashboards.health import advise_on_schedule
+from emo_hf.errors import OptionError
 from emo_hf.hf import progress
-from emo_hf.hf.feed import Listener, LossFeed, await_accelerator, find_listener, stop_feeding
+from emo_hf.hf.feed import Listener, LossFeed, await_accelerator, find_listener, find_optimizer, stop_feeding
 from emo_hf.hf.stopping import Reaction, folder_of
 from emo_hf.optimizer import EmoOptimizer
-from emo_hf.scheduler import NAME, VERSION
+from emo_hf.scheduler import NAME, VERSION, innermost
 from emo_hf.signals import Signals
 
 logger = logging.getLogger(__name__)
@@ -68,6 +71,7 @@ class EmotionCallback(TrainerCallback):
         self._recorder: Recorder | None = None
         self._feeding = False  # while this callback supplies the loss
         self._scheduler: Any = None  # set while this callback makes it tell the true learning rate
+        self.by_name = False  # ``args.optim``, not the user's own object, says which optimizer trains
         self.every_rank = False  # each rank has an emotion of its own: record them all
         # Trainer's callbacks for TensorBoard and for the bar, where `attach_feed` knows the Trainer
         self.tensorboard: Any = None
@@ -91,6 +95,8 @@ class EmotionCallback(TrainerCallback):
         **_: Any,
     ) -> None:
         self._finish()  # what an interrupted training left open
+        if self.by_name:
+            _refuse_another(args, optimizer)
         self._listener = find_listener(optimizer, lr_scheduler)
         if self._listener is None:
             logger.warning(
@@ -189,6 +195,7 @@ class EmotionCallback(TrainerCallback):
                 **({"emo_policy_gradient": True} if _is_policy_gradient(args) else {}),
             },
             writer=getattr(self.tensorboard, "tb_writer", None),
+            warmup_steps=args.get_warmup_steps(state.max_steps),
         )
 
     def _finish(self) -> None:
@@ -213,6 +220,27 @@ class EmotionCallback(TrainerCallback):
             logger.exception("%s failed. The training goes on without this record.", action.__qualname__)
             self._end_record()
             return None
+
+
+def _refuse_another(args: TrainingArguments, optimizer: Any) -> None:
+    """Raises `OptionError` if ``args.optim`` is one of ours and ``optimizer``, which is about to train, is another."""
+    asked, ours = OptimizerNames(args.optim).value, find_optimizer(optimizer)
+    if asked not in registry.names() or (ours is not None and ours.spec.name == registry.find(asked).name):
+        return
+    built = ours.key if ours else type(innermost(optimizer)).__name__
+    deepspeed = getattr(args, "hf_deepspeed_config", None)
+    if deepspeed is not None and "optimizer" in deepspeed.config:
+        do = (
+            "The DeepSpeed config has an optimizer section, which wins: remove it, and set"
+            ' "zero_allow_untested_optimizer": true.'
+        )
+    else:
+        do = (
+            "The create_optimizer of this Trainer builds it: let it build what"
+            " Trainer.get_optimizer_cls_and_kwargs(args) returns, or pass"
+            " Trainer(optimizers=(optimizer, None)), or name the optim that it builds."
+        )
+    raise OptionError(f"optim={asked!r} was asked for, but {built} would train, at a rate not meant for it. {do}")
 
 
 def _reporters(args: TrainingArguments) -> list[str]:

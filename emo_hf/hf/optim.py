@@ -11,6 +11,7 @@ Trainer sets the weight decay of every parameter group (``TrainingArguments.weig
 """
 
 import functools
+import inspect
 import logging
 from dataclasses import fields
 from typing import Any
@@ -22,6 +23,7 @@ from transformers.training_args import OptimizerNames
 from emo_hf import registry
 from emo_hf.errors import OptionError, did_you_mean
 from emo_hf.registry import names
+from emo_hf.scheduler import NAME
 from emo_hf.spec import OptimizerSpec
 
 logger = logging.getLogger(__name__)
@@ -32,9 +34,6 @@ FIELDS = {"learning_rate": "lr", "adam_beta1": "beta1", "adam_beta2": "beta2", "
 # fields of EmoTrainingArguments that are options of a registry spec
 EMO_FIELDS = ("emo_version", "emo_use_shadow", "emo_stopcoef", "emo_branch", "emo_on_nonfinite_loss")
 
-# Below it a multiplier is nearly always a learning rate meant for AdamW; 0.01 is the smallest recommended one.
-LEAST_MULTIPLIER = 1e-2
-
 
 def class_and_kwargs(args: TrainingArguments) -> tuple[type, dict[str, Any]]:
     """Returns the optimizer class that ``args.optim`` names and its keyword arguments.
@@ -44,10 +43,11 @@ def class_and_kwargs(args: TrainingArguments) -> tuple[type, dict[str, Any]]:
         UnknownOptimizerError: they ask for a version that does not exist.
     """
     spec, written = _read_options(args)
-    chosen = {**_from_fields(args, spec, _settable(spec)), **written}
+    fields_set = _set_fields(args)
+    chosen = {**_from_fields(fields_set, spec), **written}
     chosen.setdefault("lr", spec.options["lr"])  # who makes groups of other rates (LoRA+, embeddings) asks for it
     if args.process_index == 0:
-        _advise(args, spec, chosen["lr"])
+        _advise(args, spec, fields_set)
     return registry.optimizer_class(spec.name), {"version": spec.version, **_with_tuples(spec, chosen)}
 
 
@@ -56,7 +56,12 @@ def check(args: TrainingArguments) -> None:
     name, given = OptimizerNames(args.optim).value, _emo_options(args)
     if name in names():
         spec, written = _read_options(args)
-        spec.resolve(_with_tuples(spec, written))
+        spec.resolve(_with_tuples(spec, {**_from_fields(_set_fields(args), spec), **written}))
+        if args.lr_scheduler_type == NAME:
+            raise OptionError(
+                f"optim={name!r} got lr_scheduler_type={NAME!r}, but it sets its own step size by the loss: use"
+                " lr_scheduler_type='constant', or optim='adamw_torch' with this schedule."
+            )
     elif given:
         raise OptionError(
             f"{_spell(given)}: no effect with optim={name!r}, which no emotion drives. Remove it, or choose one of "
@@ -133,22 +138,24 @@ def _with_tuples(spec: OptimizerSpec, chosen: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _from_fields(args: TrainingArguments, spec: OptimizerSpec, settable: dict[str, Any]) -> dict[str, float]:
-    """Returns the options that were set through fields of ``args``.
+def _set_fields(args: TrainingArguments) -> dict[str, float]:
+    """Returns the fields of ``args`` among `FIELDS` that were set.
 
     A field that still has the default of ``type(args)`` (5e-5 in TrainingArguments, 2e-5 in TRL's SFTConfig) was
-    chosen for AdamW by the class, not by the user: the spec's own default applies.
+    chosen for AdamW by the class, not by the user: the spec's own default applies. An ``__init__`` that is not the
+    dataclass's own may have another default than the field (Unsloth).
     """
-    chosen = {}
-    for field in fields(args):
-        value = getattr(args, field.name)
-        if field.name not in FIELDS or value == field.default:
-            continue
-        if FIELDS[field.name] in settable:
-            chosen[FIELDS[field.name]] = value
-        else:
-            logger.warning("%s=%s has no effect: %s has no such option.", field.name, value, spec.key)
-    return chosen
+    defaults = {field.name: field.default for field in fields(args) if field.name in FIELDS}
+    for name, parameter in inspect.signature(type(args).__init__).parameters.items():
+        if name in defaults and parameter.default is not parameter.empty:
+            defaults[name] = parameter.default
+    return {name: value for name, default in defaults.items() if (value := getattr(args, name)) != default}
+
+
+def _from_fields(fields_set: dict[str, float], spec: OptimizerSpec) -> dict[str, float]:
+    """Returns the options of ``spec`` that were set through fields."""
+    settable = _settable(spec)
+    return {FIELDS[name]: value for name, value in fields_set.items() if FIELDS[name] in settable}
 
 
 def _typed(spec: OptimizerSpec, settable: dict[str, Any], key: str, text: str) -> bool | int | float | str:
@@ -170,16 +177,10 @@ def _typed(spec: OptimizerSpec, settable: dict[str, Any], key: str, text: str) -
         raise OptionError(f"optim_args: {spec.key} got {key}={text}, expected {expected}.") from None
 
 
-def _advise(args: TrainingArguments, spec: OptimizerSpec, lr: float) -> None:
-    if spec.lr_is_multiplier and 0 < lr < LEAST_MULTIPLIER:
-        logger.warning(
-            "The learning rate is a multiplier for %s: %g means a step of about %g. Leave learning_rate unset for %g, "
-            "or give it to args.set_optimizer(), which otherwise sets 5e-05.",
-            spec.key,
-            lr,
-            lr * 1e-4,
-            spec.options["lr"],
-        )
+def _advise(args: TrainingArguments, spec: OptimizerSpec, fields_set: dict[str, float]) -> None:
+    for name, value in fields_set.items():
+        if FIELDS[name] not in _settable(spec):
+            logger.warning("%s=%s has no effect: %s has no such option.", name, value, spec.key)
     by_default = any(field.name == "lr_scheduler_type" and field.default == "linear" for field in fields(args))
     if by_default and args.lr_scheduler_type == SchedulerType.LINEAR:
         _say_linear()

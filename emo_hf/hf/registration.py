@@ -6,6 +6,7 @@
     transformers.training_args   every name of the registry is an ``optim``                   EMO_HF_REGISTER=0
     transformers.trainer         Trainer builds our optimizers for these names                EMO_HF_REGISTER=0
                                  ``Trainer.create_optimizer`` connects them to the loss       EMO_HF_PATCH=0
+                                 ``Trainer.train`` refuses another optimizer in their place   EMO_HF_PATCH=0
     accelerate.accelerator       ``Accelerator.prepare`` does so in other loops               EMO_HF_PATCH=0
 
 transformers has no registration API. A name becomes a genuine member of the enumeration of such names; from 5.2 on, a
@@ -39,11 +40,11 @@ _getter: list[Any] = []  # our Trainer.get_optimizer_cls_and_kwargs and the stat
 
 
 def register() -> None:
-    """Registers the ``optim`` and scheduler names and wraps ``Trainer.create_optimizer``; ``import emo_hf`` calls it.
+    """Registers the ``optim`` and scheduler names and wraps the methods above; ``import emo_hf`` calls it.
 
     What of transformers is not loaded yet is changed when it is. Calling it again changes nothing.
 
-    Environment: ``EMO_HF_PATCH=0`` leaves ``Trainer.create_optimizer`` alone (use `EmoTrainer`, `attach` or
+    Environment: ``EMO_HF_PATCH=0`` leaves the methods alone (use `EmoTrainer`, `attach` or
     `EmotionCallback`); ``EMO_HF_REGISTER=0`` leaves the names out.
 
     Raises:
@@ -232,6 +233,19 @@ def connecting(create: Callable[..., Any]) -> Callable[..., Any]:
     return create_optimizer
 
 
+def expecting(train: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the method ``train`` of a Trainer, preceded by `emo_hf.hf.trainer.expect_optimizer`."""
+
+    @functools.wraps(train)
+    def expect_and_train(self: "Trainer", *args: Any, **kwargs: Any) -> Any:
+        from emo_hf.hf.trainer import expect_optimizer
+
+        expect_optimizer(self)
+        return train(self, *args, **kwargs)
+
+    return expect_and_train
+
+
 def feeding(prepare: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the method ``prepare`` of an Accelerator, followed by `emo_hf.hf.loops.feed`."""
 
@@ -278,6 +292,7 @@ class MethodWrap:
 
 
 CREATE_OPTIMIZER = MethodWrap("transformers.trainer", "Trainer", "create_optimizer", connecting)
+TRAIN = MethodWrap("transformers.trainer", "Trainer", "train", expecting)
 PREPARE = MethodWrap("accelerate.accelerator", "Accelerator", "prepare", feeding)
 
 
@@ -310,6 +325,7 @@ CHANGES = (
     Change("transformers.training_args", add_optim_names, remove_optim_names),
     Change("transformers.trainer", add_optimizers, remove_optimizers),
     Change(CREATE_OPTIMIZER.module, CREATE_OPTIMIZER.install, CREATE_OPTIMIZER.remove, "EMO_HF_PATCH"),
+    Change(TRAIN.module, TRAIN.install, TRAIN.remove, "EMO_HF_PATCH"),
     Change(PREPARE.module, PREPARE.install, PREPARE.remove, "EMO_HF_PATCH"),
 )
 

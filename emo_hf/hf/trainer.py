@@ -19,7 +19,9 @@ import torch
 from accelerate import Accelerator
 from transformers import Trainer
 from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.training_args import OptimizerNames
 
+from emo_hf import registry
 from emo_hf.dashboards import report
 from emo_hf.dashboards.jsonl import FILE_NAME
 from emo_hf.errors import EmoError
@@ -53,6 +55,7 @@ def attach(trainer: Trainer | Accelerator) -> None:
     if "create_optimizer" not in vars(trainer):
         its: Any = trainer  # a method may be replaced
         its.create_optimizer = types.MethodType(connecting(type(trainer).create_optimizer), trainer)
+    expect_optimizer(trainer)
     attach_feed(trainer)
 
 
@@ -82,6 +85,10 @@ class EmoTrainerMixin(_Trainer):
         super().__init__(*args, **kwargs)
         if local_sgd_steps is not None:
             self._averaging = local_sgd.install(self, local_sgd_steps)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        expect_optimizer(self)
+        return super().train(*args, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(*args, **kwargs)
@@ -160,6 +167,29 @@ def attach_feed(trainer: Trainer) -> None:
         its._get_learning_rate = functools.partial(_get_learning_rate, trainer)
     elif trainer.args.lr_scheduler_type != NAME and find_pulse(trainer.lr_scheduler) is None:
         return  # an EmoPulse is created after the optimizer: it gets its loss from the callback
+    if hasattr(trainer, "callback_handler"):
+        _connect_callback(trainer)
+    else:
+        logger.warning(
+            "%s builds its optimizer before its callbacks: the loss arrives, and callbacks=[emo_hf.EmotionCallback()]"
+            " would record it.",
+            type(trainer).__name__,
+        )
+
+
+def expect_optimizer(trainer: Trainer) -> None:
+    """Lets the coming training fail at its beginning if another optimizer than ``args.optim`` has taken its place.
+
+    A DeepSpeed config can do that, and a ``create_optimizer`` of the Trainer's own: it would train at a multiplier.
+    """
+    if OptimizerNames(trainer.args.optim).value in registry.names():
+        given = trainer.optimizer is not None and find_optimizer(trainer.optimizer) is None
+        chosen = trainer.optimizer_cls_and_kwargs is not None
+        _connect_callback(trainer).by_name = not (given or chosen)
+
+
+def _connect_callback(trainer: Trainer) -> EmotionCallback:
+    """Returns the `EmotionCallback` of ``trainer``, which is given one, after telling it what only a Trainer knows."""
     callbacks = trainer.callback_handler.callbacks
     callback = next((each for each in callbacks if isinstance(each, EmotionCallback)), None)
     if callback is None:
@@ -169,6 +199,7 @@ def attach_feed(trainer: Trainer) -> None:
     callback.tensorboard = next((each for each in callbacks if isinstance(each, TensorBoardCallback)), None)
     callback.progress = find_progress(callbacks)
     callback.prepare(trainer.args)
+    return callback
 
 
 def _get_learning_rate(trainer: Trainer) -> float:

@@ -3,7 +3,7 @@ from collections.abc import Iterable
 import pytest
 
 from emo_hf.dashboards import Recorder
-from emo_hf.dashboards.health import NEVER, RECENT, Health, advise_on_schedule
+from emo_hf.dashboards.health import NEVER, RECENT, Health, Plan, advise_on_schedule
 from emo_hf.signals import Signals
 
 
@@ -40,7 +40,7 @@ def test_the_first_steps_alone_say_nothing_about_the_ceiling(make, caplog) -> No
 def test_the_floor_is_said_at_once(make, caplog) -> None:
     look([make(), make(), make(at_floor=1.0, pulse=1e-8), make(at_floor=1.0, pulse=1e-8)])
     (message,) = said(caplog)
-    assert message.startswith("Step 3: the pulse is at its floor, 1e-08: ")
+    assert message.startswith("Step 3: the step size is 0.0001, with the pulse at 1e-08: ")
 
 
 @pytest.mark.parametrize("losses", [(0.02, -0.02) * 3, (0.0,) * 3, (-1.0, -2.0, -3.0)], ids=str)
@@ -109,3 +109,30 @@ def test_the_recorder_looks_at_every_step_of_a_window(tmp_path, make, caplog) ->
     recorder.write(1, make(at_floor=1.0, pulse=1e-8))
     assert len(said(caplog)) == 1
     recorder.close()
+
+
+def observe(lrs: Iterable[float], make, **plan: int) -> None:
+    health = Health({"emo_version": "3.9"}, Plan(**plan))
+    for step, lr in enumerate(lrs, start=1 + plan.get("start", 0)):
+        health.observe(step, make(lr=lr, pulse=1e-4))
+
+
+@pytest.mark.parametrize("total", [0, 4, 20, 1000])
+def test_a_schedule_of_rates_for_another_optimizer_is_said_early(make, caplog, total: int) -> None:
+    observe([1e-8 * min(step, 5) for step in range(total or 30)], make, total=total)
+    message = said(caplog)[0]
+    assert message.startswith(f"Step {2 if total == 4 else 10}: the schedule has multiplied every step size by ")
+    assert "set learning_rate=1.0" in message
+
+
+def test_a_warmup_a_decay_and_a_resumed_decay_are_not_spoken_of(make, caplog) -> None:
+    observe([1e-4 * step / 2000 for step in range(2000)], make, total=10_000, warmup=2000)
+    observe([1e-4 * (1 - step / 100) ** 4 for step in range(101)], make, total=100)
+    observe([1e-9] * 20, make, start=80, total=100)
+    assert said(caplog) == []
+
+
+def test_a_step_below_the_floor_is_said_whatever_the_pulse(make, caplog) -> None:
+    observe([1e-4] * 20 + [1e-9] * 20, make, total=100)
+    (message,) = said(caplog)
+    assert message.startswith("Step 21: the step size is 1e-09, with the pulse at 0.0001: ")

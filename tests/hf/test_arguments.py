@@ -144,6 +144,11 @@ def test_plain_arguments_hold_no_options_of_the_callback(make_args):
         ({"optim_args": "stopcof=1"}, r"no option 'stopcof'. Did you mean 'stopcoef'"),
         ({"optim": "emosens-3.9", "emo_version": "3.8"}, r"optim='emosens-3.9' and version 3.8 contradict"),
         ({"optim": "adamw_torch", "emo_branch": "long"}, r"emo_branch='long': no effect with optim='adamw_torch'"),
+        ({"learning_rate": "1e-1"}, r"lr: got '1e-1', expected a multiplier > 0"),
+        ({"learning_rate": -1.0}, r"lr: got -1.0"),
+        ({"learning_rate": 0.0}, r"lr: got 0.0"),
+        ({"adam_beta1": 1.5}, r"betas: got \(1.5, 0.995\), expected two in \[0, 1\)"),
+        ({"lr_scheduler_type": "emopulse"}, r"lr_scheduler_type='emopulse', but it sets its own step size"),
         ({"emo_stop": "halt"}, r"emo_stop: got 'halt', expected one of log, save, stop"),
         ({"emo_stop_patience": 0}, r"emo_stop_patience: got 0, expected a number of steps >= 1"),
         ({"emo_stop_patience": 1.5}, r"emo_stop_patience: got 1.5"),
@@ -307,9 +312,10 @@ def test_set_optimizer_keeps_the_emo_options_and_checks_them(make_emo_args):
 
 def test_set_optimizer_of_a_plain_class_with_other_defaults_is_warned_about(make_emo_args, caplog):
     """Its 5e-5 cannot be told from a chosen one there."""
-    args = make_emo_args(FineTuning).set_optimizer("emosens")
-    assert class_and_kwargs(args)[1]["lr"] == 5e-5
-    assert "Leave learning_rate unset for 1, or give it to args.set_optimizer()" in caplog.text
+    kind, kwargs = class_and_kwargs(make_emo_args(FineTuning).set_optimizer("emosens"))
+    assert kwargs["lr"] == 5e-5
+    kind([torch.nn.Parameter(torch.ones(()))], **kwargs)
+    assert "leave learning_rate unset, or give it to args.set_optimizer()" in caplog.text
 
 
 def test_linear_is_spoken_of_only_where_it_may_be_a_default(make_emo_args, caplog):

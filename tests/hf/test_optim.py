@@ -227,13 +227,28 @@ def test_defaults_are_those_of_the_class_of_the_arguments(tmp_path):
     assert optim.class_and_kwargs(chosen)[1] == {"version": "3.9", "lr": 5e-5, "betas": (0.9, 0.999)}
 
 
+class Generated(TrainingArguments):
+    def __init__(self, learning_rate=1e-4, adam_beta2=0.999, **options):
+        super().__init__(learning_rate=learning_rate, adam_beta2=adam_beta2, **options)
+
+
+def test_a_default_of_a_generated_init_is_no_choice(tmp_path):
+    untouched = Generated(output_dir=str(tmp_path), optim="emosens", use_cpu=True)
+    assert optim.class_and_kwargs(untouched)[1] == {"version": "3.9", "lr": 1.0}
+    chosen = Generated(output_dir=str(tmp_path), optim="emosens", use_cpu=True, learning_rate=5e-5)
+    assert optim.class_and_kwargs(chosen)[1] == {"version": "3.9", "lr": 5e-5}
+
+
 def test_learning_rate_of_adamw_is_warned_about(make_args, caplog):
-    optim.class_and_kwargs(make_args(learning_rate=2e-5))
-    assert "2e-05 means a step of about 2e-09" in caplog.text
-    caplog.clear()
-    optim.class_and_kwargs(make_args(learning_rate=0.01))  # recommended for full fine-tuning
-    optim.class_and_kwargs(make_args(optim="emonavi", learning_rate=2e-5))  # not a multiplier
-    assert caplog.text == ""
+    for options in (
+        {"learning_rate": 2e-5},
+        {"learning_rate": 0.01},  # recommended for full fine-tuning
+        {"optim": "emonavi", "learning_rate": 2e-5},  # not a multiplier
+    ):
+        kind, kwargs = optim.class_and_kwargs(make_args(**options))
+        kind([torch.nn.Parameter(torch.ones(()))], **kwargs)
+    (line,) = caplog.messages
+    assert "a multiplier for emosens-3.9: 2e-05 means a step of about 2e-09" in line
 
 
 def test_linear_schedule_is_kept_and_said_once(make_trainer, caplog):
