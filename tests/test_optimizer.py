@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from emo_hf import registry
 from emo_hf.errors import MissingLossError, NonFiniteLossError
 from emo_hf.optimizer import EmoOptimizer
 from tests.optimizer_contract import (
