@@ -12,6 +12,7 @@ TrainingArguments. An option set here and in ``optim_args``, or one that the opt
 soon as the arguments are built.
 """
 
+import operator
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -96,8 +97,10 @@ class EmoArgumentsMixin(_Arguments):
             self.emo_version = str(self.emo_version)  # YAML reads 3.9 as a number
         if self.emo_stop not in get_args(OnReady):  # files are not checked by the parsers
             raise OptionError(f"emo_stop: got {self.emo_stop!r}, expected one of {', '.join(get_args(OnReady))}.")
-        if not isinstance(self.emo_stop_patience, int) or self.emo_stop_patience < 1:
-            raise OptionError(f"emo_stop_patience: got {self.emo_stop_patience!r}, expected a number of steps >= 1.")
+        patience = self.emo_stop_patience
+        self.emo_stop_patience = operator.index(patience) if hasattr(patience, "__index__") else 0  # numpy's, too
+        if self.emo_stop_patience < 1:
+            raise OptionError(f"emo_stop_patience: got {patience!r}, expected a number of steps >= 1.")
         check(self)
 
     def set_optimizer(

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
+from emo_hf.errors import OptionError
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.scheduler import EmoPulse, find_pulse, innermost
 
@@ -121,7 +122,7 @@ class LossFeed:
         """Adds a loss to every sum. At the end of an accumulation, the listeners observe theirs.
 
         Args:
-            loss: What is about to be differentiated, unscaled. Its dimensions, if any, are replicas of the model.
+            loss: What is about to be differentiated, unscaled; one number.
         """
         self._drop_what_is_gone()
         self._add(loss, self._sums)
@@ -150,19 +151,29 @@ class LossFeed:
         return self._accelerator.num_processes
 
     def _note_and_backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        weights = kwargs.get("gradient")
+        number = loss if weights is None else (loss.detach() * weights).sum()  # what that differentiates
         if len(self._sums) == 1:
-            self.note(loss)  # before the original: the reduction overlaps it, and DeepSpeed steps inside it
+            self.note(number)  # before the original: the reduction overlaps it, and DeepSpeed steps inside it
             self._backward(loss, **kwargs)
             return
         self._drop_what_is_gone()
         before = [each.gradients() for each in self._sums]
         self._backward(loss, **kwargs)
-        self._add(loss, [each for each, old in zip(self._sums, before, strict=True) if each.gradients() != old])
+        self._add(number, [each for each, old in zip(self._sums, before, strict=True) if each.gradients() != old])
 
 
 def as_summand(loss: torch.Tensor) -> torch.Tensor:
-    """Returns a copy of a loss as a 0-d tensor without a graph, in float32 at least; the mean over its replicas."""
+    """Returns a copy of a loss as a 0-d tensor without a graph, in float32 at least.
+
+    Raises:
+        OptionError: it has several elements.
+    """
     loss = loss.detach()
+    if loss.numel() != 1:
+        raise OptionError(
+            f"backward() got a loss of shape {tuple(loss.shape)}, expected one number: differentiate loss.mean()."
+        )
     if hasattr(loss, "full_tensor"):  # DTensor
         loss = loss.full_tensor()
     # mean() copies: CUDA graphs reuse the memory of the loss.

@@ -183,9 +183,10 @@ def expect_optimizer(trainer: Trainer) -> None:
     A DeepSpeed config can do that, and a ``create_optimizer`` of the Trainer's own: it would train at a multiplier.
     """
     if OptimizerNames(trainer.args.optim).value in registry.names():
-        given = trainer.optimizer is not None and find_optimizer(trainer.optimizer) is None
-        chosen = trainer.optimizer_cls_and_kwargs is not None
-        _connect_callback(trainer).by_name = not (given or chosen)
+        callback = _connect_callback(trainer)
+        # What an earlier training of this Trainer has built by name is there again
+        built = trainer.optimizer is None or (callback.by_name and find_optimizer(trainer.optimizer) is not None)
+        callback.by_name = built and trainer.optimizer_cls_and_kwargs is None
 
 
 def _connect_callback(trainer: Trainer) -> EmotionCallback:

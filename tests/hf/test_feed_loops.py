@@ -9,6 +9,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import GradientState
 
 from emo_hf import registry
+from emo_hf.errors import OptionError
 from emo_hf.hf import LossFeed, registration
 from emo_hf.hf.callback import lr_used
 from emo_hf.hf.feed import PendingLoss, await_accelerator, find_optimizer, stop_feeding
@@ -118,11 +119,23 @@ def test_losses_are_summed_in_at_least_float32_and_copied(dtype):
         gradient_accumulation_steps=1, distributed_type=None,
     )  # fmt: skip
     LossFeed.install(accelerator, optimizer)
-    replicas = torch.tensor([1.0, 1.25], dtype=dtype)  # DataParallel: one loss per replica
-    accelerator.backward(replicas)
+    accelerator.backward(torch.tensor([1.125], dtype=dtype))
     optimizer.param_groups[0]["params"][0].grad = torch.zeros(1)
     optimizer.step()
     assert optimizer.signals().loss == 1.125
+
+
+def test_a_loss_of_several_elements_needs_weights():
+    weight = torch.nn.Parameter(torch.tensor(2.0))
+    optimizer = registry.build("emosens", [weight])
+    accelerator = Accelerator(cpu=True)
+    prepared = accelerator.prepare(optimizer)
+    GradientState()._set_sync_gradients(True)
+    with pytest.raises(OptionError, match=r"got a loss of shape \(3,\), expected one number: differentiate loss.mean"):
+        accelerator.backward(weight * torch.ones(3))
+    accelerator.backward(weight * torch.ones(3), gradient=torch.tensor([1.0, 2.0, 0.5]))
+    prepared.step()
+    assert optimizer.signals().loss == 7.0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
