@@ -112,7 +112,7 @@ class EmotionCallback(TrainerCallback):
         if feed is None:
             self._feeding = True
             await_accelerator(self._listener)
-        if isinstance(self._listener, EmoOptimizer) and not (feed and feed.of_trainer):
+        if isinstance(self._listener, EmoOptimizer) and lr_scheduler is not None and not (feed and feed.of_trainer):
             self._scheduler = lr_scheduler  # EmoPulse tells the true learning rate by itself
             _tell_lr_used(lr_scheduler, self._listener)
         if state.is_world_process_zero:

@@ -178,11 +178,14 @@ def attach_feed(trainer: Trainer) -> None:
 
 
 def expect_optimizer(trainer: Trainer) -> None:
-    """Lets the coming training fail at its beginning if another optimizer than ``args.optim`` has taken its place.
+    """Connects the callback of a training that is about to begin, if it will have something to hear.
 
-    A DeepSpeed config can do that, and a ``create_optimizer`` of the Trainer's own: it would train at a multiplier.
+    The training fails at its beginning if another optimizer takes the place of the one that ``args.optim`` names: a
+    DeepSpeed config can do that, or a ``create_optimizer`` of the Trainer's own. It would train at a multiplier.
     """
-    if OptimizerNames(trainer.args.optim).value in registry.names():
+    by_name = OptimizerNames(trainer.args.optim).value in registry.names()
+    heard = find_listener(trainer.optimizer, trainer.lr_scheduler) is not None
+    if by_name or heard or trainer.args.lr_scheduler_type == NAME:
         callback = _connect_callback(trainer)
         # What an earlier training of this Trainer has built by name is there again
         built = trainer.optimizer is None or (callback.by_name and find_optimizer(trainer.optimizer) is not None)

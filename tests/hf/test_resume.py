@@ -91,9 +91,13 @@ def test_without_optimizer_state_the_emotion_starts_anew_and_it_is_said(
     assert rows[1]["emo/ema_long"] == pytest.approx(rows[1]["emo/loss"])
 
 
-def test_resume_with_optimizer_state_says_nothing_of_it(checkpoint, make_trainer, caplog):
-    make_trainer(max_steps=3).train(resume_from_checkpoint=str(checkpoint()))
+@pytest.mark.parametrize("options", [{}, {"optim": "adamw_torch", "lr_scheduler_type": "emopulse"}], ids=str)
+def test_resume_with_optimizer_state_says_nothing(options, checkpoint, make_trainer, caplog):
+    resumed = make_trainer(max_steps=3, restore_callback_states_from_checkpoint=True, **options)
+    with caplog.at_level("WARNING", "transformers.trainer"):
+        resumed.train(resume_from_checkpoint=str(checkpoint(**options)))
     assert "start anew" not in caplog.text
+    assert "Ignoring" not in caplog.text
 
 
 def test_registry_has_the_specs_that_are_counted_on():
