@@ -69,6 +69,7 @@ class EmoOptimizer(torch.optim.Optimizer):
     def __init__(self, params: ParamsT, spec: OptimizerSpec, *, writer: Writer | None = None, **options: Any) -> None:
         self.spec = spec
         options.pop("notify", None)  # of the released code: whether it prints; ours prints nothing
+        self._said: set[str] = set()  # what is said once
         self.options = spec.resolve(self._without_dead(options))
         self.writer = writer
         self.mechanism = spec.mechanism.configure(
@@ -80,7 +81,6 @@ class EmoOptimizer(torch.optim.Optimizer):
         self._state = self.mechanism.start()
         self._geometry = geometry.GeometryState()
         self._shapes: set[torch.Size] = set()  # of the parameters as they were given
-        self._said: set[str] = set()  # what is said once
         self.zeroed = 0  # how often the gradients were thrown away
         self._forget_step()
         if spec.shadow.warning and self._uses_shadow:
@@ -90,8 +90,9 @@ class EmoOptimizer(torch.optim.Optimizer):
     def _without_dead(self, options: dict[str, Any]) -> dict[str, Any]:
         """Leaves out, and warns of, what this version ignores: scripts pass it to every optimizer by habit."""
         dead = {name: value for name, value in options.items() if name in self.spec.dead}
-        if dead:
-            told = ", ".join(f"{name}={value!r}" for name, value in dead.items())
+        told = ", ".join(f"{name}={value!r}" for name, value in dead.items() if name not in self._said)
+        if told:
+            self._said.update(dead)
             warnings.warn(f"{self.spec.key} ignores {told}: its update has no such thing.", stacklevel=4)
         return {name: value for name, value in options.items() if name not in dead}
 

@@ -1,5 +1,6 @@
 """What every spec of the registry promises about tensors, and about its manners."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -226,6 +227,18 @@ def test_dead_options_change_nothing_and_are_said_once(spec):
             assert len(said) == 1
             run(optimizer, params, STEPS)
             assert same(values(params), reference)
+
+
+@pytest.mark.filterwarnings("always")
+def test_an_option_without_effect_is_said_once_whatever_the_groups_add():
+    groups = [{"params": make_params(), "weight_decay": decay} for decay in (0.1, 0.2)]
+    with pytest.warns(UserWarning, match="ignores") as said:
+        optimizer = registry.build("emovoid", groups, weight_decay=0.3, eps=1e-8)
+    assert [str(each.message) for each in said] == [
+        "emovoid-3.9 ignores weight_decay=0.3, eps=1e-08: its update has no such thing."
+    ]
+    copy.deepcopy(optimizer).add_param_group({"params": make_params(), "weight_decay": 0.4})
+    assert len(said) == 1
 
 
 @every_row

@@ -27,6 +27,7 @@ from emo_hf.dashboards.health import advise_on_schedule
 from emo_hf.errors import OptionError
 from emo_hf.hf import progress
 from emo_hf.hf.feed import Listener, LossFeed, await_accelerator, find_listener, find_optimizer, stop_feeding
+from emo_hf.hf.rates import tell_lr_used, tell_schedule
 from emo_hf.hf.stopping import Reaction, folder_of
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.scheduler import NAME, VERSION, innermost
@@ -114,7 +115,7 @@ class EmotionCallback(TrainerCallback):
             await_accelerator(self._listener)
         if isinstance(self._listener, EmoOptimizer) and lr_scheduler is not None and not (feed and feed.of_trainer):
             self._scheduler = lr_scheduler  # EmoPulse tells the true learning rate by itself
-            _tell_lr_used(lr_scheduler, self._listener)
+            tell_lr_used(lr_scheduler, self._listener)
         if state.is_world_process_zero:
             if state.global_step > 0 and self._steps == 0:
                 logger.warning(
@@ -203,7 +204,7 @@ class EmotionCallback(TrainerCallback):
         if self._feeding and self._listener is not None:
             stop_feeding(self._listener)
         if self._scheduler is not None:
-            self._scheduler.__class__ = type(self._scheduler).__base__
+            tell_schedule(self._scheduler)
         self._feeding = False
         self._listener = self._scheduler = None
 
@@ -260,12 +261,3 @@ def _save_state(state: TrainerState, path: Path) -> None:
 def _is_policy_gradient(args: TrainingArguments) -> bool:
     """By name, so that TRL need not be there."""
     return any(cls.__name__ in POLICY_GRADIENTS for cls in type(args).__mro__)
-
-
-def _tell_lr_used(scheduler: Any, optimizer: EmoOptimizer) -> None:
-    """Makes ``scheduler.get_last_lr()`` tell the step size really used.
-
-    By a subclass for this one object: an attribute would be saved with the scheduler's ``state_dict``.
-    """
-    kind = type(scheduler)
-    scheduler.__class__ = type(kind.__name__, (kind,), {"get_last_lr": lambda self: [lr_used(optimizer)]})

@@ -124,19 +124,12 @@ class LossFeed:
         Args:
             loss: What is about to be differentiated, unscaled; one number.
         """
-        self._drop_what_is_gone()
-        self._add(loss, self._sums)
-
-    def _drop_what_is_gone(self) -> None:
         sharded = self._accelerator.distributed_type in _SHARDED
-        for each in self._sums:
-            each.drop_if_gone(sharded)
-
-    def _add(self, loss: torch.Tensor, sums: "list[StepSum]") -> None:
         loss = as_summand(loss)
         if self._accelerator.distributed_type != DistributedType.DEEPSPEED:
             loss = loss / self._accelerator.gradient_accumulation_steps  # as Accelerator.backward does
-        for each in sums:
+        for each in self._sums:
+            each.drop_if_gone(sharded)
             each.add(loss)
             if self._accelerator.sync_gradients:
                 each.hand_over(self._ranks)
@@ -152,15 +145,13 @@ class LossFeed:
 
     def _note_and_backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
         weights = kwargs.get("gradient")
-        number = loss if weights is None else (loss.detach() * weights).sum()  # what that differentiates
-        if len(self._sums) == 1:
-            self.note(number)  # before the original: the reduction overlaps it, and DeepSpeed steps inside it
-            self._backward(loss, **kwargs)
-            return
-        self._drop_what_is_gone()
-        before = [each.gradients() for each in self._sums]
+        before = [each.gradients() for each in self._sums] if len(self._sums) > 1 else []
+        # Before the original: the reduction overlaps it, and DeepSpeed, or a hook of a parameter, steps inside it.
+        self.note(loss if weights is None else (loss.detach() * weights).sum())
         self._backward(loss, **kwargs)
-        self._add(number, [each for each, old in zip(self._sums, before, strict=True) if each.gradients() != old])
+        for each, old in zip(self._sums, before, strict=False):
+            if each.gradients() == old:
+                each.take_back()
 
 
 def as_summand(loss: torch.Tensor) -> torch.Tensor:
@@ -187,10 +178,12 @@ class StepSum:
         self.listener = listener
         self._total: torch.Tensor | None = None  # not yet handed over: of an accumulation that is under way
         self._pending: PendingLoss | None = None  # handed over
+        self._kept: torch.Tensor | None = None  # the total without the last loss
         self._zeroed = getattr(listener, "zeroed", 0)
 
     def add(self, loss: torch.Tensor) -> None:
         """Adds a 0-d loss; the sum is a tensor of its own."""
+        self._kept = self._total
         self._total = loss.clone() if self._total is None else self._total + loss
 
     def hand_over(self, ranks: int) -> None:
@@ -203,6 +196,14 @@ class StepSum:
         else:
             self._pending = PendingLoss(total, ranks)
             self.listener.observe(self._pending)
+
+    def take_back(self) -> None:
+        """Undoes the last `add`, and what was handed over with it unless a step has used it."""
+        if self._total is not None:
+            self._total = self._kept
+        elif self._pending is not None and self.listener.observed is self._pending:
+            self._pending.replace_last(self._kept)
+            self.listener.observe(None if self._pending.is_empty else self._pending)
 
     def drop_if_gone(self, sharded: bool) -> None:
         """Drops the sum if its gradients are gone.
@@ -243,6 +244,17 @@ class PendingLoss:
     def add(self, total: torch.Tensor) -> None:
         """Adds what was differentiated later for the same step; arguments as above."""
         self._parts.append(_Part(total, self._ranks))
+
+    def replace_last(self, total: torch.Tensor | None) -> None:
+        """Puts `total`, if any, in place of what came last."""
+        del self._parts[-1]
+        if total is not None:
+            self.add(total)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left after `replace_last`."""
+        return not self._parts
 
     def item(self) -> float:
         """Returns the mean over the ranks, the same float on each of them."""

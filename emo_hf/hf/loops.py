@@ -4,7 +4,8 @@
     attach(accelerator)                        the same by hand: where the patch is off, or after `prepare`
     LoopRecord(accelerator, "out")             writes the signals of every step, as in a Trainer
 
-Once fed, ``optimizer.step()`` needs no argument; what passes ``accelerator.backward`` is what it hears.
+Once fed, ``optimizer.step()`` needs no argument; what passes ``accelerator.backward`` is what it hears. And
+``get_last_lr()`` of a schedule that was prepared tells the step size of the last step, for each parameter group.
 """
 
 import logging
@@ -18,6 +19,7 @@ from accelerate import Accelerator
 from emo_hf.dashboards import Recorder
 from emo_hf.errors import EmoError
 from emo_hf.hf.feed import Listener, LossFeed, find_optimizer, keeps_own_loss
+from emo_hf.hf.rates import tell_lr_used
 from emo_hf.scheduler import find_pulse, innermost
 from emo_hf.signals import Signals
 
@@ -32,13 +34,21 @@ def listeners(accelerator: Accelerator) -> list[Listener]:
 
 
 def feed(accelerator: Accelerator) -> list[Listener]:
-    """Feeds everything that `accelerator` has prepared and that needs the loss; returns it."""
+    """Feeds everything that `accelerator` has prepared and that needs the loss; returns it.
+
+    Makes the schedules of our optimizers tell the step sizes that were used.
+    """
     heard = listeners(accelerator)
     for listener in heard:
         LossFeed.extend(accelerator, listener)
     for optimizer in accelerator._optimizers:
         if find_optimizer(optimizer) is not None:
             _accept_loss(optimizer)
+    for scheduler in accelerator._schedulers:
+        scheduler = getattr(scheduler, "scheduler", scheduler)  # inside accelerate's wrapper
+        driven = find_optimizer(getattr(scheduler, "optimizer", None))
+        if driven is not None:
+            tell_lr_used(scheduler, driven)
     return heard
 
 

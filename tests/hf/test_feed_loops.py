@@ -250,6 +250,48 @@ def test_two_optimizers_hear_what_reached_their_own_parameters(order, set_to_non
         assert [optimizer.signals().loss for optimizer in ours] == pytest.approx(losses)
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_optimizers_that_hooks_step_inside_the_backward_hear_the_whole_loss(accumulation):
+    # "Fused" groups of parameters: each has an optimizer, stepped as soon as its gradients are there.
+    GradientState._reset_state()
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
+    layers = torch.nn.ModuleList(torch.nn.Linear(1, 1, bias=False) for _ in range(3))
+    ours = [registry.build("emosens", layer.parameters()) for layer in layers]
+    prepared = [accelerator.prepare(optimizer) for optimizer in ours]
+    for each, layer in zip(prepared, layers, strict=True):
+
+        def step(param, each=each):
+            each.step()
+            each.zero_grad()
+
+        layer.weight.register_post_accumulate_grad_hook(step)
+    for first in (1.0, 5.0, 2.0):
+        losses = [first + micro for micro in range(accumulation)]
+        for loss in losses:
+            with accelerator.accumulate(layers):
+                accelerator.backward(objective(layers[0], 0) + objective(layers[1], 0) + objective(layers[2], loss))
+        mean = sum(losses) / accumulation
+        assert [optimizer.signals().loss for optimizer in ours] == pytest.approx([mean] * 3, abs=1e-6)
+    assert [optimizer.steps for optimizer in ours] == [3] * 3
+
+
+def test_a_loss_that_reached_others_is_taken_back_from_an_accumulation():
+    GradientState._reset_state()
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    models = torch.nn.ModuleList(torch.nn.Linear(1, 1, bias=False) for _ in range(2))
+    ours = [registry.build("emosens", model.parameters()) for model in models]
+    prepared = accelerator.prepare(*ours)
+    for reached in ([0, 1], [1, 0], [0, 1]):
+        for micro, which in enumerate(reached):
+            with accelerator.accumulate(models):
+                accelerator.backward(objective(models[which], 2.0 + micro))
+                for optimizer in prepared:
+                    optimizer.step()
+                    optimizer.zero_grad()
+        assert [ours[which].signals().loss for which in reached] == [1.0, 1.5]
+        assert all(optimizer.observed is None for optimizer in ours)
+
+
 def test_optimizers_that_the_accelerator_has_forgotten_are_fed_no_more():
     accelerator = Accelerator(cpu=True)
     ours = [registry.build("emosens", [torch.nn.Parameter(torch.ones(1))]) for _ in range(2)]

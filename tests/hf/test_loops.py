@@ -1,17 +1,30 @@
 """A loop written with accelerate is fed and recorded, without a line or with one."""
 
+import copy
 import json
+import pickle
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import GradientState
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    ConstantLR,
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
+from transformers import get_linear_schedule_with_warmup
 
 import emo_hf
-from emo_hf import EmoPulse, EmoSens, LoopRecord
+from emo_hf import EmoPulse, EmoSens, LoopRecord, registry
 from emo_hf.errors import EmoError, MissingLossError
 from emo_hf.hf import registration
+from emo_hf.hf.rates import tell_schedule
 
 BATCHES = 6
 
@@ -63,6 +76,88 @@ def test_a_loop_is_fed_without_a_line(accumulation, way):
     objectives, heard = train(accelerator, *prepare(accelerator, way))
     assert len(heard) == BATCHES // accumulation
     assert heard == pytest.approx(objectives, abs=1e-6)
+
+
+def linear(optimizer):
+    return get_linear_schedule_with_warmup(optimizer, 2, 8)
+
+
+def chained(optimizer):
+    parts = [ConstantLR(optimizer, 0.5, 3), LinearLR(optimizer, 1.0, 0.1, 4)]
+    return SequentialLR(optimizer, parts, milestones=[3])
+
+
+SCHEDULES = {
+    "linear": linear,
+    "cosine": lambda optimizer: CosineAnnealingLR(optimizer, 8),
+    "a chain": chained,
+    "a product": lambda optimizer: ChainedScheduler([ConstantLR(optimizer, 0.5, 3), ExponentialLR(optimizer, 0.9)]),
+    "a plateau": lambda optimizer: ReduceLROnPlateau(optimizer, patience=0),
+}
+
+
+def two_groups():
+    weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    return EmoSens([{"params": weights[:1], "lr": 0.5}, {"params": weights[1:], "lr": 0.1}]), weights
+
+
+def step(optimizer, weights, schedule):
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    optimizer.step(loss=1.0)
+    schedule.step(*([1.0] if isinstance(schedule, ReduceLROnPlateau) else []))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_prepared_schedule_tells_the_rate_of_every_group_and_computes_as_before(name):
+    (told, told_weights), (plain, plain_weights) = two_groups(), two_groups()
+    schedule, reference = SCHEDULES[name](told), SCHEDULES[name](plain)
+    kind = type(schedule)
+    Accelerator(cpu=True).prepare(told, schedule)
+    assert isinstance(schedule, kind)
+    assert schedule.get_last_lr() == [0.0, 0.0]  # no step yet
+    for _ in range(8):
+        step(told, told_weights, schedule)
+        step(plain, plain_weights, reference)
+        assert schedule.get_last_lr() == [group["effective_lr"] for group in plain.param_groups]
+        assert [group["lr"] for group in told.param_groups] == [group["lr"] for group in plain.param_groups]
+        assert reference.get_last_lr() == [group["lr"] for group in plain.param_groups]
+    assert str(schedule.state_dict()) == str(reference.state_dict()) or name in ("a chain", "a product")  # of objects
+    tell_schedule(schedule)
+    assert type(schedule) is kind
+    assert schedule.get_last_lr() == reference.get_last_lr()
+
+
+def test_a_schedule_of_another_optimizer_is_left_alone():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    schedule = ConstantLR(optimizer, 0.5)
+    Accelerator(cpu=True).prepare(optimizer, schedule, two_groups()[0])
+    assert type(schedule) is ConstantLR
+    assert schedule.get_last_lr() == [0.05]
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda schedule: pickle.loads(pickle.dumps(schedule))])
+def test_a_schedule_that_tells_the_rate_can_be_copied_and_told_again(way):
+    optimizer, _ = two_groups()
+    schedule = CosineAnnealingLR(optimizer, 8)
+    accelerator = Accelerator(cpu=True)
+    _, prepared = accelerator.prepare(optimizer, schedule)
+    again = way(schedule)
+    assert type(again) is CosineAnnealingLR
+    assert again.state_dict() == schedule.state_dict()
+    accelerator.prepare(again.optimizer, again)
+    assert again.get_last_lr() == prepared.get_last_lr() == [0.0, 0.0]
+
+
+def test_a_learning_rate_of_adamw_is_warned_of_once(caplog):
+    accelerator = Accelerator(cpu=True)
+    weight = torch.nn.Parameter(torch.ones(1))
+    accelerator.prepare(EmoSens([weight], lr=0.01), registry.build("emonavi", [weight], lr=1e-4))
+    assert caplog.text == ""
+    optimizer = EmoSens([weight], lr=5e-5)
+    accelerator.prepare(optimizer)
+    accelerator.prepare(torch.nn.Linear(1, 1))
+    assert caplog.text.count("multiplier for emosens-3.9: 5e-05 means a step of about 5e-09") == 1
 
 
 def test_attach_feeds_what_was_prepared_before():
