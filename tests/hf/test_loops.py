@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
     ExponentialLR,
     LinearLR,
+    LRScheduler,
     ReduceLROnPlateau,
     SequentialLR,
 )
@@ -87,7 +88,15 @@ def chained(optimizer):
     return SequentialLR(optimizer, parts, milestones=[3])
 
 
+class FromItsLast(LRScheduler):
+    """Asks itself for its last rate."""
+
+    def get_lr(self):
+        return [lr * 0.9 for lr in self.get_last_lr()] if self.last_epoch > 0 else self.base_lrs
+
+
 SCHEDULES = {
+    "from its last": FromItsLast,
     "linear": linear,
     "cosine": lambda optimizer: CosineAnnealingLR(optimizer, 8),
     "a chain": chained,
