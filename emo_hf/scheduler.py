@@ -145,6 +145,16 @@ class EmoPulse(LRScheduler):
         return KEY
 
     @property
+    def options(self) -> dict[str, Any]:
+        """Every option with its value, beside those of the optimizer that it drives."""
+        return {
+            "warmup_steps": self.warmup_steps,
+            "branch": self._mechanism.branch,
+            "stopcoef": self._mechanism.stopcoef,
+            "loss_over_ranks": self._over_ranks,
+        }
+
+    @property
     def steps(self) -> int:
         """Optimizer steps that it drove, those before a resume included."""
         return int(self._state.steps)

@@ -102,7 +102,7 @@ class OptimizerSpec:
             OptionError: an unknown, dead or out-of-range option; every problem is listed.
         """
         problems = []
-        options, given = self.options, {name: _plain(value) for name, value in given.items()}
+        options, given = self.options, {name: plain(value) for name, value in given.items()}
         for name, value in given.items():
             if name in self.dead:
                 problems.append(f"{name} has no effect in {self.key}: remove it")
@@ -118,10 +118,10 @@ class OptimizerSpec:
         return {**options, **given}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Returns a number of numpy or a tensor of one element as Python's own; anything else as it is."""
     if isinstance(value, tuple | list):
-        return type(value)(map(_plain, value))
+        return type(value)(map(plain, value))
     return value.item() if hasattr(value, "item") and math.prod(getattr(value, "shape", ())) == 1 else value
 
 

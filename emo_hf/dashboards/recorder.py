@@ -8,6 +8,7 @@
 raised: a record must not cost a training.
 """
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -47,6 +48,8 @@ class Recorder:
         resume: bool = False,
         writer: Any = None,
         warmup_steps: int = 0,
+        guard: Any = None,
+        trainer_counts: bool = False,
     ) -> None:
         """Opens ``<output_dir>/emo_signals.jsonl`` and the sinks named in ``report_to``.
 
@@ -55,21 +58,27 @@ class Recorder:
             total_steps: Optimizer steps of the whole training; a row holds ``ceil(total_steps / 5000)`` of them.
             report_to: As in TrainingArguments.
             start_step: Step of the checkpoint from which the training goes on.
-            config: Flat settings that tell runs apart (``emo_optimizer``, ``emo_version``, ``seed``).
+            config: Flat settings: those that tell runs apart (``emo_optimizer``, ``emo_version``, ``seed``), and the
+                options that train. Numbers may be numpy's.
             resume: Go on with the file that is there, rewound to ``start_step``, instead of moving it aside.
             writer: TensorBoard's SummaryWriter, open until `close`.
             warmup_steps: Steps in which the schedule may be far below its base.
+            guard, trainer_counts: how Trainer's W&B callback logs beside the recorder; see
+                `emo_hf.dashboards.sinks.Origin`.
         """
+        total_steps, start_step = int(total_steps), int(start_step)
+        config = json.loads(json.dumps(config or {}, default=_plain))
         self.path = Path(output_dir) / jsonl.FILE_NAME
         self._file: jsonl.JsonlSink | None = None
         self._failing = False
+        self._step = start_step
         rows: list[LogRow] = []
         try:
             rows = self._open_file(start_step, resume)
-            jsonl.describe(self.path, {**(config or {}), "total_steps": total_steps})
+            jsonl.describe(self.path, {**config, "total_steps": total_steps})
         except OSError as error:
             logger.error("The signals cannot be recorded in %s: %s. The training goes on.", self.path, error)
-        origin = Origin(self.path, config or {}, writer)
+        origin = Origin(self.path, config, writer, guard, trainer_counts, total_steps)
         self._remotes = self._open_remotes(set(report_to), origin)
         self._health = Health(origin.config, Plan(start_step, total_steps, warmup_steps))
         stop_count = max((row.get("emo/stop_count", 0) for row in rows), default=0)
@@ -78,13 +87,14 @@ class Recorder:
 
     def write(self, step: int, signals: Signals) -> None:
         """Records one optimizer step, and logs what is wrong with it."""
+        self._step = step
         self._send(self._window.add(step, signals), self._slow_window.add(step, signals))
         self._health.observe(step, signals)
 
     def check(self) -> None:
         """Drops reporters whose run has died, before Trainer's own callbacks report to it."""
         for sink in tuple(self._remotes):
-            self._try(sink, sink.check)
+            self._try(sink, sink.check, self._step)
 
     def flush(self) -> None:
         """Writes the steps of a window that is not full: a training resumed from a checkpoint made now misses none."""
@@ -148,7 +158,7 @@ class Recorder:
                 )
             self._failing = True
 
-    def _try(self, sink: Sink, action: Callable[..., None], *arguments: dict[str, Any]) -> None:
+    def _try(self, sink: Sink, action: Callable[..., None], *arguments: Any) -> None:
         """Drops a remote sink that fails."""
         try:
             action(*arguments)
@@ -161,3 +171,8 @@ class Recorder:
                 error,
                 self.path,
             )
+
+
+def _plain(value: Any) -> Any:
+    """Returns a number of numpy or torch as Python's own, anything else as text: what JSON can hold."""
+    return value.item() if hasattr(value, "item") else str(value)

@@ -23,11 +23,17 @@ class Origin:
         path: ``emo_signals.jsonl`` of the run.
         config: flat settings that tell runs apart.
         writer: TensorBoard's open SummaryWriter, None if there is none.
+        guard: the `emo_hf.dashboards.wandb.Guard` of Trainer's W&B callback, None if there is none.
+        trainer_counts: Trainer's W&B callback logs beside us without a guard, and so moves W&B's counter.
+        total_steps: of the training, 0 if that is not known.
     """
 
     path: Path
     config: dict[str, Any] = field(default_factory=dict)
     writer: Any = None
+    guard: Any = None
+    trainer_counts: bool = False
+    total_steps: int = 0
 
 
 class Sink:
@@ -40,8 +46,8 @@ class Sink:
         """Reports one row."""
         raise NotImplementedError
 
-    def check(self) -> None:
-        """Fails if the reporter's run is dead."""
+    def check(self, step: int) -> None:
+        """Fails if the reporter's run is dead; Trainer is about to report `step` to it."""
 
     def close(self, summary: dict[str, float]) -> None:
         """Reports the numbers that sum up the training; the run stays open, it is Trainer's."""

@@ -1,12 +1,16 @@
 """W&B without an account, a network, or a question: it never prompts, never hangs and never ends a training.
 
 By itself W&B 0.31 raises without a key and a terminal, waits for ever for a key with a terminal, and raises after 100
-seconds without a network. `prepare` settles this before Trainer's own callback starts a run:
+seconds without a network. `open_run` is ``wandb.init`` that settles this:
 
     a run is open, or WANDB_MODE is offline or disabled    left as they are
     no key                                                 offline
     a key                                                  opens the run; if that fails within a minute, offline
     W&B cannot work at all                                 disabled
+
+Trainer's own callback opens the run, when the training begins, with the project and the name that it would give. It
+does so through the `Guard` that it gets in the place of the module wandb; where nothing can give it one, `prepare`
+settles the mode beforehand and opens nothing.
 
 It goes by the settings of the W&B session. Setting WANDB_MODE now would change nothing, as the session reads the
 environment once, and W&B would warn about that at every run.
@@ -17,12 +21,13 @@ import functools
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from emo_hf.dashboards import report
 from emo_hf.dashboards.sinks import STEP, Origin, Sink, values
+from emo_hf.dashboards.step_axis import StepAxis
 from emo_hf.dashboards.window import LogRow
 from emo_hf.errors import EmoError
 from emo_hf.signals import PREFIX
@@ -33,48 +38,92 @@ PROJECT = "huggingface"  # Trainer's default
 REPORT, PICTURE = "emo/report", "emo/picture"
 INIT_TIMEOUT = 30  # seconds; W&B adds about 15 of its own
 
+_announced: set[str] = set()  # ids of runs
 
-def prepare(run_name: str | None = None) -> str:
-    """Makes W&B safe to use, and tells the user its mode, where the files are, how to view and upload them.
 
-    Args:
-        run_name: Name of the run, should one be opened here.
+def prepare() -> str:
+    """Goes offline if there is no key, and tells the user; opens no run.
 
     Returns:
         "online", "offline" or "disabled".
     """
     import wandb
 
-    if "WANDB_DISABLED" in os.environ:
-        _tell(logging.WARNING, "WANDB_DISABLED has no effect in this version of W&B; use WANDB_MODE=disabled.")
+    _refuse_old_switch()
     try:
-        reason = _go_online(run_name) if wandb.run is None and _mode() == "online" else ""
-        if reason:
-            wandb.setup(settings=wandb.Settings(mode="offline"))
+        reason = _settle()
     except Exception as error:  # not even its service process starts; Trainer's callback would raise the same
-        reason = f"{type(error).__name__}: {error}"
-        wandb.setup(settings=wandb.Settings(mode="disabled"))
-    mode = _mode()
-    _tell(logging.WARNING if reason else logging.INFO, _describe(mode, reason))
-    return mode
+        reason = _disable(error)
+    if wandb.run is not None or _mode() != "online":
+        _announce(reason)
+    return _mode()
 
 
-def _go_online(run_name: str | None) -> str:
-    """Opens a run if there is a key; returns why there is none, or an empty string."""
+def open_run(*args: Any, **options: Any) -> Any:
+    """Opens a run as ``wandb.init`` does, offline where W&B cannot be reached, and tells the user where it is.
+
+    Args:
+        *args, **options: those of ``wandb.init``.
+    """
     import wandb
 
+    _refuse_old_switch()
+    reason = ""
     try:
-        if not wandb.login(prompt=False, verify=False):
-            return "no API key"
-        # Trainer's callback takes over an open run. The project and the name are those that it would give.
-        wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=run_name,
-            settings=wandb.Settings(init_timeout=INIT_TIMEOUT),
-        )
+        reason = _settle()
+        return wandb.init(*args, **options) if wandb.run or _mode() != "online" else _go_online(*args, **options)
     except wandb.errors.Error as error:
-        return str(error).partition("\n")[0]
-    return ""
+        reason = _go_offline(error)
+    except Exception as error:
+        reason = _disable(error)
+    finally:
+        if wandb.run is not None:
+            _announce(reason)
+    try:
+        return wandb.init(*args, **options)
+    finally:
+        _announce(reason)
+
+
+def open_own_run(name: str | None = None) -> None:
+    """Opens a run in Trainer's project, unless one is open."""
+    import wandb
+
+    if wandb.run is None:
+        open_run(project=os.environ.get("WANDB_PROJECT", PROJECT), name=name)
+
+
+def _go_online(*args: Any, **options: Any) -> Any:
+    import wandb
+
+    options.setdefault("settings", wandb.Settings(init_timeout=INIT_TIMEOUT))
+    return wandb.init(*args, **options)
+
+
+def _settle() -> str:
+    """Goes offline if no run is open and there is no key; returns why, or an empty string."""
+    import wandb
+
+    if wandb.run is not None or _mode() != "online":
+        return ""
+    try:
+        return "" if wandb.login(prompt=False, verify=False) else _go_offline("no API key")
+    except wandb.errors.Error as error:
+        return _go_offline(error)
+
+
+def _go_offline(why: object) -> str:
+    import wandb
+
+    wandb.setup(settings=wandb.Settings(mode="offline"))
+    return str(why).partition("\n")[0]
+
+
+def _disable(error: Exception) -> str:
+    import wandb
+
+    wandb.setup(settings=wandb.Settings(mode="disabled"))
+    return f"{type(error).__name__}: {error}"
 
 
 def _mode() -> str:
@@ -103,10 +152,25 @@ def _describe(mode: str, reason: str) -> str:
     return f"W&B is {mode}{because}. Files: {folder}; view: `wandb leet {folder}`; {then}."
 
 
+def _announce(reason: str = "") -> None:
+    """Says once per run where it is."""
+    import wandb
+
+    run = wandb.run.id if wandb.run else ""
+    if run not in _announced:
+        _announced.update({run} - {""})
+        _tell(logging.WARNING if reason else logging.INFO, _describe(_mode(), reason))
+
+
 @functools.cache
 def _tell(level: int, message: str) -> None:
-    """Logs a message once: `prepare` runs before every training."""
+    """Logs a message once: W&B is looked at before every training."""
     logger.log(level, message)
+
+
+def _refuse_old_switch() -> None:
+    if "WANDB_DISABLED" in os.environ:
+        _tell(logging.WARNING, "WANDB_DISABLED has no effect in this version of W&B; use WANDB_MODE=disabled.")
 
 
 def label(group: str, job_type: str, tags: Iterable[str]) -> None:
@@ -149,6 +213,44 @@ def finished() -> Iterator[None]:
             wandb.finish(exit_code=int(failed))
 
 
+class Guard:
+    """The module wandb as Trainer's callback sees it: the run opens safely, and its rows keep to the step axis."""
+
+    def __init__(self) -> None:
+        self.axis: StepAxis | None = None
+        self._run: Any = None
+
+    def lead(self, run: Any, axis: StepAxis | None) -> None:
+        """Sends what is logged to `run` along `axis`."""
+        self._run, self.axis = run, axis
+
+    def __getattr__(self, name: str) -> Any:
+        import wandb
+
+        return getattr(wandb, name)
+
+    def init(self, *args: Any, **options: Any) -> Any:
+        return open_run(*args, **options)
+
+    def log(self, row: LogRow, *args: Any, **options: Any) -> None:
+        import wandb
+
+        if self.axis is None or wandb.run is not self._run or args or options:
+            wandb.log(row, *args, **options)
+        else:
+            self.axis.log(row, row.get(STEP))
+
+
+def guard(callback: Any) -> Guard | None:
+    """Gives Trainer's W&B callback a `Guard`, unless it has one; returns it, None if it is another callback."""
+    import wandb
+
+    module = getattr(callback, "_wandb", None)
+    if module is wandb:
+        callback._wandb = module = Guard()
+    return module if isinstance(module, Guard) else None
+
+
 class WandbSink(Sink):
     """Logs rows to the open run, or to one of its own where no Trainer has opened one. It never finishes a run."""
 
@@ -157,23 +259,42 @@ class WandbSink(Sink):
     def __init__(self, origin: Origin) -> None:
         import wandb
 
-        if wandb.run is None:
-            prepare()
-        self._path = origin.path
-        self._run = wandb.run or wandb.init(project=os.environ.get("WANDB_PROJECT", PROJECT))
-        self._run.config.update(origin.config, allow_val_change=True)
+        self._origin = origin
+        self._is_used = False
+        open_own_run()
+        _announce()
+        self._adopt(wandb.run)
+
+    def _adopt(self, run: Any) -> None:
+        self._run = run
+        self._run.config.update(self._origin.config, allow_val_change=True)
         self._run.define_metric(f"{PREFIX}*", step_metric=STEP)
+        lag = 1 if self._origin.trainer_counts else 0
+        self._axis = StepAxis(run, self._origin.total_steps, lag) if StepAxis.fits(run) else None
+        if self._origin.guard is not None:
+            self._origin.guard.lead(run, self._axis)
 
     def write(self, row: LogRow) -> None:
-        # The step is a value beside the others: as the argument step= it would drop rows, since Trainer's callback
-        # logs without it, and left out W&B would fill in a stale one.
-        self._log({**values(row), STEP: row["step"]})
+        import wandb
 
-    def check(self) -> None:
-        self._log({}, commit=False)
+        # In a hyperparameter search Trainer's callback replaces the run, perhaps after this sink has found it.
+        if not self._is_used and wandb.run is not None and wandb.run is not self._run:
+            self._adopt(wandb.run)
+        self._is_used = True
+        if self._axis is None:
+            self._do(self._run.log, {**values(row), STEP: row["step"]})
+        else:
+            self._do(self._axis.add, row)
+
+    def check(self, step: int) -> None:
+        self._do(self._run.log, {}, commit=False)
+        if self._axis is not None:
+            self._do(self._axis.flush, step)
 
     def close(self, summary: dict[str, float]) -> None:
-        self.check()
+        self._do(self._run.log, {}, commit=False)
+        if self._axis is not None:
+            self._do(self._axis.close)
         self._run.summary.update(summary)
         if summary and not self._run.disabled:
             self._publish()
@@ -182,7 +303,8 @@ class WandbSink(Sink):
         """Adds what can be looked at without this package: the report as a page and as a picture, and the rows."""
         import wandb
 
-        runs = report.read([self._path.parent])
+        path = self._origin.path
+        runs = report.read([path.parent])
         media: LogRow = {REPORT: wandb.Html(report.html(runs), inject=False)}
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -190,14 +312,18 @@ class WandbSink(Sink):
                 media[PICTURE] = wandb.Image(str(picture))
             except EmoError as error:  # without matplotlib
                 logger.info("The W&B run gets no picture of the signals. %s", error)
-            self._log({**media, STEP: max(run.steps for run in runs)})
+            step = max(run.steps for run in runs)
+            if self._axis is None:
+                self._do(self._run.log, {**media, STEP: step})
+            else:
+                self._do(self._axis.log, {**media, STEP: step}, step)
         artifact = wandb.Artifact(f"emo_signals-{self._run.id}", type="signals")
-        artifact.add_file(str(self._path))
+        artifact.add_file(str(path))
         self._run.log_artifact(artifact)
 
-    def _log(self, row: LogRow, commit: bool = True) -> None:
+    def _do(self, action: Callable[..., None], *args: Any, **options: Any) -> None:
         try:
-            self._run.log(row, commit=commit)
+            action(*args, **options)
         except Exception:
             self._disable()
             raise

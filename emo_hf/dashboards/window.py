@@ -71,6 +71,25 @@ class Window:
         self._since = now
 
 
+def merged(rows: list[LogRow]) -> LogRow:
+    """Returns one row in the place of several that follow each other, as if their steps had been one window."""
+    if len(rows) == 1:
+        return rows[0]
+    nonfinite = list(dict.fromkeys(name for row in rows for name in row.get("nonfinite", ())))
+    whole: LogRow = {"step": rows[-1]["step"]}
+    for key in rows[-1]:
+        found = [row[key] for row in rows if key in row]
+        if key in ("step", "nonfinite") or key in nonfinite:
+            continue
+        if key == f"{PREFIX}stop_count":
+            whole[key] = found[-1]
+        elif key.endswith(("_min", "_max")):
+            whole[key] = (min if key.endswith("_min") else max)(found)
+        else:
+            whole[key] = statistics.fmean(found)
+    return whole | ({"nonfinite": nonfinite} if nonfinite else {})
+
+
 def summarize(rows: list[LogRow]) -> dict[str, float]:
     """Returns the flat numbers that sum up a training: ``emo/lr_median``, ``emo/lr_ceiling_share``, if it was ever
     ready to stop ``emo/first_stop_step`` (the last step of the window in which it first was)."""

@@ -28,9 +28,11 @@ from emo_hf.errors import OptionError
 from emo_hf.hf import progress
 from emo_hf.hf.feed import Listener, LossFeed, await_accelerator, find_listener, find_optimizer, stop_feeding
 from emo_hf.hf.rates import tell_lr_used, tell_schedule
-from emo_hf.hf.stopping import Reaction, folder_of
+from emo_hf.hf.registration import CREATE_OPTIMIZER
+from emo_hf.hf.settings import corrections, make_plain, settings_of
+from emo_hf.hf.stopping import Reaction, attributes_of, folder_of
 from emo_hf.optimizer import EmoOptimizer
-from emo_hf.scheduler import NAME, VERSION, innermost
+from emo_hf.scheduler import innermost
 from emo_hf.signals import Signals
 
 logger = logging.getLogger(__name__)
@@ -77,14 +79,18 @@ class EmotionCallback(TrainerCallback):
         # Trainer's callbacks for TensorBoard and for the bar, where `attach_feed` knows the Trainer
         self.tensorboard: Any = None
         self.progress: Any = None
+        self.guard: wandb.Guard | None = None  # of Trainer's callback for W&B
+        self._evaluated: tuple[int, set[str]] = -1, set()  # step of an evaluation by Trainer, and the sets seen there
 
-    def prepare(self, args: TrainingArguments) -> None:
-        """Makes W&B safe before its own callback starts a run at ``on_train_begin``."""
+    def prepare(self, args: TrainingArguments, wandb_callback: Any) -> None:
+        """Makes W&B safe before its own callback opens a run at ``on_train_begin``."""
         if "wandb" in _reporters(args) and args.process_index == 0:
-            self._try(wandb.prepare, args.run_name)
+            self.guard = self._try(wandb.guard, wandb_callback)
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.prepare(args)
+        # Later is too late where nothing connects the Trainer, and too early where the user may still log in.
+        if "wandb" in _reporters(args) and args.process_index == 0 and not CREATE_OPTIMIZER.is_installed:
+            self._try(wandb.prepare)
 
     def on_train_begin(
         self,
@@ -150,16 +156,30 @@ class EmotionCallback(TrainerCallback):
         signals = self._listener.signals() if self._listener is not None and "loss" in logs else None
         if signals is not None and state.log_history:  # a Trainer's own `log` may keep none
             state.log_history[-1] |= signals.log()
+        if self._listener is not None:
+            self._note_evaluation(args, state, control, logs)
         if "train_runtime" in logs and self._recorder is not None:
             # The last log. At on_train_end other callbacks would have closed their runs before this one.
             if state.is_world_process_zero:  # reports read it
                 self._try(_save_state, state, folder_of(args) / TRAINER_STATE_NAME)
             self._end_record()
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        losses = [log["eval_loss"] for log in state.log_history if "eval_loss" in log]
-        if losses and "wandb" in _reporters(args) and state.is_world_process_zero:
-            self._try(wandb.summarize, {"best/eval_loss": min(losses)})
+    def _note_evaluation(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float]
+    ) -> None:
+        """Keeps the least finite loss of each evaluation set: of what Trainer evaluates by itself while it trains."""
+        prefix = next((key.removesuffix("_runtime") for key in logs if key.endswith("_runtime")), "")
+        step, seen = self._evaluated
+        if step != state.global_step and (control.should_evaluate or (args.eval_on_start and state.global_step == 0)):
+            self._evaluated = step, seen = state.global_step, set()
+        if step != state.global_step or prefix in seen or not (prefix == "eval" or prefix.startswith("eval_")):
+            return
+        seen.add(prefix)
+        key, best = f"{prefix}_loss", attributes_of(state).setdefault("best", {})
+        if math.isfinite(loss := logs.get(key, math.nan)) and loss <= best.get(key, math.inf):
+            best[key] = float(loss)
+            if "wandb" in _reporters(args) and state.is_world_process_zero:
+                self._try(wandb.summarize, {f"best/{key}": best[key]})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._reaction.after_save(args, state)
@@ -177,11 +197,10 @@ class EmotionCallback(TrainerCallback):
         return self._listener.signals() if self._steps != steps else None
 
     def _open_recorder(self, args: TrainingArguments, state: TrainerState) -> Recorder:
-        name, version, held = NAME, VERSION, False
-        if isinstance(self._listener, EmoOptimizer):
-            name, version = self._listener.spec.name, self._listener.spec.version
-            held = self._listener.options.get("hold_pulse", False)
         main = state.is_world_process_zero
+        make_plain(state)
+        settings = settings_of(cast("Listener", self._listener))
+        attributes_of(state)["settings"] = settings
         return Recorder(
             folder_of(args) if main else folder_of(args) / f"rank{args.process_index}",
             state.max_steps,
@@ -189,14 +208,15 @@ class EmotionCallback(TrainerCallback):
             start_step=state.global_step,
             resume=state.global_step > 0,
             config={
-                "emo_optimizer": name,
-                "emo_version": version,
+                **settings,
+                **corrections(args, settings),
                 "seed": args.seed,
-                **({"emo_hold_pulse": True} if held else {}),
                 **({"emo_policy_gradient": True} if _is_policy_gradient(args) else {}),
             },
             writer=getattr(self.tensorboard, "tb_writer", None),
             warmup_steps=args.get_warmup_steps(state.max_steps),
+            guard=self.guard,
+            trainer_counts=self.guard is None,
         )
 
     def _finish(self) -> None:

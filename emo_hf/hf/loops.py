@@ -20,6 +20,7 @@ from emo_hf.dashboards import Recorder
 from emo_hf.errors import EmoError
 from emo_hf.hf.feed import Listener, LossFeed, find_optimizer, keeps_own_loss
 from emo_hf.hf.rates import tell_lr_used
+from emo_hf.hf.settings import settings_of
 from emo_hf.scheduler import find_pulse, innermost
 from emo_hf.signals import Signals
 
@@ -109,13 +110,12 @@ class LoopRecord:
         self._recorder: Recorder | None = None
         main = accelerator.is_main_process
         if main or keeps_own_loss(accelerator):
-            name, _, version = self._listener.key.rpartition("-")
             self._recorder = Recorder(
                 output_dir if main else Path(output_dir, f"rank{accelerator.process_index}"),
                 total_steps,
                 start_step=start_step,
                 resume=start_step > 0,
-                config={"emo_optimizer": name, "emo_version": version},
+                config=settings_of(self._listener),
             )
         self._hook = innermost(self._listener).register_step_post_hook(self._after_step)
 

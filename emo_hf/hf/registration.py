@@ -281,6 +281,10 @@ class MethodWrap:
         if getattr(owner, self.method) is original:
             setattr(owner, self.method, ours)
 
+    @property
+    def is_installed(self) -> bool:
+        return bool(self.pair) and getattr(self._owner(), self.method) is self.pair[0]
+
     def remove(self) -> None:
         owner = self._owner()
         if getattr(owner, self.method) in self.pair[:1]:

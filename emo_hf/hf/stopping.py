@@ -59,11 +59,12 @@ class Reaction:
     def begin(self, state: TrainerState) -> None:
         """Goes on with the record of the checkpoint inside ``state``, or puts a new one there."""
         self._saving = False
-        saved = _records(state).get(RECORD, {}).get("attributes", {}).get("ready", {})
-        self._record = {"in_cluster": False, "contrary_steps": 0, "clusters": 0, "latest": None, **saved}
+        saved = _records(state).get(RECORD, {}).get("attributes", {})
+        ready = saved.get("ready", {})
+        self._record = {"in_cluster": False, "contrary_steps": 0, "clusters": 0, "latest": None, **ready}
         # The form of an ExportableState. It is none: Trainer cannot save a callback that `attach_feed` added.
         options = {"on_ready": self.on_ready, "patience": self.patience}
-        _records(state)[RECORD] = {"args": options, "attributes": {"ready": self._record}}
+        _records(state)[RECORD] = {"args": options, "attributes": {**saved, "ready": self._record}}
 
     def observe(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, signals: Signals, optimizer: str
@@ -109,6 +110,12 @@ def stop_reason(state: TrainerState) -> str:
     latest = record.get("latest") or {}
     ended = latest.get("action") == "stop" and latest.get("step") == state.global_step
     return f"Stopped at step {latest['step']}: {latest['reason']}." if ended else ""
+
+
+def attributes_of(state: TrainerState) -> dict[str, Any]:
+    """Returns what is on record inside ``state``, and so in every checkpoint: plain values by name, to be changed."""
+    attributes: dict[str, Any] = _records(state).setdefault(RECORD, {}).setdefault("attributes", {})
+    return attributes
 
 
 def folder_of(args: TrainingArguments) -> Path:

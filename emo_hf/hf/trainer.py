@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 from transformers import Trainer
-from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.integrations.integration_utils import TensorBoardCallback, WandbCallback
 from transformers.training_args import OptimizerNames
 
 from emo_hf import registry
@@ -202,7 +202,7 @@ def _connect_callback(trainer: Trainer) -> EmotionCallback:
     callback.every_rank = keeps_own_loss(trainer.accelerator)
     callback.tensorboard = next((each for each in callbacks if isinstance(each, TensorBoardCallback)), None)
     callback.progress = find_progress(callbacks)
-    callback.prepare(trainer.args)
+    callback.prepare(trainer.args, next((each for each in callbacks if isinstance(each, WandbCallback)), None))
     return callback
 
 

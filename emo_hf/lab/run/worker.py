@@ -80,12 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def lead(run_config: RunConfig, folder: RunFolder, report_to: str, work: Callable[[], dict[str, Any]]) -> None:
     """Does the work of a run, which returns its summary, in the process that writes the files and reports."""
     if report_to == "wandb":
+        group = f"{run_config.recipe}/{run_config.size}/{run_config.name}"
         wandb.label(
-            f"{run_config.recipe}/{run_config.size}/{run_config.name}",
+            group,
             "train",
             (run_config.recipe, run_config.size, run_config.arm.optimizer),
         )
-        wandb.prepare()  # also for optimizers without an EmotionCallback
+        wandb.open_own_run(f"{group}/seed{run_config.seed}")  # also for optimizers without an EmotionCallback
     write_json(folder.environment, environment())
     with wandb.finished() if report_to == "wandb" else contextlib.nullcontext():
         summary = work()
