@@ -7,7 +7,8 @@
 x is everywhere the optimizer step: ``step`` in a row of ``emo_signals.jsonl``, ``train/global_step`` elsewhere.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from math import inf
 
 from emo_hf.signals import FIELDS, PREFIX, Axis, Range
@@ -56,6 +57,11 @@ class Panel:
     def metrics(self) -> tuple[str, ...]:
         """All keys, those of the band too."""
         return (*self.keys, *self.band)
+
+    def found(self, recorded: Collection[str]) -> list[str]:
+        """Returns the keys of this panel among those recorded, with the losses of all evaluation sets."""
+        keys = [key for key in self.keys if key in recorded]
+        return [*keys, *of_sets(recorded)] if EVAL_LOSS in self.keys else keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ OF_TRAINER = (
         "log",
         (0, inf),
         "loss",
-        "loss on the evaluation data",
+        "loss on the evaluation data; of several sets, each has its `eval/<name>_loss`",
         "falls with the training loss",
         "rises while the training loss falls: overfitting; stop or regularize",
     ),
@@ -120,10 +126,30 @@ OF_TRAINER = (
         "grows by orders of magnitude: the training diverges",
     ),
 )
+EVAL_LOSS = "eval/loss"
 METRICS = {metric.key: metric for metric in (*OF_ROWS, *OF_TRAINER)}
 
+
+def of_sets(keys: Collection[str]) -> list[str]:
+    """Returns the keys that are the loss of one of several evaluation sets, ``eval/<name>_loss``."""
+    return [key for key in keys if key.startswith("eval/") and key.endswith("_loss")]
+
+
+def find(key: str) -> Metric:
+    """Returns the metric of a key.
+
+    Raises:
+        KeyError: it is neither one of `METRICS` nor the loss of an evaluation set.
+    """
+    if key not in METRICS and (of_set := of_sets([key])):
+        name = of_set[0].removeprefix("eval/").removesuffix("_loss")
+        return replace(METRICS[EVAL_LOSS], key=key, meaning=f"loss on the evaluation data {name}")
+    return METRICS[key]
+
+
 SUMMARY = {  # one number per run, at its end
-    "best/eval_loss": "least evaluation loss",
+    "best/eval_loss": "least finite evaluation loss of the training; of several sets, each has its "
+    "`best/eval_<name>_loss`",
     "emo/lr_median": "median step size",
     "emo/lr_ceiling_share": "share of the steps with the pulse at its ceiling",
     "emo/first_stop_step": "first step that was ready to stop (the last one of its window); absent if none was",

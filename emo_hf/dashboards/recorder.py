@@ -71,7 +71,6 @@ class Recorder:
         self.path = Path(output_dir) / jsonl.FILE_NAME
         self._file: jsonl.JsonlSink | None = None
         self._failing = False
-        self._step = start_step
         rows: list[LogRow] = []
         try:
             rows = self._open_file(start_step, resume)
@@ -87,14 +86,13 @@ class Recorder:
 
     def write(self, step: int, signals: Signals) -> None:
         """Records one optimizer step, and logs what is wrong with it."""
-        self._step = step
         self._send(self._window.add(step, signals), self._slow_window.add(step, signals))
         self._health.observe(step, signals)
 
     def check(self) -> None:
         """Drops reporters whose run has died, before Trainer's own callbacks report to it."""
         for sink in tuple(self._remotes):
-            self._try(sink, sink.check, self._step)
+            self._try(sink, sink.check)
 
     def flush(self) -> None:
         """Writes the steps of a window that is not full: a training resumed from a checkpoint made now misses none."""

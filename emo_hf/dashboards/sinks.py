@@ -46,8 +46,8 @@ class Sink:
         """Reports one row."""
         raise NotImplementedError
 
-    def check(self, step: int) -> None:
-        """Fails if the reporter's run is dead; Trainer is about to report `step` to it."""
+    def check(self) -> None:
+        """Fails if the reporter's run is dead."""
 
     def close(self, summary: dict[str, float]) -> None:
         """Reports the numbers that sum up the training; the run stays open, it is Trainer's."""

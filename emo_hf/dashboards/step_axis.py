@@ -13,8 +13,9 @@ So the counter is never moved past the optimizer step by a row of ours, and what
 from typing import Any
 
 from emo_hf.dashboards.sinks import STEP, values
-from emo_hf.dashboards.window import LogRow, merged
+from emo_hf.dashboards.window import LogRow, merged, window_size
 
+COST = ("runtime", "_per_second")  # differ each time
 PLAIN = (bool, int, float, str)
 
 
@@ -27,12 +28,13 @@ class StepAxis:
             run: an open run of W&B.
             total_steps: length of the training. A counter that is past it (an earlier training in the same run) is
                 taken as the zero of this one.
-            lag: by how many rows to stay behind the step, where Trainer's own logs move the counter.
+            lag: by how many rows ours stay behind the step, where Trainer's own logs move the counter.
         """
         self._run = run
         counter = run.step
         self._offset = counter if 0 < total_steps <= counter else 0
-        self._lag = lag
+        self._closing = window_size(total_steps) > 1  # a row of Trainer's own logs may come between two of ours
+        self._lag = 1 if self._closing else lag
         self._place, self._step = -1, -1  # W&B's row that is open, and the optimizer step that it belongs to
         self._open: LogRow = {}
         self._waiting: list[LogRow] = []
@@ -47,46 +49,40 @@ class StepAxis:
     def add(self, row: LogRow) -> None:
         """Logs a row of ours, or lets it wait for a place."""
         self._waiting.append(row)
-        place, is_behind = self._find_place(row["step"], {})
+        goal = row["step"] + self._offset - self._lag
+        place, is_behind = self._find_place(goal, row["step"], {})
         if is_behind:
-            self._write({}, row["step"], place)
+            self._write({}, row["step"], place, close=self._closing and place <= goal)
 
     def log(self, row: LogRow, step: int | None) -> None:
         """Logs a row of Trainer; without a step it belongs to the last one."""
         step = self._step if step is None else step
-        place, _ = self._find_place(step, row)
-        self._write(row, step, place)
-
-    def flush(self, step: int) -> None:
-        """Closes the row of an earlier step than this, which Trainer is about to log by itself."""
-        if self._lag and 0 <= self._step < step and self._place == self._run.step:
-            self._run.log({}, commit=True)
+        self._write(row, step, self._find_place(step + self._offset, step, row)[0])
 
     def close(self) -> None:
         """Writes what still waits."""
         if self._waiting:
-            step = self._waiting[-1]["step"]
-            self._write({}, step, self._find_place(step, {})[0])
+            self.log({}, self._waiting[-1]["step"])
 
-    def _find_place(self, step: int, row: LogRow) -> tuple[int, bool]:
-        """Returns W&B's row for a step, and whether it takes the counter no further than the step."""
-        goal, counter = step + self._offset - self._lag, self._run.step
+    def _find_place(self, goal: int, step: int, row: LogRow) -> tuple[int, bool]:
+        """Returns W&B's row for a step, at `goal` or later, and whether it takes the counter no further than that."""
+        counter = self._run.step
         place = max(goal, counter)
         if place == self._place and (step != self._step or self._clashes(row)):
             place += 1
         return place, place <= max(goal, counter)
 
     def _clashes(self, row: LogRow) -> bool:
-        """Whether a value of the open row would be lost: a second evaluation at the same step."""
+        """Whether a value of the open row would be lost: in a second evaluation at the same step, of other weights."""
         return any(
-            key in self._open and not (isinstance(value, PLAIN) and self._open[key] == value)
+            key in self._open and not key.endswith(COST) and not (isinstance(value, PLAIN) and self._open[key] == value)
             for key, value in row.items()
         )
 
-    def _write(self, row: LogRow, step: int, place: int) -> None:
+    def _write(self, row: LogRow, step: int, place: int, close: bool = False) -> None:
         if self._waiting and self._waiting[-1]["step"] <= step:
             row = {**values(merged(self._waiting)), STEP: step, **row}
             self._waiting = []
-        self._run.log(row, step=place)
+        self._run.log(row, step=place, commit=close or None)
         kept = self._open if place == self._place else {}
-        self._place, self._step, self._open = place, step, {**kept, **row}
+        self._place, self._step, self._open = -1 if close else place, step, {**kept, **row}

@@ -286,13 +286,11 @@ class WandbSink(Sink):
         else:
             self._do(self._axis.add, row)
 
-    def check(self, step: int) -> None:
+    def check(self) -> None:
         self._do(self._run.log, {}, commit=False)
-        if self._axis is not None:
-            self._do(self._axis.flush, step)
 
     def close(self, summary: dict[str, float]) -> None:
-        self._do(self._run.log, {}, commit=False)
+        self.check()
         if self._axis is not None:
             self._do(self._axis.close)
         self._run.summary.update(summary)

@@ -17,14 +17,14 @@ from rich.text import Text
 
 from emo_hf.dashboards.health import RECENT
 from emo_hf.dashboards.jsonl import FILE_NAME, read_new
-from emo_hf.dashboards.metrics import METRICS, Metric
+from emo_hf.dashboards.metrics import Metric, find, of_sets
 from emo_hf.dashboards.report.numbers import findings
 from emo_hf.dashboards.report.runs import RecordedRun, described, run_places
 from emo_hf.errors import RecordError
 from emo_hf.run_folder import HISTORY, RunFolder
 
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
-SHOWN = (
+SHOWN = (  # the losses of evaluation sets follow the first two
     *("train/loss", "eval/loss", "emo/loss", "emo/ema_short", "emo/ema_medium", "emo/ema_long"),
     *("emo/scalar", "emo/lr", "emo/stop_margin_snr", "emo/stop_margin_loss", "emo/stop_share"),
 )
@@ -119,10 +119,10 @@ class View:
         table.add_column("", ratio=1, no_wrap=True)
         for name in ("now", "least", "greatest"):
             table.add_column(name, justify="right")
-        for key in SHOWN:
+        for key in (*SHOWN[:2], *of_sets(run.series), *SHOWN[2:]):
             if key in run.series:
                 values = [value for _, value in sorted(run.series[key].items())]
-                table.add_row(METRICS[key].name, Sparkline(values, METRICS[key]), *_numbers(values))
+                table.add_row(find(key).name, Sparkline(values, find(key)), *_numbers(values))
         yield table
         for text in findings(run, RECENT):
             yield Text(f"! {text}", style="yellow")

@@ -10,12 +10,13 @@ compares optimizers and seeds. It is built and validated without a key or a netw
 
 from typing import Any
 
-from emo_hf.dashboards.metrics import METRICS, SECTIONS, Panel, Section
+from emo_hf.dashboards.metrics import EVAL_LOSS, METRICS, SECTIONS, Panel, Section
 from emo_hf.dashboards.sinks import STEP
 from emo_hf.dashboards.wandb import PICTURE, REPORT
 from emo_hf.errors import DashboardError
 
 NAME = "Emotion"
+LOSSES = r"^(train/loss|eval/(.*_)?loss)$"  # of every evaluation set; W&B draws what this matches, not `y`
 OPTIMIZER = "emo_optimizer"  # config key by which runs are compared
 COLUMNS = (
     f"config:{OPTIMIZER}.value",
@@ -100,6 +101,7 @@ def _line_plot(panel: Panel) -> Any:
         title=panel.title,
         x=STEP,
         y=list(panel.metrics),
+        metric_regex=LOSSES if EVAL_LOSS in panel.keys else None,
         title_y=first.unit or None,
         log_y=first.axis == "log" or None,
         range_y=first.range if first.axis == "fixed" else (None, None),
@@ -132,7 +134,7 @@ def _comparison() -> list[Any]:
     best, lr = wr.SummaryMetric("best/eval_loss"), wr.SummaryMetric("emo/lr_median")
     column = wr.ParallelCoordinatesPlotColumn
     return [
-        wr.LinePlot(title="Evaluation loss, mean and range", x=STEP, y=["eval/loss"], log_y=True, **by_optimizer),
+        wr.LinePlot(title="Evaluation loss, mean and range", x=STEP, y=[EVAL_LOSS], log_y=True, **by_optimizer),
         wr.LinePlot(title="Step size, mean and range", x=STEP, y=["emo/lr"], log_y=True, **by_optimizer),
         wr.BarPlot(title="Best evaluation loss, mean and range", metrics=[best.name], **by_optimizer),
         wr.ScatterPlot(title="Best evaluation loss against median step size", x=lr, y=best, log_x=True),

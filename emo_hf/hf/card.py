@@ -7,14 +7,18 @@ machine along.
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import metadata_load, metadata_save
 
 from emo_hf.hf.confidential import masked
+from emo_hf.hf.settings import in_words
 from emo_hf.spec import OptimizerSpec
 
 TAG = "emo_hf"
 ONE_TRAINING = "This is one training (n = 1): no claim about the optimizer is decided by it."
+_RATE = re.compile(r"^- learning_rate: .*$", re.MULTILINE)
+_OPTIMIZER = re.compile(r"^- optimizer: .*\n(?:(?!- |#)\S.*\n)*", re.MULTILINE)  # its arguments may take more lines
 _MARKS = re.compile(r"([\\`*\[\]|])")
 _PATHS = re.compile(r"(?<![\w.:/<&])~?/[\w.@+-]+(?:/[\w.@+-]+)*/?|(?<!\w)[A-Za-z]:\\[^\s|]+")
 
@@ -50,6 +54,19 @@ def section(spec: OptimizerSpec, formulas: Mapping[str, str] | None = None) -> s
     }
     quirks = [f"* {quirk}" for quirk in spec.quirks]
     return "\n".join([table(facts), *(["", "What to know about this version:", "", *quirks] if quirks else [])])
+
+
+def correct(path: Path, settings: Mapping[str, Any]) -> None:
+    """Makes Trainer's list of hyperparameters say what trained, not what TrainingArguments have where nobody set them.
+
+    Args:
+        path: of the card.
+        settings: `emo_hf.hf.settings.settings_of` the training.
+    """
+    text = path.read_text(encoding="utf-8")
+    optimizer = f"- optimizer: {plain(in_words(settings))}\n"
+    text = _RATE.sub(lambda _: f"- learning_rate: {settings['emo_lr']}", text, count=1)
+    path.write_text(_OPTIMIZER.sub(lambda _: optimizer, text, count=1), encoding="utf-8")
 
 
 def add_tags(path: Path, tags: Iterable[str]) -> None:

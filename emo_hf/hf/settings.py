@@ -13,6 +13,7 @@ in W&B's config and the settings of other reporters, ``emo_run.json``, ``trainer
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import TrainerState, TrainingArguments
@@ -39,7 +40,8 @@ def settings_of(listener: Listener) -> dict[str, Any]:
         options[option] = found[0] if found else options[option]
         if any(value != found[0] for value in found):
             of_groups[f"{option}_of_groups"] = found
-    known = {f"emo_{option}": plain(value) for option, value in {**options, **of_groups}.items() if value is not None}
+    in_order = sorted({**options, **of_groups}.items(), key=lambda item: item[0] not in in_groups)  # the rate first
+    known = {f"emo_{option}": plain(value) for option, value in in_order if value is not None}
     return {"emo_optimizer": name, "emo_version": version, **known}
 
 
@@ -47,7 +49,7 @@ def _before_schedule(group: dict[str, Any], option: str) -> Any:
     return group.get("initial_lr", group["lr"]) if option == "lr" else group[option]
 
 
-def corrections(args: TrainingArguments, settings: dict[str, Any]) -> dict[str, float]:
+def corrections(args: TrainingArguments, settings: Mapping[str, Any]) -> dict[str, float]:
     """Returns those fields of TrainingArguments that another number was used for, with that number."""
     used = {}
     for field, (option, place) in OF_ARGUMENTS.items():
@@ -64,7 +66,7 @@ def make_plain(state: TrainerState) -> None:
         setattr(state, field.name, plain(getattr(state, field.name)))
 
 
-def in_words(settings: dict[str, Any]) -> str:
+def in_words(settings: Mapping[str, Any]) -> str:
     """Returns one line, e.g. "emosens-3.9 of emo_hf with lr=1.0, betas=(0.9, 0.995), eps=1e-08"."""
     options = [
         f"{name.removeprefix('emo_')}={value}"

@@ -31,6 +31,7 @@ from emo_hf.hf.callback import EmotionCallback, lr_used
 from emo_hf.hf.feed import LossFeed, find_listener, find_optimizer, keeps_own_loss
 from emo_hf.hf.progress import find_progress
 from emo_hf.hf.registration import connecting
+from emo_hf.hf.settings import settings_of
 from emo_hf.hf.stopping import folder_of, stop_reason
 from emo_hf.scheduler import NAME, find_pulse
 
@@ -127,6 +128,7 @@ class EmoTrainerMixin(_Trainer):
         listener, path = find_listener(self.optimizer, self.lr_scheduler), folder_of(self.args) / "README.md"
         if listener is None or not self.is_world_process_zero() or not path.exists():
             return
+        card.correct(path, settings_of(listener))
         parts = [f"Trained with `{listener.key}` of emo_hf. {stop_reason(self.state)}".rstrip(), card.ONE_TRAINING]
         if (spec := getattr(listener, "spec", None)) is not None:
             parts.append(card.section(spec))
@@ -167,6 +169,8 @@ def attach_feed(trainer: Trainer) -> None:
         its._get_learning_rate = functools.partial(_get_learning_rate, trainer)
     elif trainer.args.lr_scheduler_type != NAME and find_pulse(trainer.lr_scheduler) is None:
         return  # an EmoPulse is created after the optimizer: it gets its loss from the callback
+    if not isinstance(trainer, EmoTrainerMixin):
+        vars(trainer)["create_model_card"] = functools.partial(_create_model_card, trainer)
     if hasattr(trainer, "callback_handler"):
         _connect_callback(trainer)
     else:
@@ -204,6 +208,14 @@ def _connect_callback(trainer: Trainer) -> EmotionCallback:
     callback.progress = find_progress(callbacks)
     callback.prepare(trainer.args, next((each for each in callbacks if isinstance(each, WandbCallback)), None))
     return callback
+
+
+def _create_model_card(trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+    """Trainer's own method knows the arguments alone."""
+    type(trainer).create_model_card(trainer, *args, **kwargs)
+    listener, path = find_listener(trainer.optimizer, trainer.lr_scheduler), folder_of(trainer.args) / "README.md"
+    if listener is not None and trainer.is_world_process_zero() and path.exists():
+        card.correct(path, settings_of(listener))
 
 
 def _get_learning_rate(trainer: Trainer) -> float:

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator
 
-from emo_hf.dashboards.metrics import METRICS
+from emo_hf.dashboards.metrics import EVAL_LOSS, METRICS, of_sets
 from emo_hf.dashboards.report.runs import RecordedRun, Series
 
 CEILING, FLOOR = "emo/lr_at_ceiling", "emo/lr_at_floor"
@@ -15,10 +15,11 @@ Number = float | None  # None: there is no such number; nan: it is not finite
 def summary(run: RecordedRun) -> dict[str, Number]:
     """Returns what sums up `run`, by name, in the order of a table."""
     loss = run.series.get("train/loss") or run.series.get("emo/loss", {})
-    scores = [key for key in run.series if key.startswith("eval/") and key != "eval/loss"]
+    losses = [EVAL_LOSS, *of_sets(run.series)]
+    scores = [key for key in run.series if key.startswith("eval/") and key not in losses]
     ready = [step for step, share in run.series.get("emo/stop_share", {}).items() if share > 0]
     return {
-        "best eval loss": _of(run.series.get("eval/loss", {}), min),
+        **{f"best {key.replace('/', ' ').replace('_', ' ')}": _of(run.series.get(key, {}), min) for key in losses},
         **{f"last {key.replace('/', ' ')}": _of(run.series[key], lambda values: values[-1]) for key in scores},
         "loss, last tenth": _of(loss, lambda values: statistics.fmean(values[-math.ceil(len(values) / 10) :])),
         "median step size": _of(run.series.get("emo/lr", {}), statistics.median),
@@ -46,7 +47,7 @@ def findings(run: RecordedRun, steps: int = 0) -> Iterator[str]:
     """
     since = run.steps - steps if steps else 0
     recent = {key: [v for step, v in series.items() if step > since] for key, series in run.series.items()}
-    for key in ("emo/loss", "train/loss", "eval/loss"):
+    for key in ("emo/loss", "train/loss", EVAL_LOSS, *of_sets(run.series)):
         if bad := [step for step, value in run.series.get(key, {}).items() if math.isnan(value)]:
             yield f"{key} was not finite at {len(bad)} recorded steps, first at step {bad[0]:,}."
     if "emo/loss" not in run.series:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from emo_hf.dashboards.metrics import METRICS, SECTIONS, Metric, Panel
+from emo_hf.dashboards.metrics import SECTIONS, Metric, Panel, find
 from emo_hf.dashboards.report.runs import RecordedRun, Series
 
 POINTS = 1500  # per line of a single run
@@ -123,23 +123,24 @@ def _grouped(runs: list[RecordedRun]) -> list[Group]:
 
 
 def _single(panel: Panel, run: RecordedRun, bucket: int) -> list[Chart]:
-    keys = [key for key in panel.keys if key in run.series]
+    keys = panel.found(run.series)
     lines = [_line(key, place, run.series[key], bucket) for place, key in enumerate(keys)]
     if keys and keys[0] == panel.keys[0]:
         low, high = (run.series.get(key, run.series[keys[0]]) for key in panel.band or (keys[0], keys[0]))
         (of_low, least), (of_high, greatest) = _reduced(low, bucket, min), _reduced(high, bucket, max)
         if of_low == of_high == lines[0].x:
             lines[0].low, lines[0].high = least, greatest
-    return [Chart(panel.title, tuple(METRICS[key] for key in keys), panel.zero_line, lines)]
+    return [Chart(panel.title, tuple(map(find, keys)), panel.zero_line, lines)]
 
 
 def _compared(panel: Panel, groups: list[Group], bucket: int) -> list[Chart]:
     charts = []
-    keys = [key for key in panel.keys if key not in AVERAGES]
+    recorded = dict.fromkeys(key for group in groups for run in group.runs for key in run.series)
+    keys = [key for key in panel.found(recorded) if key not in AVERAGES]
     for key in keys:
-        title = panel.title if len(keys) == 1 else f"{panel.title}: {METRICS[key].name}"
+        title = panel.title if len(keys) == 1 else f"{panel.title}: {find(key).name}"
         lines = [line for colour, group in enumerate(groups) for line in _lines_of(group, colour, key, bucket)]
-        charts.append(Chart(title, (METRICS[key],), panel.zero_line, lines))
+        charts.append(Chart(title, (find(key),), panel.zero_line, lines))
     return charts
 
 

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -28,7 +29,9 @@ from emo_hf.run_folder import HISTORY, STATE, RunFolder
 logger = logging.getLogger(__name__)
 
 OF_TRAINER = {"loss": "train/loss", "grad_norm": "train/grad_norm", "learning_rate": "train/learning_rate"}
-COST = {"eval/runtime", "eval/samples_per_second", "eval/steps_per_second", "eval/epoch"}  # say nothing of the model
+COST = re.compile(  # says nothing of the model
+    r"eval/(epoch|(.*_)?(runtime|(samples|steps)_per_second|(model_preparation|jit_compilation)_time))"
+)
 STEP = "train/global_step"  # of a row in W&B
 TIMEOUT = 120  # seconds for W&B to print a file
 
@@ -52,7 +55,8 @@ class RecordedRun:
         values = {**row, **dict.fromkeys(row.get("nonfinite", ()), math.nan)}
         for name, value in values.items():
             key = OF_TRAINER.get(name) or name.replace("eval_", "eval/", 1)
-            wanted = key in METRICS or key == "train/learning_rate" or (key.startswith("eval/") and key not in COST)
+            of_evaluation = key.startswith("eval/") and not COST.fullmatch(key)
+            wanted = key in METRICS or key == "train/learning_rate" or of_evaluation
             number = _number(value) if wanted else None
             if number is not None:
                 self.series.setdefault(key, {})[step] = number

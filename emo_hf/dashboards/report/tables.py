@@ -4,7 +4,7 @@ import math
 import statistics
 from html import escape
 
-from emo_hf.dashboards.metrics import METRICS
+from emo_hf.dashboards.metrics import METRICS, find, of_sets
 from emo_hf.dashboards.report import numbers
 from emo_hf.dashboards.report.numbers import Number
 from emo_hf.dashboards.report.page import COLOURS, Group, Page
@@ -50,9 +50,9 @@ def runs(page: Page) -> str:
 def ranges(run: RecordedRun) -> str:
     """Returns the table of all metrics of a run."""
     body = []
-    for key in METRICS:
+    for key in (*METRICS, *of_sets(run.series)):
         if key in run.series:
-            body.append([escape(key), *map(_text, numbers.ranges(run.series[key])), escape(METRICS[key].meaning)])
+            body.append([escape(key), *map(_text, numbers.ranges(run.series[key])), escape(find(key).meaning)])
     return _table("Every metric", ["", "first", "least", "median", "greatest", "last", "meaning"], body, "words")
 
 
