@@ -14,13 +14,14 @@ from typing import Any
 
 from emo_hf.dashboards.sinks import STEP, values
 from emo_hf.dashboards.window import LogRow, merged, window_size
+from emo_hf.errors import DashboardError
 
 COST = ("runtime", "_per_second")  # differ each time
 PLAIN = (bool, int, float, str)
 
 
 class StepAxis:
-    """Logs to one run. `log` and `add` may raise whatever W&B raises."""
+    """Logs to one run. What W&B raises is not caught, and `DashboardError` is raised where its service has ended."""
 
     def __init__(self, run: Any, total_steps: int = 0, lag: int = 0) -> None:
         """
@@ -31,10 +32,10 @@ class StepAxis:
             lag: by how many rows ours stay behind the step, where Trainer's own logs move the counter.
         """
         self._run = run
-        counter = run.step
+        counter = self._counter()
         self._offset = counter if 0 < total_steps <= counter else 0
         self._closing = window_size(total_steps) > 1  # a row of Trainer's own logs may come between two of ours
-        self._lag = 1 if self._closing else lag
+        self._lag = lag
         self._place, self._step = -1, -1  # W&B's row that is open, and the optimizer step that it belongs to
         self._open: LogRow = {}
         self._waiting: list[LogRow] = []
@@ -49,10 +50,10 @@ class StepAxis:
     def add(self, row: LogRow) -> None:
         """Logs a row of ours, or lets it wait for a place."""
         self._waiting.append(row)
-        goal = row["step"] + self._offset - self._lag
-        place, is_behind = self._find_place(goal, row["step"], {})
-        if is_behind:
-            self._write({}, row["step"], place, close=self._closing and place <= goal)
+        at = row["step"] + self._offset
+        place, counter = self._find_place(at - 1 if self._closing else at - self._lag, row["step"], {})
+        if place <= max(at - self._lag, counter):  # no push past the step
+            self._write({}, row["step"], place, close=self._closing and place < at)
 
     def log(self, row: LogRow, step: int | None) -> None:
         """Logs a row of Trainer; without a step it belongs to the last one."""
@@ -64,13 +65,20 @@ class StepAxis:
         if self._waiting:
             self.log({}, self._waiting[-1]["step"])
 
-    def _find_place(self, goal: int, step: int, row: LogRow) -> tuple[int, bool]:
-        """Returns W&B's row for a step, at `goal` or later, and whether it takes the counter no further than that."""
-        counter = self._run.step
+    def _counter(self) -> int:
+        try:
+            counter: int = self._run.step
+        except Exception as error:  # without a word, if the service is gone
+            raise DashboardError(f"its service process does not answer ({type(error).__name__})") from error
+        return counter
+
+    def _find_place(self, goal: int, step: int, row: LogRow) -> tuple[int, int]:
+        """Returns W&B's row for a row of ours or Trainer's, `goal` or a later one, and where the counter is now."""
+        counter = self._counter()
         place = max(goal, counter)
         if place == self._place and (step != self._step or self._clashes(row)):
             place += 1
-        return place, place <= max(goal, counter)
+        return place, counter
 
     def _clashes(self, row: LogRow) -> bool:
         """Whether a value of the open row would be lost: in a second evaluation at the same step, of other weights."""
