@@ -82,10 +82,8 @@ class StepAxis:
 
     def _clashes(self, row: LogRow) -> bool:
         """Whether a value of the open row would be lost: in a second evaluation at the same step, of other weights."""
-        return any(
-            key in self._open and not key.endswith(COST) and not (isinstance(value, PLAIN) and self._open[key] == value)
-            for key, value in row.items()
-        )
+        kept = {key: value for key, value in self._open.items() if key in row and not key.endswith(COST)}
+        return any(not isinstance(value, PLAIN) or value != row[key] for key, value in kept.items())
 
     def _write(self, row: LogRow, step: int, place: int, close: bool = False) -> None:
         if self._waiting and self._waiting[-1]["step"] <= step:

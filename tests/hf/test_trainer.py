@@ -289,24 +289,27 @@ def test_failing_record_is_logged_and_training_goes_on(fail, make_trainer, monke
 
 
 @pytest.mark.parametrize("way", ["wrap", "mixin", "attach", "callback"])
-def test_wandb_is_prepared_before_its_callback_starts_a_run(way, make_trainer, monkeypatch):
-    order = []
+def test_wandb_is_made_safe_before_its_callback_opens_a_run(way, make_trainer, monkeypatch):
+    wandb, order = pytest.importorskip("wandb"), []
 
-    class Reporter(TrainerCallback):  # in the place of Trainer's WandbCallback, which comes first
+    class Reporter(integration_utils.WandbCallback):
         def on_train_begin(self, *args, **kwargs):
-            order.append("run")
+            self._wandb.init(project="mine")
 
-    monkeypatch.setattr(hf_callback.wandb, "prepare", lambda run_name: order.append(f"prepare {run_name}"))
-    monkeypatch.setattr(integration_utils, "WandbCallback", Reporter)
+        def on_log(self, *args, **kwargs):
+            pass
+
+    for module, name in ((hf_callback.wandb, "prepare"), (hf_callback.wandb, "open_run"), (wandb, "init")):
+        monkeypatch.setattr(module, name, lambda name=name, **_: order.append(name))
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", Reporter)
     monkeypatch.delitem(recorder.REMOTE, "wandb")
     if way != "wrap":
         registration.remove_patches()
     callbacks = [EmotionCallback()] if way == "callback" else []
     kind = EmoTrainer if way == "mixin" else Trainer
-    trainer = make_trainer(kind, {"callbacks": callbacks}, max_steps=1, report_to=["wandb"], run_name="mine")
+    trainer = make_trainer(kind, {"callbacks": callbacks}, max_steps=1, report_to=["wandb"])
     if way == "attach":
         attach(trainer)
+    assert order == (["prepare"] if way == "callback" else [])  # nothing else comes before `Reporter` there
     trainer.train()
-    assert order[-1] == "run"
-    assert {*order[:-1]} == {"prepare mine"}
+    assert order == (["prepare", "init"] if way == "callback" else ["open_run"])
