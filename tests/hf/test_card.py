@@ -59,6 +59,37 @@ def test_card_of_a_driven_optimizer_has_its_tag(make_trainer):
     assert "one training (n = 1)" in card.text
 
 
+@pytest.mark.parametrize("kind", [Trainer, EmoTrainer])
+@pytest.mark.parametrize(
+    ("options", "rate", "words"),
+    [
+        ({}, "1.0", ("emosens-3.9 of emo_hf with lr=1.0, betas=(0.9, 0.995)",)),
+        (
+            {"learning_rate": 0.5, "optim_args": "stopcoef=1.5,beta2=0.99", "lr_scheduler_type": "cosine"},
+            "0.5",
+            ("lr=0.5, betas=(0.9, 0.99)", "stopcoef=1.5"),
+        ),
+        ({"optim": "emosens-3.8"}, "1.0", ("emosens-3.8 of emo_hf with lr=1.0",)),
+        (
+            {"optim": "adamw_torch", "lr_scheduler_type": "emopulse", "learning_rate": 1e-3},
+            "0.001",
+            ("AdamW driven by emopulse-3.9 of emo_hf with lr=0.001, betas=(0.9, 0.999)", "branch=rounding"),
+        ),
+    ],
+)
+def test_hyperparameters_are_those_that_were_used(kind, options, rate, words, make_trainer):
+    trainer = make_trainer(kind, max_steps=2, **options)
+    trainer.train()
+    for _ in range(2):
+        trainer.create_model_card()
+    lines = Path(trainer.args.output_dir, "README.md").read_text().splitlines()
+    assert [line for line in lines if "learning_rate:" in line] == [f"- learning_rate: {rate}"]
+    (optimizer,) = [line for line in lines if line.startswith("- optimizer:")]
+    assert all(word in optimizer for word in words)
+    after = lines[lines.index(optimizer) + 1]
+    assert after == f"- lr_scheduler_type: {options.get('lr_scheduler_type', 'constant')}"
+
+
 def test_card_of_another_optimizer_is_the_parents(make_trainer):
     trainer = make_trainer(EmoTrainer, optim="sgd", max_steps=1)
     trainer.train()

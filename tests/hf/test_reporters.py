@@ -51,7 +51,7 @@ def test_trackio(make_trainer, read_signals, home: Path, monkeypatch) -> None:
     for module in (trackio, trackio.utils, trackio.sqlite_storage):
         monkeypatch.setattr(module, "TRACKIO_DIR", home / "trackio", raising=False)
     train(make_trainer, "trackio")
-    with sqlite3.attach_feed(home / "trackio" / "huggingface.db") as database:
+    with sqlite3.connect(home / "trackio" / "huggingface.db") as database:
         logged = [(step, json.loads(row)) for step, row in database.execute("SELECT step, metrics FROM metrics")]
         (config,) = database.execute("SELECT config FROM configs").fetchone()
     rows = [(step, row) for step, row in logged if emo(row)]
@@ -78,7 +78,7 @@ def test_mlflow(make_trainer, read_signals, home: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     mlflow.set_tracking_uri(None)
     train(make_trainer, "mlflow")
-    with sqlite3.attach_feed(home / "mlflow.db") as database:
+    with sqlite3.connect(home / "mlflow.db") as database:
         points = database.execute("SELECT step, key, value FROM metrics").fetchall()
         tags = dict(database.execute("SELECT key, value FROM tags").fetchall())
     summary = points_of([point for point in points if point[0] == 0])[0]

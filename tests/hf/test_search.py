@@ -2,6 +2,7 @@
 
 import functools
 import gc
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from emo_hf import EmotionCallback, EmoTrainer, EmoTrainingArguments, registry
 from emo_hf.hf import registration
 from emo_hf.hf.feed import find_optimizer
 from emo_hf.scheduler import innermost
+from tests.dashboards.conftest import records_of
 from tests.hf.tiny_gpt2 import make_data, make_model
 
 optuna = pytest.importorskip("optuna")
@@ -134,3 +136,82 @@ def test_search_over_emo_options(search, make_args):
     assert sorted(branches) == ["long", "quieter", "rounding"]
     for trial, branch in zip(seen, branches, strict=True):
         assert_own_emotion(trial, registry.find("emosens").options["lr"], branch=branch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("callbacks", [[], [EmotionCallback]], ids=["wrap", "callback"])
+@pytest.mark.parametrize("report_to", [[], ["wandb"]])
+def test_each_trial_of_a_wandb_sweep_is_recorded_in_its_own_run(callbacks, report_to, make_args, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()  # the settings are read once per session, here from the test's environment
+    runs, opened, grid, start = [], [], [{"learning_rate": 0.1}, {"learning_rate": 1.0}], wandb.init
+
+    def init(*args, **kwargs):
+        opened.append(kwargs)
+        return start(*args, **kwargs)
+
+    def agent(sweep_id, function, count):  # as the server would start the trials
+        for config in grid:
+            wandb.init(project="p", config=config, reinit="finish_previous")
+            function()
+            wandb.finish()
+
+    class Note(TrainerCallback):
+        def on_train_end(self, *args, **kwargs):
+            runs.append((Path(wandb.run.settings.sync_dir), wandb.run.config["emo_lr"]))
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "sweep", lambda *args, **kwargs: "e/p/sweep")
+    monkeypatch.setattr(wandb, "agent", agent)
+    trainer = Trainer(
+        model_init=lambda trial=None: make_model(),
+        args=make_args(max_steps=4, logging_steps=2, eval_strategy="steps", eval_steps=4, report_to=report_to),
+        train_dataset=make_data(),
+        eval_dataset=make_data(2),
+        callbacks=[Note(), *(kind() for kind in callbacks)],
+    )
+    space = {"method": "grid", "metric": {}, "parameters": {}}
+    trainer.hyperparameter_search(backend="wandb", hp_space=lambda trial: space, n_trials=2, direction="minimize")
+    wandb.teardown()
+    assert len(opened) == 4  # the agent's and Trainer's, none of ours
+    assert [lr for _, lr in runs] == [0.1, 1.0]
+    for folder, _ in runs:
+        rows = [record["history"]["item"] for record in records_of(folder) if record["type"] == "history"]
+        assert [row["train/global_step"] for row in rows if "emo/lr" in row] == [1, 2, 3, 4]
+        assert [row["train/global_step"] for row in rows if "train/loss" in row] == [2, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("callbacks", [[], [EmotionCallback]], ids=["wrap", "callback"])
+def test_trials_of_another_search_have_a_run_each(callbacks, make_args, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()
+    opened, start = [], wandb.init
+
+    def init(*args, **kwargs):
+        run = start(*args, **kwargs)
+        opened.append(Path(run.settings.sync_dir))
+        return run
+
+    monkeypatch.setattr(wandb, "init", init)
+    trainer = Trainer(
+        model_init=lambda trial=None: make_model(),
+        args=make_args(max_steps=2, eval_strategy="steps", eval_steps=2, report_to=["wandb"]),
+        train_dataset=make_data(),
+        eval_dataset=make_data(2),
+        callbacks=[kind() for kind in callbacks],
+    )
+    grid = {"learning_rate": [0.1, 1.0]}
+    trainer.hyperparameter_search(
+        backend="optuna",
+        direction="minimize",
+        n_trials=2,
+        hp_space=lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", grid["learning_rate"])},
+        sampler=optuna.samplers.GridSampler(grid, seed=0),
+    )
+    wandb.finish()
+    wandb.teardown()
+    assert len(opened) == 2
+    for folder in opened:
+        rows = [record["history"]["item"] for record in records_of(folder) if record["type"] == "history"]
+        assert [row["train/global_step"] for row in rows if "emo/lr" in row] == [1, 2]

@@ -1,6 +1,7 @@
 """What a run writes down while Trainer trains it, and where it is cut."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ class Comparable(TrainerCallback):
         wandb.describe(self.config)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        wandb.summarize({"best/eval_loss": min(log["eval_loss"] for log in state.log_history if "eval_loss" in log)})
+        losses = [log["eval_loss"] for log in state.log_history if math.isfinite(log.get("eval_loss", math.nan))]
+        if losses:
+            wandb.summarize({"best/eval_loss": min(losses)})
 
 
 class Trajectory(TrainerCallback):
