@@ -46,6 +46,20 @@ def write_state(path: Path, steps: int = 60, rate: float = 1e-3) -> Path:
     return path
 
 
+def write_sets(path: Path, steps: int = 60) -> Path:
+    """Writes a trainer_state.json of a training with a dictionary of evaluation sets, b and a."""
+    logs: list[dict[str, Any]] = []
+    for step in range(20, steps + 1, 20):
+        logs.append({"step": step, "loss": 3 - step / 100, "learning_rate": 1e-3, "epoch": 1.0})
+        for name, least in (("b", 2.0), ("a", 1.0)):
+            values = {"loss": least + 1 / step, "accuracy": 0.5, "runtime": 9.0, "samples_per_second": 8.0}
+            values |= {"steps_per_second": 7.0, "model_preparation_time": 6.0}
+            logs.append({"step": step, **{f"eval_{name}_{key}": value for key, value in values.items()}, "epoch": 1.0})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"global_step": steps, "log_history": logs}), encoding="utf-8")
+    return path
+
+
 def write_cell(runs: Path, arm: str, seed: int, emo: bool = True, steps: int = 60) -> Path:
     """Writes the folder of one run of a recipe."""
     folder = runs / "quick" / "small" / arm / f"seed{seed}"

@@ -51,6 +51,15 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
+def test_losses_of_several_evaluation_sets_stand_together(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "out", steps=60)
+    logged = {"eval_a_loss": 1.5, "eval_b_loss": 2.5, "eval_a_runtime": 9.0, "eval_b_samples_per_second": 8.0}
+    write_rows(folder / "history.jsonl", [{"step": 60, "loss": 3.0}, {"step": 60, **logged}])
+    lines = [line.split()[0] for line in look(folder).splitlines()[2:]]
+    assert lines[:4] == ["train/loss", "eval/a_loss", "eval/b_loss", "loss"]
+    assert not any("runtime" in line or "second" in line for line in lines)
+
+
 def test_a_run_under_way_says_how_long_it_takes(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "out", steps=60)
     (folder / "emo_run.json").write_text(json.dumps({"total_steps": 60_060}))

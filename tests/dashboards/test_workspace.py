@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -72,6 +73,22 @@ def test_axes_are_those_of_the_metrics() -> None:
         limits = (plot.get("yAxisMin"), plot.get("yAxisMax"))
         assert limits == (metric.range if metric.axis == "fixed" else (None, None))
         assert plot["smoothingType"] == "none"
+
+
+def test_the_panel_of_losses_draws_those_of_every_evaluation_set() -> None:
+    by_title = {panel["config"].get("chartTitle"): panel["config"] for panel in panels()}
+    assert by_title["Loss"]["useMetricRegex"] is True
+    drawn = re.compile(by_title["Loss"]["metricRegex"])
+    logged = (
+        "train/loss",
+        "eval/loss",
+        "eval/a_loss",
+        "eval/my set_loss",
+        "eval/runtime",
+        "eval/a_runtime",
+        "emo/loss",
+    )
+    assert [key for key in logged if drawn.search(key)] == list(logged[:4])
 
 
 def test_the_text_says_when_to_act() -> None:

@@ -20,7 +20,7 @@ from emo_hf.dashboards.report import numbers
 from emo_hf.dashboards.report.page import arrange
 from emo_hf.dashboards.report.runs import RecordedRun
 from emo_hf.errors import EmoError, RecordError
-from tests.dashboards.recorded_runs import row, write_cell, write_rows, write_run, write_state
+from tests.dashboards.recorded_runs import row, write_cell, write_rows, write_run, write_sets, write_state
 
 
 def test_a_run_folder(tmp_path: Path) -> None:
@@ -31,6 +31,35 @@ def test_a_run_folder(tmp_path: Path) -> None:
     assert run.series["eval/loss"] == {20: 3.3, 40: 3.1, 60: 2.9}
     assert run.series["emo/lr"][2] == 2e-4  # not Trainer's, which knows the schedule only
     assert {"eval/runtime", "train/learning_rate", "epoch"}.isdisjoint(run.series)
+
+
+def test_losses_of_several_evaluation_sets(tmp_path: Path) -> None:
+    (run,) = runs = report.read([write_sets(tmp_path / "out" / "trainer_state.json")])
+    assert {key for key in run.series if key.startswith("eval/")} == {
+        *("eval/a_loss", "eval/b_loss", "eval/a_accuracy", "eval/b_accuracy")
+    }
+    losses = arrange(runs).sections[0][2][0]
+    assert [line.name for line in losses.lines] == ["train/loss", "eval/b_loss", "eval/a_loss"]
+    assert [metric.meaning for metric in losses.metrics[1:]] == [
+        "loss on the evaluation data b",
+        "loss on the evaluation data a",
+    ]
+    summary = numbers.summary(run)
+    assert summary["best eval a loss"] == pytest.approx(1 + 1 / 60)
+    assert summary["best eval b loss"] == pytest.approx(2 + 1 / 60)
+    assert [name for name in summary if name.startswith("last")] == ["last eval b_accuracy", "last eval a_accuracy"]
+    run.series["eval/b_loss"][40] = math.nan
+    assert any(text.startswith("eval/b_loss was not finite at 1 recorded steps") for text in numbers.findings(run))
+    page = report.html(runs)
+    assert "eval/a_loss" in page
+    assert "runtime" not in page.split("<body")[1].split("<script")[0]
+    report.write_png(runs, tmp_path / "picture.png")
+
+
+def test_several_evaluation_sets_in_a_comparison(tmp_path: Path) -> None:
+    runs = report.read([write_sets(tmp_path / name / "trainer_state.json") for name in ("one", "two")])
+    titles = [chart.title for chart in arrange(runs).sections[0][2]]
+    assert titles[:3] == ["Loss: train/loss", "Loss: eval/b_loss", "Loss: eval/a_loss"]
 
 
 def test_the_signals_file_alone(tmp_path: Path) -> None:
