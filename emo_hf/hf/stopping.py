@@ -38,12 +38,13 @@ class Reaction:
         Raises:
             OptionError: `on_ready` is none of `CHOICES`, or `patience` no whole number of at least 1.
         """
-        if on_ready not in CHOICES or type(patience) is not int or patience < 1:
+        whole = hasattr(patience, "__index__") and not isinstance(patience, bool)  # numpy's, too
+        if on_ready not in CHOICES or not whole or patience < 1:
             raise OptionError(
                 f"EmotionCallback got {on_ready=}, {patience=}; expected on_ready to be one of {', '.join(CHOICES)},"
                 " and patience a number of optimizer steps: a whole number of at least 1."
             )
-        self.on_ready, self.patience = on_ready, patience
+        self.on_ready, self.patience = on_ready, int(patience)
         self._saving = False  # from the beginning of a cluster until its checkpoint is there
         self._record: dict[str, Any] = {}
 

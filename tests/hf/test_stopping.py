@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -94,6 +95,11 @@ def test_a_cluster_begins_and_ends_after_patience_steps(patience, ready, saves, 
 def test_options_that_mean_nothing_are_refused(options):
     with pytest.raises(OptionError, match=r"expected on_ready to be one of log, save, stop, and patience"):
         EmotionCallback(**options)
+
+
+def test_a_patience_of_numpy_is_a_number():
+    reaction = Reaction("log", np.int64(3))
+    assert type(reaction.patience) is int
 
 
 # -- stop ------------------------------------------------------------------------------------------------------------
