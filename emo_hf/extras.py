@@ -19,6 +19,7 @@ EXTRAS = {  # extra -> the modules that it is for
         "datasets",
         "evaluate",
         "filelock",
+        "gguf",
         "huggingface_hub",
         "jinja2",
         "markupsafe",

@@ -3,6 +3,7 @@
     emo-hf run quickstart                   trains every arm of a recipe and ends with a table
     emo-hf validate quickstart              checks a recipe, and shows what it would train
     emo-hf cp quickstart                    copies a shipped recipe into the current folder
+    emo-hf fetch-models DIR                 small trained models, for recipes that fine-tune
     emo-hf sweep quickstart                 a recipe as a W&B sweep, for agents on several machines
     emo-hf ls                               the optimizers; with --recipes, the shipped recipes
     emo-hf show emosens-3.9                 one of them
@@ -29,7 +30,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 import emo_hf
-from emo_hf.cli import completion, dashboards, optimizers, pictures, recipes, reports
+from emo_hf.cli import completion, dashboards, models, optimizers, pictures, recipes, reports
 from emo_hf.errors import EmoError
 
 
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"emo-hf {emo_hf.__version__}")
     commands = whole.add_subparsers(required=True, metavar="command")
     recipes.add(commands)
+    models.add(commands)
     optimizers.add(commands)
     pictures.add(commands)
     reports.add(commands)

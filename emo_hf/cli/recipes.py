@@ -24,13 +24,21 @@ from emo_hf.lab.report import comparison_text
 from emo_hf.lab.run import functions, preflight, progress_table, runner
 from emo_hf.lab.run.runner import Watch
 
+MODELS = "EMO_HF_MODELS"
+
 
 def add(commands: Any) -> None:
     """Adds the subcommands to those of the parser."""
     run_configs = argparse.ArgumentParser(add_help=False)
     run_configs.add_argument("recipe", help="a YAML file, or the name of a shipped recipe (emo-hf ls --recipes)")
-    run_configs.add_argument("--size", help="smoke, small or paper (default: the recipe's)")
+    run_configs.add_argument("--size", help="smoke, small, base or paper (default: the recipe's)")
     run_configs.add_argument("--data-dir", type=Path, help="the folder of a data set's original files")
+    run_configs.add_argument(
+        "--model-dir",
+        type=Path,
+        default=os.environ.get(MODELS),
+        help=f"the folder of models that emo-hf fetch-models made (default: the environment's {MODELS}, else the hub)",
+    )
     run_configs.add_argument(
         "--seeds", "--seed", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's"
     )
@@ -49,7 +57,7 @@ def add(commands: Any) -> None:
         "validate",
         parents=[run_configs],
         help="check a recipe, and show what it would train",
-        description="Reads a recipe and trains nothing. With --data-dir, the data and the model are checked as well.",
+        description="Trains nothing. With --data-dir or --model-dir, the data and the model are checked as well.",
     )
     check.set_defaults(command=_validate)
 
@@ -125,7 +133,7 @@ def _validate(args: argparse.Namespace, console: Console) -> int:
         length = f"{scale.steps} steps" if scale.steps else f"{scale.epochs:g} epochs"
         seeds = len(run_configs) // len(arms)
         ending = f"Runs: {len(run_configs)} (arms: {len(arms)}, seeds: {seeds}), of {length} each."
-        if args.data_dir:
+        if args.data_dir or args.model_dir:
             preflight.check(run_configs)
     for name, arm in arms.items():
         table.add_row(name, arm.optimizer, f"{arm.lr:g}", escape(str(arm.tuning)))
@@ -163,7 +171,9 @@ def _sweep(args: argparse.Namespace, console: Console) -> int:
 def _cells(recipe: Recipe, args: argparse.Namespace, data_dir: Path | None = None) -> list[RunConfig]:
     if args.data_dir:
         data_dir = args.data_dir.resolve()
-    return recipe.run_configs(args.size, args.arms, args.seeds, data_dir)
+    return recipe.run_configs(
+        args.size, args.arms, args.seeds, data_dir, args.model_dir.resolve() if args.model_dir else None
+    )
 
 
 def _refuse_idle(recipe: FunctionRecipe, args: argparse.Namespace) -> None:

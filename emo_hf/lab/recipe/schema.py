@@ -17,7 +17,7 @@ from emo_hf.lab.recipe.fields import LARGEST_COUNT, Count, Finite, Name, Positiv
 from emo_hf.lab.recipe.rules import Basin, Metric, RuleLine
 from emo_hf.lab.recipe.task import Scale, Task
 
-SizeName = Literal["smoke", "small", "paper"]
+SizeName = Literal["smoke", "small", "base", "paper"]
 Several = Annotated[int, Field(ge=2, le=LARGEST_COUNT)]
 Measure = Literal["trajectory"]  # what costs time or space is measured on request only
 FORMER = {"secondary": "also"}  # keys of a recipe and their former names
@@ -38,6 +38,7 @@ class RunConfig(StrictModel):
     seed: Seed
     task: Task
     data_dir: str | None = None
+    model_dir: str | None = None
     processes: Several | None = None
     measure: list[Measure] = []
     equal_train_loss: Positive | None = None
@@ -49,7 +50,8 @@ class RunConfig(StrictModel):
     def needs_hub(self) -> bool:
         """Whether model or data come from the hub."""
         model, data = self.scale.model, self.task.data
-        return bool(model.hub) or (self.data_dir is None and bool(data.hub or model.llama2c))
+        model_of_hub = model.hub and self.model_dir is None
+        return bool(model_of_hub or (self.data_dir is None and (data.hub or model.llama2c)))
 
 
 class Published(StrictModel):
@@ -127,8 +129,11 @@ class Recipe(StrictModel):
         arms: list[str] | None = None,
         seeds: list[int] | None = None,
         data_dir: Path | None = None,
+        model_dir: Path | None = None,
     ) -> list[RunConfig]:
         """Returns the runs of one size, arm by arm; `arms` selects, `seeds` replaces those of the recipe.
+
+        `model_dir` holds copies of models of the hub; a size that needs none ignores it.
 
         Raises:
             RecipeError: the recipe lacks the size, an arm or a second seed to replay; or `data_dir` is missing or
@@ -151,6 +156,7 @@ class Recipe(StrictModel):
                 seed=seed,
                 task=self.task,
                 data_dir=str(data_dir) if data_dir else None,
+                model_dir=str(model_dir) if model_dir and chosen.model.hub else None,
                 processes=self.processes,
                 measure=self.measure,
                 equal_train_loss=self.equal_train_loss,
@@ -177,13 +183,14 @@ class Recipe(StrictModel):
     def _arm(self, name: str, size: Size) -> Arm:
         """An arm at one size.
 
-        A grid holds for the models that the recipe builds. With a model of the hub the arm counts as untuned, unless
-        the size gives its own tuning.
+        A grid holds for the models that the recipe builds, if it builds any. With a model of the hub the arm then
+        counts as untuned, unless the size gives its own tuning.
         """
         arm, change = self.arms[name], size.arms.get(name)
         if change:
             return arm.model_copy(update=dict(change))
-        if size.model.hub and arm.tuning.how == "grid":
+        builds = any(other.model.hub is None for name, other in self.sizes.items() if name != "smoke")
+        if size.model.hub and builds and arm.tuning.how == "grid":
             return arm.model_copy(update={"tuning": Tuning(how="untuned")})
         return arm
 
@@ -198,7 +205,8 @@ class Recipe(StrictModel):
             )[0]
         except RecipeError:  # the recipe reads other data now, or replays another seed
             return False
-        return run_config.model_copy(update={"data_dir": None}) == own.model_copy(update={"data_dir": None})
+        anywhere = {"data_dir": None, "model_dir": None}
+        return run_config.model_copy(update=anywhere) == own.model_copy(update=anywhere)
 
 
 class FunctionTask(StrictModel):

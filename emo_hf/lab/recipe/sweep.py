@@ -32,7 +32,8 @@ def text(run_configs: list[RunConfig], recipe: str, description: str) -> str:
             " --arms, or use emo-hf run on one machine."
         )
     first = run_configs[0]
-    data = ["--data-dir", first.data_dir] if first.data_dir else []
+    folders = [("--data-dir", first.data_dir), ("--model-dir", first.model_dir)]
+    places = [word for option, folder in folders if folder for word in (option, folder)]
     content = {
         "name": f"{first.recipe}/{first.size}",
         "description": description,
@@ -43,7 +44,7 @@ def text(run_configs: list[RunConfig], recipe: str, description: str) -> str:
         },
         "program": "emo-hf",
         "command": [
-            *("${env}", "${program}", "run", recipe, "--size", first.size, *data),
+            *("${env}", "${program}", "run", recipe, "--size", first.size, *places),
             *("--report-to", "wandb", "${args}"),
         ],
     }

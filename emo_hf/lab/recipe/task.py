@@ -1,8 +1,9 @@
 """What is learned: the data, the model, and how much of both."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from emo_hf.lab.recipe.fields import LARGEST_COUNT, Count, Positive, Share, StrictModel, Text, one_of
 
@@ -14,6 +15,15 @@ METRICS: dict[TaskType, str] = {
     "causal-lm": "perplexity",
     "image-classification": "accuracy",
 }
+
+
+def _of_the_hub(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", name):
+        raise ValueError(f"expected owner/name, as on the hub, got {name!r}")
+    return name
+
+
+Repository = Annotated[str, AfterValidator(_of_the_hub)]
 # the sets that a task can read, from files in their original format or from the package
 READS: dict[TaskType, tuple[str, ...]] = {
     "sequence-classification": ("trec-6", "trec-50", "sentences"),
@@ -25,8 +35,25 @@ READS: dict[TaskType, tuple[str, ...]] = {
 class Hub(StrictModel):
     """A repository of the Hugging Face hub at one commit."""
 
-    name: Text
+    name: Repository
     revision: Text
+
+
+class HubModel(Hub):
+    """A trained model of the hub, or a copy of it in the folder that ``--model-dir`` names.
+
+    Attributes:
+        gguf: the file with its weights, where they are in GGUF.
+        config: values of its configuration (``hidden_size: 384``) that tell it from others. A copy must have them.
+    """
+
+    gguf: Text | None = None
+    config: dict[Text, int | str] = {}
+
+    @property
+    def folder(self) -> str:
+        """Its folder below that of all models."""
+        return self.name.rpartition("/")[2]
 
 
 class HubData(Hub):
@@ -135,7 +162,7 @@ class Model(StrictModel):
 
     config: Config | None = None
     vision: Vision | None = None
-    hub: Hub | None = None
+    hub: HubModel | None = None
     llama2c: Llama2c | None = None
     lora: Lora | None = None
 

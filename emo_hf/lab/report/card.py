@@ -50,7 +50,7 @@ def metadata(data: ArmData, license: str | None = None) -> ModelCardData:
     run_config, metric = data.run_config, data.run_config.task.metric
     task, words = TASKS[run_config.task.type]
     hub = run_config.task.data.hub
-    dataset = card_text.hub_name(hub.name) if hub else None
+    dataset = hub.name if hub else None
     mean = card_text.stat(data, metric).mean
     results = []
     if mean is not None:
@@ -77,7 +77,7 @@ def metadata(data: ArmData, license: str | None = None) -> ModelCardData:
         license=license,
         library_name="peft" if run_config.scale.model.lora else "transformers",
         pipeline_tag=task,
-        base_model=card_text.hub_name(base.name) if base else None,
+        base_model=base.name if base else None,
         tags=[TAG, name, *(["emopulse"] if run_config.arm.driven_by else [])],
         datasets=[dataset] if dataset else None,
         metrics=[metric],

@@ -24,7 +24,6 @@ COLUMNS = {  # of the table of results, as far as the summaries have them
     "step_size_median": ("median step size", ".1e"),
     "seconds": ("seconds", ".0f"),
 }
-HUB_NAME = re.compile(r"(?!.*\.\.)[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
 def body(data: ArmData, picture: str | None) -> str:
@@ -57,20 +56,15 @@ def plain_revision(revision: str) -> str:
     return revision if is_one else "..."
 
 
-def hub_name(name: str) -> str | None:
-    """Returns the name of a repository, None for what may be a path."""
-    return name if HUB_NAME.fullmatch(name) else None
-
-
 def _repository(hub: Any) -> str:
     """Returns a repository of the hub and its revision as Markdown."""
-    return f"`{hub_name(hub.name) or 'DIR'}` (revision `{plain_revision(hub.revision)}`)"
+    return f"`{hub.name}` (revision `{plain_revision(hub.revision)}`)"
 
 
 def set_name(run_config: RunConfig) -> str:
     """Returns what the data set is called."""
     data = run_config.task.data
-    return data.embedded or data.files or (hub_name(data.hub.name) if data.hub else None) or "DIR"
+    return data.embedded or data.files or (data.hub.name if data.hub else "DIR")
 
 
 def _model(run_config: RunConfig) -> str:
@@ -90,7 +84,7 @@ def _model(run_config: RunConfig) -> str:
     elif model.llama2c:
         text = f"The pretrained Llama of {_repository(model.llama2c.hub)} in llama2.c's format."
     else:
-        text = f"The pretrained {_repository(model.hub)}."
+        text = f"The pretrained {_repository(model.hub)}" + (", from a local copy." if run_config.model_dir else ".")
     if model.lora:
         lora = model.lora
         targets = ", ".join(f"`{plain(target)}`" for target in lora.targets)

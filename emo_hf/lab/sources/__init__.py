@@ -5,6 +5,7 @@ A bad file is one `RecipeError` with its name and line, before any training star
     kinds    what a task learns from: `Examples`, `Images`, `Text`
     files    data sets in their original files
     hub      data sets of the Hugging Face hub
+    packages trained models that come as packages
 """
 
 from importlib import resources

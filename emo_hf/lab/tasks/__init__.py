@@ -43,4 +43,4 @@ def check_model(run_config: RunConfig) -> None:
     if model.llama2c:
         llama2c.load(run_config)
     if model.hub:
-        pretrained.check(model.hub, run_config.scale.max_tokens)
+        pretrained.check(run_config)

@@ -1,4 +1,4 @@
-"""GPT-2 reads a text and names its class, from the hidden state of its last token."""
+"""A language model reads a text and names its class: a new GPT-2 from its last token, a trained one as it does."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from emo_hf.lab.sources import Example, Examples
 from emo_hf.lab.tasks import metrics
 from emo_hf.lab.tasks.adapters import adapt
 from emo_hf.lab.tasks.parts import Parts
-from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
+from emo_hf.lab.tasks.pretrained import gpt2_config, load, train_tokenizer
 
 
 def build(run_config: RunConfig, data: Examples) -> Parts:
@@ -29,9 +29,7 @@ def build(run_config: RunConfig, data: Examples) -> Parts:
         tokenizer = train_tokenizer(chosen.config, (example.text for example in data.train), max_tokens)
         model = gpt2(chosen.config, tokenizer, labels, max_tokens)
     elif chosen.hub:
-        model, tokenizer = from_hub(
-            AutoModelForSequenceClassification, chosen.hub, max_tokens, **class_options(labels)
-        )
+        model, tokenizer = load(AutoModelForSequenceClassification, run_config, **class_options(labels))
     else:
         raise RecipeError("model.llama2c writes texts: use it for causal-lm; for classes give model.config or hub.")
     return Parts(

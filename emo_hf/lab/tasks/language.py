@@ -19,7 +19,7 @@ from emo_hf.lab.sources import Text, train_limit
 from emo_hf.lab.tasks import llama2c, metrics
 from emo_hf.lab.tasks.adapters import adapt
 from emo_hf.lab.tasks.parts import Parts
-from emo_hf.lab.tasks.pretrained import from_hub, gpt2_config, train_tokenizer
+from emo_hf.lab.tasks.pretrained import gpt2_config, load, train_tokenizer
 
 LEARNED = 1_000_000  # characters that the tokenizer is trained on; more of them change few merges and take time
 
@@ -34,7 +34,7 @@ def build(run_config: RunConfig, text: Text) -> Parts:
     elif chosen.llama2c:
         model, tokenizer = llama2c.load(run_config)
     elif chosen.hub:
-        model, tokenizer = from_hub(AutoModelForCausalLM, chosen.hub, max_tokens)
+        model, tokenizer = load(AutoModelForCausalLM, run_config)
     else:
         raise RecipeError("model.vision sees images: use it for image-classification.")
     train, test = split(run_config, text, tokenizer)  # before the model: it fails if the text is too short

@@ -1,7 +1,8 @@
-"""New tokenizers and models from a recipe's numbers, and trained ones from the hub."""
+"""New tokenizers and models from a recipe's numbers, and trained ones from the hub or a local copy of it."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -16,7 +17,8 @@ from transformers import (
 )
 
 from emo_hf.errors import RecipeError
-from emo_hf.lab.recipe.task import Config, Hub
+from emo_hf.lab.recipe.schema import RunConfig
+from emo_hf.lab.recipe.task import Config, HubModel
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 
@@ -62,33 +64,69 @@ def gpt2_config(config: Config, tokenizer: PreTrainedTokenizerBase, max_tokens: 
     )
 
 
-def from_hub(auto: Any, hub: Hub, max_tokens: int, **more: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Returns a pretrained model, made by `auto` (an Auto class of transformers), and its tokenizer."""
-    with _from_hub_or_cache(hub):
-        tokenizer = AutoTokenizer.from_pretrained(hub.name, revision=hub.revision)
+def load(auto: Any, run_config: RunConfig, **more: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Returns the trained model of `run_config`, made by `auto` (an Auto class of transformers), and its tokenizer."""
+    hub = _of(run_config)
+    with _readable(run_config):
+        check(run_config)
+        tokenizer = AutoTokenizer.from_pretrained(**_source(run_config))
         if tokenizer.pad_token is None:  # as with GPT-2, whose classifier reads the last token before the padding
             tokenizer.pad_token = tokenizer.eos_token
-        model = auto.from_pretrained(hub.name, revision=hub.revision, pad_token_id=tokenizer.pad_token_id, **more)
-    check_length(hub.name, model.config, max_tokens)
+        own = {"use_safetensors": True} if run_config.model_dir and hub.gguf is None else {}  # a pickle may run code
+        model = auto.from_pretrained(**_source(run_config), pad_token_id=tokenizer.pad_token_id, **own, **more)
     return model, tokenizer
 
 
-def check(hub: Hub, max_tokens: int) -> None:
-    """Raises `RecipeError` if a pretrained model is out of reach, or cannot read that many tokens."""
-    with _from_hub_or_cache(hub):
-        config = AutoConfig.from_pretrained(hub.name, revision=hub.revision)
-    check_length(hub.name, config, max_tokens)
+def check(run_config: RunConfig) -> None:
+    """Raises `RecipeError` if the trained model is out of reach, is another one, or cannot read that many tokens."""
+    hub = _of(run_config)
+    with _readable(run_config):
+        config = AutoConfig.from_pretrained(**_source(run_config))
+    if run_config.model_dir and not hub.config:
+        raise RecipeError(
+            "model.hub.config: missing: a local copy is told from other models by values of its configuration, as in"
+            f" {{model_type: {config.model_type}, hidden_size: {getattr(config, 'hidden_size', '...')}}}."
+        )
+    for key, expected in hub.config.items():
+        if (got := getattr(config, key, None)) != expected:
+            raise RecipeError(f"{_place(run_config)} is not {hub.name}: expected {key} {expected!r}, got {got!r}.")
+    check_length(hub.name, config, run_config.scale.max_tokens)
+
+
+def _of(run_config: RunConfig) -> HubModel:
+    assert run_config.scale.model.hub is not None
+    return run_config.scale.model.hub
+
+
+def _source(run_config: RunConfig) -> dict[str, Any]:
+    """Returns the arguments of ``from_pretrained`` that say which model it is."""
+    hub = _of(run_config)
+    gguf = {"gguf_file": hub.gguf} if hub.gguf else {}
+    if run_config.model_dir:
+        return {"pretrained_model_name_or_path": _place(run_config), "local_files_only": True, **gguf}
+    return {"pretrained_model_name_or_path": hub.name, "revision": hub.revision, **gguf}
+
+
+def _place(run_config: RunConfig) -> str:
+    hub = _of(run_config)
+    return str(Path(run_config.model_dir, hub.folder)) if run_config.model_dir else hub.name
 
 
 @contextmanager
-def _from_hub_or_cache(hub: Hub) -> Iterator[None]:
+def _readable(run_config: RunConfig) -> Iterator[None]:
+    hub = _of(run_config)
     try:
         yield
-    except OSError as error:  # from transformers: no network, no such name or revision, or not in the cache
-        raise RecipeError(
-            f"The model {hub.name} at revision {hub.revision} cannot be loaded from the Hugging Face hub or its cache "
-            f"({str(error).splitlines()[0]}). Check the network, or choose a size that builds its own (--size small)."
-        ) from error
+    except RecipeError:
+        raise
+    except Exception as error:  # the hub, its cache, transformers and the readers of the files raise all kinds
+        if run_config.model_dir:
+            what, do = f"The copy of {hub.name} in {_place(run_config)}", "Fetch it again with emo-hf fetch-models"
+        else:
+            what = f"The model {hub.name} at revision {hub.revision}, of the Hugging Face hub or its cache,"
+            do = "Check the network, give the folder of a copy with --model-dir, or choose another size"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RecipeError(f"{what} cannot be loaded ({reason}). {do}.") from error
 
 
 def check_length(name: str, config: PretrainedConfig, max_tokens: int) -> None:

@@ -236,7 +236,7 @@ def test_replays_know_their_seed(recipe, write):
 
 def test_exactly_one_source(recipe, write):
     recipe["task"]["data"] = {}
-    hub = {"name": "a", "revision": "b"}
+    hub = {"name": "a/a", "revision": "b"}
     recipe["sizes"]["smoke"]["model"]["hub"] = hub
     assert problems(write(recipe)) == [
         "task.data: give embedded, hub, files, or hub and files",

@@ -114,7 +114,6 @@ def test_nothing_of_the_machine_reaches_a_card(tmp_path):
     )
     grid = {"how": "grid", "grid": {"lr": [1, 2]}, "chosen_by": "/root/notes | loss"}
     content["sizes"]["small"]["arms"] = {"emosens": {"lr": 1e-4, "tuning": grid}}
-    content["sizes"]["small"]["model"] = {"hub": {"name": "/home/somebody/model", "revision": "main"}}
     folder = tmp_path / "secret-user/trec"
     comparison = made_up_runs.write(tmp_path / "runs", content, data_dir=folder)
     for path in comparison.glob("*/*/env.json"):
@@ -128,7 +127,6 @@ def test_nothing_of_the_machine_reaches_a_card(tmp_path):
     assert "--data-dir DIR" in text
     assert "https://example.org/a/b and \\`code\\`" in text
     assert "chosen by DIR \\| loss" in text
-    assert made.data.get("base_model") is None
     assert made.data.eval_results[0].dataset_revision is None
     assert plain_revision(TOKEN) == "..."
 

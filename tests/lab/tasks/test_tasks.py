@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, set_seed
+from transformers import set_seed
 
-from emo_hf.errors import RecipeError
 from emo_hf.lab import sources, tasks
 from emo_hf.lab.recipe import loading
-from emo_hf.lab.recipe.task import Config, Hub
+from emo_hf.lab.recipe.task import Config
 from emo_hf.lab.tasks import classification, metrics, pretrained
 
 CONFIG = Config(layers=2, heads=2, width=16, vocabulary=400, lowercase=True)
@@ -64,27 +63,3 @@ def test_accuracy_without_hub():
     compute = metrics.Accuracy().compute
     assert compute(predictions=[0, 1, 2, 1], references=[0, 1, 1, 1]) == {"accuracy": 0.75}
     assert compute(predictions=torch.tensor([1]), references=torch.tensor([0])) == {"accuracy": 0.0}
-
-
-def test_no_model(recipe, write):
-    with pytest.raises(RecipeError, match=r"nobody/nothing at revision main cannot be loaded .* \(--size small\)"):
-        pretrained.from_hub(AutoModelForSequenceClassification, Hub(name="nobody/nothing", revision="main"), 12)
-
-
-def test_hub_model_from_a_folder(tokenizer, tmp_path):
-    """What the paper size does, with a pretrained GPT-2 from a folder: no pad token, a new classifier."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    plain = pretrained.train_tokenizer(CONFIG, TEXTS * 50, max_tokens=12)
-    plain.pad_token = None
-    plain.save_pretrained(tmp_path)
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(plain), n_embd=16, n_layer=1, n_head=2, n_positions=16)).save_pretrained(
-        tmp_path
-    )
-    model, loaded = pretrained.from_hub(
-        AutoModelForSequenceClassification, Hub(name=str(tmp_path), revision="main"), 12, num_labels=2
-    )
-    assert loaded.pad_token == loaded.eos_token
-    assert model.config.pad_token_id == loaded.pad_token_id
-    assert model.config.num_labels == 2
-    assert model(**loaded(TEXTS, padding=True, return_tensors="pt")).logits.shape == (4, 2)
