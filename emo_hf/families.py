@@ -736,6 +736,65 @@ class EmoVoid(EmoOptimizer):
         super().__init__(params, find("emovoid", version), writer=writer, **options)
 
 
+class EmoFree(EmoOptimizer):
+    """Adam at a step size that it finds itself: no learning rate to set. Ours, not of the authors.
+
+    Args:
+        params: Parameters, or parameter groups; a group may have its own `lr`, `betas`, `eps` and `weight_decay`.
+        lr: Multiplier of the step size that is found, > 0, around 1.0.
+        version: 1.0 is the only one.
+        betas: Decay rates of the running averages, each in [0, 1).
+        eps: Added to the denominator, >= 0.
+        weight_decay: Share of the weights taken off per unit of step size, >= 0.
+        total_steps: Steps of the whole training, for the length of the ramp; a Trainer tells it. None counts as 625.
+            Default: None.
+        moments: Experimental: log the moments of the gradient, or let them drive the step size too.
+        on_nonfinite_loss: At a NaN or infinite loss: raise, skip the step, or (auto) skip it if every gradient is
+            finite.
+        implementation: How the update is computed; see `emo_hf.kernels`.
+        compensation: For weights in 16 bits: "kahan" keeps what rounding cuts off, in 2 more bytes.
+        loss_over_ranks: What `step(loss=...)` takes on several ranks: the mean of their losses, or each rank its own.
+        writer: Gets every signal of every step: a SummaryWriter of TensorBoard, or its like.
+
+    Raises:
+        OptionError: An option is unknown to this version, or out of range. One that it ignores is a warning.
+        UnknownOptimizerError: There is no such version.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1.0,
+        *,
+        version: str | float | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float = 0.01,
+        total_steps: int | None = None,
+        moments: UseOfMoments = "off",
+        on_nonfinite_loss: OnNonfiniteLoss = "auto",
+        implementation: Implementation = "auto",
+        compensation: Compensation = "off",
+        loss_over_ranks: LossOverRanks = "mean",
+        writer: Writer | None = None,
+        **unknown: NoReturn,
+    ) -> None:
+        options = _given(
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            total_steps=total_steps,
+            moments=moments,
+            on_nonfinite_loss=on_nonfinite_loss,
+            implementation=implementation,
+            compensation=compensation,
+            loss_over_ranks=loss_over_ranks,
+            **unknown,
+        )
+        super().__init__(params, find("emofree", version), writer=writer, **options)
+
+
 CLASSES: dict[str, type[EmoOptimizer]] = {
     "emonavi": EmoNavi,
     "emofact": EmoFact,
@@ -748,4 +807,5 @@ CLASSES: dict[str, type[EmoOptimizer]] = {
     "emocats": EmoCats,
     "emotion": EmoTion,
     "emovoid": EmoVoid,
+    "emofree": EmoFree,
 }

@@ -51,6 +51,22 @@ class MechanismState:
         return cls(averages, pulse, scalar, ready, resting, steps, skipped, history)
 
 
+class GradientStatistics(NamedTuple):
+    """What one pass over the weights measures, summed over all entries; each group times its own multiplier.
+
+    Attributes:
+        following: <g_t, u_{t-1}>, with the direction of the step before, formed again from the moments it left.
+        magnitude: sum of |g_t|.
+        descent: <g_t, u_t>, with the direction of this step.
+        clipped: what the gradients were divided by before the optimizer saw them, >= 1.
+    """
+
+    following: float
+    magnitude: float
+    descent: float
+    clipped: float = 1.0
+
+
 class Rate(NamedTuple):
     """What a mechanism grants one parameter group at one step."""
 
@@ -126,8 +142,10 @@ class Mechanism:
         stopcoef: float | None = None,
         fftmode: bool = False,
         hold_pulse: bool = False,
+        multiplier: float = 1.0,
+        total_steps: int | None = None,
     ) -> "Mechanism":
-        """Returns this mechanism with its options set."""
+        """Returns this mechanism with those options set that it has; the last two are of `emo_hf.free`."""
         changes: dict[str, Any] = {"stopcoef": stopcoef, "branch": branch} if self.branch else {}
         pulse: Any = self.pulse
         if branch:
@@ -143,12 +161,34 @@ class Mechanism:
         """True where the pulse has a base to hold it at: 3.7 and later."""
         return isinstance(self.pulse, Pulse)
 
+    @property
+    def multiplies(self) -> bool:
+        """True where it sets the step size itself, and the learning rate multiplies that."""
+        return self.pulse is not None
+
+    @property
+    def measures(self) -> bool:
+        """True where it also needs `GradientStatistics`."""
+        return False
+
+    def plan(self, total_steps: int, anneals: bool | None) -> "Mechanism":
+        """Returns this mechanism for a training of so many steps; see `emo_hf.optimizer.EmoOptimizer.plan`."""
+        return self
+
     def start(self) -> MechanismState:
         """MechanismState before the first loss."""
         return MechanismState(pulse=self.pulse.start()) if self.pulse else MechanismState()
 
-    def advance(self, state: MechanismState, loss: float) -> None:
-        """Moves `state` in place by the finite `loss` of this step."""
+    def restore(self, values: tuple[float, ...]) -> MechanismState:
+        """Returns the state that was packed."""
+        return MechanismState.unpack(values)
+
+    def advance(self, state: MechanismState, loss: float, schedule: float = 1.0) -> None:
+        """Moves `state` in place by the finite `loss` of this step.
+
+        Args:
+            schedule: what a scheduler multiplies the step size of this step by, for mechanisms that heed it.
+        """
         state.steps += 1
         state.averages.observe(loss)
         state.scalar = self.scalar(state.averages)
@@ -163,6 +203,17 @@ class Mechanism:
     def factor(self, state: MechanismState) -> float | None:
         """Multiplier of the damped generations, > 0; None where there is none."""
         return self.damper(state.scalar) if self.damper else None
+
+    def has_started(self, state: MechanismState) -> bool:
+        """False while a mechanism that measures waits for the first gradient: `advance` then needs its magnitude."""
+        return True
+
+    def note(self, state: MechanismState, statistics: GradientStatistics) -> None:
+        """Keeps what a step measured for the next `advance`."""
+
+    def found(self, state: MechanismState) -> Any:
+        """`emo_hf.free.Found`, once there is one."""
+        return None
 
     def rate(self, state: MechanismState, lr: float, scope: float) -> Rate:
         """Step and decay sizes of a parameter group.

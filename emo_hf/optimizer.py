@@ -5,6 +5,8 @@ One step, in this order, which the golden traces pin:
     loss -> mechanism (once, floats only) -> geometry (whole model, Tion and Void)
          -> per parameter with a gradient: shadow, update -> signals
 
+A mechanism that measures (EmoFree) gets what a step measured of its gradients at the next one.
+
 The loss arrives by ``step(loss=...)``, ``step(closure)`` or a preceding ``observe(loss)``; without it `step` raises.
 The optimizer never writes ``group["lr"]``: that belongs to the scheduler. What the mechanism remembers lives in every
 parameter group as a tuple of plain floats (``group["emo"]``), the one place that survives every kind of checkpoint.
@@ -23,9 +25,10 @@ from torch.optim.optimizer import ParamsT
 
 from emo_hf import geometry, kernels, updates
 from emo_hf.errors import CheckpointError, EmoError, MissingLossError, NonFiniteLossError, OptionError
-from emo_hf.kernels import compensation
+from emo_hf.free import Found
+from emo_hf.kernels import compensation, measuring
 from emo_hf.loss import Scalar, gradients_are_finite, hear, is_main_process, say_left_out
-from emo_hf.mechanism import MechanismState, Rate
+from emo_hf.mechanism import GradientStatistics, Rate
 from emo_hf.moments import Moments, gradient_moments
 from emo_hf.signals import Signals
 from emo_hf.spec import GROUP_OPTIONS, OptimizerSpec
@@ -65,6 +68,7 @@ class EmoOptimizer(torch.optim.Optimizer):
     """
 
     _observed: float | Scalar | None  # the loss of the coming step
+    _clipped: float | Tensor  # what its gradients were divided by
 
     def __init__(self, params: ParamsT, spec: OptimizerSpec, *, writer: Writer | None = None, **options: Any) -> None:
         self.spec = spec
@@ -77,6 +81,8 @@ class EmoOptimizer(torch.optim.Optimizer):
             stopcoef=self.options.get("stopcoef"),
             fftmode=self._on("fftmode"),
             hold_pulse=self._on("hold_pulse"),
+            multiplier=self.options["lr"],
+            total_steps=self.options.get("total_steps"),
         )
         self._state = self.mechanism.start()
         self._geometry = geometry.GeometryState()
@@ -106,6 +112,19 @@ class EmoOptimizer(torch.optim.Optimizer):
     def observed(self) -> float | Scalar | None:
         """The noted loss of the coming step, None once a step has used it."""
         return self._observed
+
+    def plan(self, total_steps: int, anneals: bool | None = None) -> None:
+        """Tells how long the training is, before it begins. Only EmoFree heeds it.
+
+        Args:
+            total_steps: optimizer steps of the whole training, > 0. The option of the same name wins.
+            anneals: whether a schedule will take the step size down; None: as soon as one is seen to.
+        """
+        self.mechanism = self.mechanism.plan(total_steps, anneals)
+
+    def note_clipping(self, divisor: float | Tensor) -> None:
+        """Notes what the gradients of the coming step were divided by, >= 1 or a 0-d tensor. Only EmoFree heeds it."""
+        self._clipped = divisor
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
@@ -183,12 +202,20 @@ class EmoOptimizer(torch.optim.Optimizer):
             return
         self._skipping = False
         was_ready = self._state.ready
-        self.mechanism.advance(self._state, self._loss)
+        if not self.mechanism.measures:
+            self.mechanism.advance(self._state, self._loss)
+        else:
+            self._settle()
+            if not self.mechanism.has_started(self._state):
+                self._measure_magnitude()
+            self.mechanism.advance(self._state, self._loss, self._schedule())
         self._move_geometry(rising=bool(self._state.ready) and not was_ready)
 
     def _continues(self) -> bool:
         # DeepSpeed ZeRO calls step() once per parameter group, so one observed loss serves each group once.
-        return bool(self._stepped) and self._stepped.isdisjoint(map(id, self.param_groups))
+        # A mechanism that measures would see parts of the model.
+        others = bool(self._stepped) and self._stepped.isdisjoint(map(id, self.param_groups))
+        return others and not self.mechanism.measures
 
     def _is_probe(self) -> bool:
         # torch.distributed.checkpoint creates the state of a fresh optimizer by a step with every lr at 0.
@@ -202,13 +229,15 @@ class EmoOptimizer(torch.optim.Optimizer):
         self._stepped: set[int] = set()  # ids of the groups that used the current loss
         self._rate: Rate | None = None
         self._moments: Moments | None = None
+        self._measured: Tensor | None = None  # what this step measured, still on its device
+        self._clipped = 1.0
 
     # -- the parameters --------------------------------------------------------------------------------------------
 
     def _apply(self) -> None:
-        shadow = self.spec.shadow.apply if self._uses_shadow else None
         if self.options["moments"] != "off":
             self._moments = gradient_moments([p.grad for p in self._with_gradient() if p.grad is not None])
+        sums = measuring.Sums() if self.mechanism.measures else None
         for i, group in enumerate(self.param_groups):
             rate = self.mechanism.rate(self._state, float(group["lr"]), group["scope"])
             if self._moments is not None and self.options["moments"] == "drive":
@@ -216,15 +245,61 @@ class EmoOptimizer(torch.optim.Optimizer):
             if i == 0 and not self._stepped:
                 self._rate = rate
             group["effective_lr"] = rate.step  # what loggers of other trainers look for
-            hyper = self._hyper(group, rate)
-            params = [param for param in group["params"] if param.grad is not None]
-            states = self._states_of(params)
-            if shadow:
-                for param, state in zip(params, states, strict=True):
-                    shadow(param, state, self._state.scalar)
-            lists = params, [param.grad for param in params], states
-            kernels.apply(self.options["implementation"], self.spec.update, lists, hyper, self._geometry.scale)
+            self._update(group, self._hyper(group, rate), sums)
         self._geometry.scale = 1.0
+        if sums is not None:
+            self._measured = sums.total(self._clipped)
+            self._clipped = 1.0
+
+    def _update(self, group: dict[str, Any], hyper: Hyper, sums: measuring.Sums | None) -> None:
+        params = [param for param in group["params"] if param.grad is not None]
+        joining = self._joining(params)
+        states = self._states_of(params)
+        for param in joining:
+            assert self.spec.update.join is not None
+            assert param.grad is not None
+            self.spec.update.join(self.state[param], param.grad, hyper)
+        if self._uses_shadow:
+            for param, state in zip(params, states, strict=True):
+                self.spec.shadow.apply(param, state, self._state.scalar)
+        lists = params, [param.grad for param in params if param.grad is not None], states
+        if sums is not None:
+            sums.before(self._weight(group), self.spec.update, lists, hyper)
+        kernels.apply(self.options["implementation"], self.spec.update, lists, hyper, self._geometry.scale)
+        if sums is not None:
+            sums.after(self.spec.update, lists, hyper)
+
+    def _joining(self, params: list[Tensor]) -> list[Tensor]:
+        """Returns the parameters that get their first gradient after others of the optimizer."""
+        if self.spec.update.join is None or self._state.steps <= 1:
+            return []
+        return [param for param in params if not self.state.get(param)]
+
+    # -- what a mechanism measures ---------------------------------------------------------------------------------
+
+    def _schedule(self) -> float:
+        """What a scheduler multiplies this step by: that of the group that it leaves the most."""
+        return max((float(group["lr"]) / group["scope"] for group in self.param_groups), default=1.0)
+
+    def _weight(self, group: dict[str, Any]) -> float:
+        """How fast a group goes, in units of the optimizer's own lr and without the schedule; 0 if it is frozen."""
+        schedule = self._schedule()
+        lr = float(group["lr"]) / schedule if schedule else group["scope"]
+        return lr / self.options["lr"]
+
+    def _measure_magnitude(self) -> None:
+        """Notes the size of the gradients of this step, for the first one, which has nothing measured before it."""
+        sums = measuring.Sums()
+        for group in self.param_groups:
+            sums.magnitude(self._weight(group), [p.grad for p in group["params"] if p.grad is not None])
+        self._measured = sums.total(self._clipped)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Reads what the last step measured; only here the host waits for the device."""
+        measured, self._measured = self._measured, None
+        if measured is not None:
+            self.mechanism.note(self._state, GradientStatistics(*measured.tolist()))
 
     def _hyper(self, group: dict[str, Any], rate: Rate) -> Hyper:
         beta1, beta2 = group.get("betas", (0.0, 0.0))
@@ -239,6 +314,7 @@ class EmoOptimizer(torch.optim.Optimizer):
             scalar=self._state.scalar,
             lynx_betas=group.get("lynx_betas", (0.0, 0.0)),
             freshness=self._geometry.freshness,
+            age=int(self._state.steps - group["start"]) if "start" in group else 0,
         )
 
     def _states_of(self, params: list[Tensor]) -> list[dict[str, Tensor]]:
@@ -347,6 +423,11 @@ class EmoOptimizer(torch.optim.Optimizer):
         """Steps left out because of a non-finite loss."""
         return int(self._state.skipped)
 
+    @property
+    def found(self) -> Found | None:
+        """EmoFree: the step size that its ramp found, None before. str() says it in words."""
+        return self.mechanism.found(self._state)
+
     def signals(self) -> Signals | None:
         """Returns what the last step saw and decided, or None before the first step."""
         if self._rate is None:
@@ -373,6 +454,8 @@ class EmoOptimizer(torch.optim.Optimizer):
         self._advise_on_rate(float(group["lr"]))
         group.setdefault("scope", float(group["lr"]) or float(self.options["lr"]))
         group.setdefault("effective_lr", 0.0)
+        if self.spec.update.join is not None:  # a rule that counts steps
+            group.setdefault("start", self._state.steps)
         if group.get("weight_decay") and "weight_decay" in self.spec.dead:
             group["weight_decay"] = 0.0
         group["optimizer"] = self.spec.key
@@ -385,12 +468,11 @@ class EmoOptimizer(torch.optim.Optimizer):
         self._said.add("rate")
         if is_main_process():
             logger.warning(
-                "The learning rate is a multiplier for %s: %g means a step of about %g. Leave it out for %g (in"
-                " TrainingArguments, leave learning_rate unset, or give it to args.set_optimizer(), which otherwise"
-                " sets 5e-05).",
+                "The learning rate is a multiplier for %s: %g means %s. Leave it out for %g (in TrainingArguments,"
+                " leave learning_rate unset, or give it to args.set_optimizer(), which otherwise sets 5e-05).",
                 self.key,
                 lr,
-                lr * 1e-4,
+                f"{lr:g} times what it finds" if self.mechanism.measures else f"a step of about {lr * 1e-4:g}",
                 self.spec.options["lr"],
             )
 
@@ -403,6 +485,16 @@ class EmoOptimizer(torch.optim.Optimizer):
         group["emo"] = self._state.pack()
         if self.spec.geometry:
             group["geometry"] = self._geometry.pack()
+
+    def state_dict(self) -> dict[str, Any]:
+        self._settle_and_publish()
+        return super().state_dict()
+
+    def _settle_and_publish(self) -> None:
+        if self._measured is not None:
+            self._settle()
+            for group in self.param_groups:
+                self._publish_to(group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads a state of the same spec; `state_dict` is not changed.
@@ -426,11 +518,12 @@ class EmoOptimizer(torch.optim.Optimizer):
     def _read_groups(self) -> None:
         if not self.param_groups:
             return
-        self._state = MechanismState.unpack(tuple(self.param_groups[0]["emo"]))
+        self._state = self.mechanism.restore(tuple(self.param_groups[0]["emo"]))
         if self.spec.geometry:
             self._geometry = geometry.GeometryState(*self.param_groups[0]["geometry"])
 
     def __getstate__(self) -> dict[str, Any]:
+        self._settle_and_publish()
         return {
             **super().__getstate__(),
             **{name: getattr(self, name) for name in ("spec", "options", "mechanism", "_shapes", "_said")},

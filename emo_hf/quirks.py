@@ -51,3 +51,15 @@ NECO = "Upstream's softsign zone raises NameError (eps is undefined there); here
 CLAN = "All three states are kept side by side, and each stands still while another rule is in charge."
 EXPERIMENT = "Experimental: an idea from a README, in no release; its emotion is tiny for usual gradients."
 SHRINKS = "With use_shadow the mixing weights do not sum to one: a series of shocks shrinks the weights towards zero."
+FREE_DOMAIN = (
+    "It needs a loss that measures progress: under policy gradients, whose loss hovers around 0, it has nothing to go"
+    " by. A constant added to the loss makes it start higher."
+)
+FREE_CLIPPING = (
+    "Gradients that were clipped in a loop of your own make it grow too fast, unless `note_clipping` tells by how"
+    " much; under a Trainer and under accelerate it is told."
+)
+FREE_COUNT = (
+    "The bias correction counts the steps of the parameter group: a tensor that joins later starts with the mean"
+    " square of its first gradient, and one that pauses takes longer steps when it comes back soon after its start."
+)

@@ -15,9 +15,9 @@ from torch.optim.optimizer import ParamsT
 
 from emo_hf.families import CLASSES
 from emo_hf.optimizer import EmoOptimizer
-from emo_hf.versions import EXPERIMENTS, SPECS, families, find, names, specs
+from emo_hf.versions import EXPERIMENTS, OWN, SPECS, families, find, names, specs
 
-__all__ = ["EXPERIMENTS", "SPECS", "build", "families", "find", "names", "optimizer_class", "specs"]
+__all__ = ["EXPERIMENTS", "OWN", "SPECS", "build", "families", "find", "names", "optimizer_class", "specs"]
 
 
 def optimizer_class(name: str) -> type[EmoOptimizer]:

@@ -198,6 +198,48 @@ class Signals:
         "rises above 0 when the loss is small enough to stop",
         "far below 0 at the loss that you expect to reach: set stopcoef to that loss, or ignore the stop signal",
     )
+    steering: float | None = signal(
+        "fixed",
+        (0, 1),
+        "share of steps",
+        "EmoFree: 0 in its ramp, 1 after it",
+        "1 after a tenth of the training, or sooner",
+        "0 for long: the gradients of successive steps never disagree; give total_steps, or a larger lr",
+    )
+    agreement: float | None = signal(
+        "linear",
+        (-inf, inf),
+        "",
+        "EmoFree: how much of the gradient along a step is left after it, on average",
+        "0.3 to 1 in the ramp, then falls, which ends it; around 0 later",
+        "around 0 from the start: the gradients are mostly noise; use larger batches",
+    )
+    fall_seen: float | None = signal(
+        "linear", (-inf, inf), "loss per step", "EmoFree: how fast the loss falls, on average", "above 0"
+    )
+    fall_predicted: float | None = signal(
+        "linear",
+        (-inf, inf),
+        "loss per step",
+        "EmoFree: how fast it would fall if the slope held, the schedule left out",
+        "1 to 10 times what is seen",
+    )
+    fall_trust: float | None = signal(
+        "linear",
+        (-inf, inf),
+        "",
+        "EmoFree: seen fall over predicted fall; what the step size grows above falls from 0.12 as 1 / sqrt(steps)",
+        "0.02 to 0.3",
+        "above 0.3 for long: the training is too short for this start; a larger lr helps",
+    )
+    braking: float | None = signal(
+        "fixed",
+        (0, 1),
+        "",
+        "EmoFree: the loss rises beyond its noise, so the step size shrinks",
+        "0",
+        "above 0 again and again: a smaller lr, or look at the data",
+    )
     ready: float = signal(
         "fixed",
         (0, 1),

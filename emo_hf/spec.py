@@ -48,7 +48,7 @@ class OptimizerSpec:
         defaults: upstream's constructor defaults of the arguments that act.
         dead: upstream's arguments that have no effect. `resolve` refuses them; the constructor warns of them instead.
         recommended_lr: the author's advice, in words.
-        source: repository@commit.
+        source: repository@commit; "emo_hf" for what is ours.
         quirks: what this version does that its user would not expect, a sentence each.
     """
 
@@ -72,12 +72,12 @@ class OptimizerSpec:
     @property
     def lr_is_multiplier(self) -> bool:
         """True: `lr` multiplies the pulse and is around 1.0. False: `lr` is the base rate of the dampers."""
-        return self.mechanism.pulse is not None
+        return self.mechanism.multiplies
 
     @property
     def elementwise(self) -> bool:
         """True: any slice of the weights may be updated alone, as DeepSpeed ZeRO and FSDP1 do."""
-        return self.update.elementwise and self.geometry is None
+        return self.update.elementwise and self.geometry is None and not self.mechanism.measures
 
     @property
     def options(self) -> dict[str, Any]:
@@ -138,6 +138,8 @@ def _out_of_range(spec: OptimizerSpec, name: str, value: Any) -> str:
         case "betas" | "lynx_betas":
             pair = isinstance(value, tuple | list) and len(value) == 2
             return "" if pair and all(isinstance(b, int | float) and 0 <= b < 1 for b in value) else "two in [0, 1)"
+        case "total_steps":
+            return "" if value is None or (type(value) is int and value > 0) else "a number of steps, or None"
         case _ if name in CHOICES:
             return "" if value in CHOICES[name] else f"one of {', '.join(CHOICES[name])}"
         case _:

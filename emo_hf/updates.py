@@ -1,10 +1,12 @@
 """The directions: one free function per update rule, over one tensor.
 
 Every rule has the signature ``rule_(param, grad, state, h)`` and changes `param` and the tensors of `state` in place,
-never `grad`. None corrects the bias of its averages. `init` functions create the state: a dict of tensors, zeros.
+never `grad`. None but `corrected_adam_` corrects the bias of its averages. `init` functions create the state: a dict
+of tensors, zeros.
 
     rule           state                                  direction u in  p -= decay * p;  p -= step * u
     adam_          exp_avg, exp_avg_sq                    m / (sqrt(v) + eps)
+    corrected_adam_  the same                             m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
     momentum_sign_ exp_avg                                sign(m)
     factored_      exp_avg_sq_row, exp_avg_sq_col         g / (sqrt(r c) + eps)
     sign_          none                                   sign(g)
@@ -12,7 +14,8 @@ never `grad`. None corrects the bias of its averages. `init` functions create th
     clan_          all of adam_, factored_ and lion_      one of the three, by |scalar|
     zeal_, neco_   factored_ / exp_avg                    a cautious sign or a softsign by |scalar|
 
-The golden traces pin the order of operations. Source: muooon/EmoNavi, muooon/EmoSens at the registry's commits.
+The golden traces pin the order of operations. Source: muooon/EmoNavi, muooon/EmoSens at the registry's commits;
+`corrected_adam_` is Adam with decoupled decay (1412.6980, 1711.05101).
 """
 
 import math
@@ -38,6 +41,7 @@ class Hyper(NamedTuple):
     scalar: float  # emotion scalar, [-1, 1]
     lynx_betas: tuple[float, float] = (0.9, 0.99)
     freshness: float = 1.0  # trust in the new gradient (EmoTion), [1 - beta1, 1]
+    age: int = 0  # steps of the averages, this one included, for rules that correct their bias
 
 
 Rule = Callable[[Tensor, Tensor, TensorState, Hyper], None]
@@ -51,11 +55,16 @@ class Update:
         apply: the rule.
         init: makes the state of a tensor.
         elementwise: an entry depends on no other entry of its tensor, so that any piece of it may be taken alone.
+        direction: ``direction(state, h)`` is u, of the shape of the tensor, as the rule made it from the state that it
+            left behind at ``h.age``; None where a state does not hold it.
+        join: ``join(state, grad, h)`` prepares the new state of a tensor that joins after others, in place.
     """
 
     apply: Rule
     init: Callable[[Tensor], TensorState]
     elementwise: bool = True
+    direction: Callable[[TensorState, Hyper], Tensor] | None = None
+    join: Callable[[TensorState, Tensor, Hyper], None] | None = None
 
 
 # -- state ---------------------------------------------------------------------------------------------------------
@@ -89,6 +98,16 @@ def factors(param: Tensor) -> TensorState:
 def factors_or_square(param: Tensor) -> TensorState:
     """As `factors`; only the second moment of a vector (Fact 3.1)."""
     return factors(param) if param.dim() >= 2 else {"exp_avg_sq": torch.zeros_like(param)}
+
+
+def as_if_always(state: TensorState, grad: Tensor, h: Hyper) -> None:
+    """Adam's second moment of a tensor whose gradient is the first at ``h.age``: as if its mean square were old.
+
+    The bias correction goes by the count of the group. With zeros, the first steps would be several times too long.
+    """
+    square = (grad.float() ** 2).sum() / max(grad.numel(), 1)
+    square = square.full_tensor() if hasattr(square, "full_tensor") else square
+    state["exp_avg_sq"].fill_(float(square) * (1 - h.beta2 ** (h.age - 1)))
 
 
 def three_minds(param: Tensor) -> TensorState:
@@ -169,6 +188,21 @@ def _descend_(param: Tensor, direction: Tensor, h: Hyper) -> None:
 def adam_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
     """Navi; Sens 3.7 and later."""
     _descend_(param, _adam_direction(grad, state, h), h)
+
+
+def corrected_adam_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
+    """EmoFree. Adam with bias correction."""
+    # m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g g
+    state["exp_avg"].mul_(h.beta1).add_(grad, alpha=1 - h.beta1)
+    state["exp_avg_sq"].mul_(h.beta2).addcmul_(grad, grad, value=1 - h.beta2)
+    _descend_(param, corrected_adam_direction(state, h), h)
+
+
+def corrected_adam_direction(state: TensorState, h: Hyper) -> Tensor:
+    """The direction that `corrected_adam_` took when it left `state` behind, ``h.age`` being that of its step."""
+    # u = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
+    root = (state["exp_avg_sq"] / (1 - h.beta2**h.age)).sqrt_().add_(h.eps)
+    return (state["exp_avg"] / (1 - h.beta1**h.age)) / root
 
 
 def filtered_adam_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
@@ -265,6 +299,7 @@ def clan_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None:
 
 
 ADAM = Update(adam_, moments)
+CORRECTED_ADAM = Update(corrected_adam_, moments, direction=corrected_adam_direction, join=as_if_always)
 FILTERED_ADAM = Update(filtered_adam_, moments)
 MOMENTUM_SIGN = Update(momentum_sign_, momentum)
 FACTORED = Update(factored_, factors, elementwise=False)

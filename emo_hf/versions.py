@@ -3,14 +3,14 @@
 A row is what a generation has in common, and what the family adds. `python -m scripts.families` makes the classes of
 `emo_hf.families` from them.
 
-Credit for all of them: muooon (github.com/muooon/EmoNavi, github.com/muooon/EmoSens, Apache-2.0).
+Credit for all of `SPECS`: muooon (github.com/muooon/EmoNavi, github.com/muooon/EmoSens, Apache-2.0). `OWN` are ours.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from emo_hf import geometry, mechanism, quirks, shadow, updates
+from emo_hf import free, geometry, mechanism, quirks, shadow, updates
 from emo_hf.errors import UnknownOptimizerError, did_you_mean
 from emo_hf.mechanism import Mechanism
 from emo_hf.spec import OptimizerSpec
@@ -216,6 +216,19 @@ SPECS: tuple[OptimizerSpec, ...] = (
         geometry=geometry.VOID,
     ),
 )
+OWN: tuple[OptimizerSpec, ...] = (
+    OptimizerSpec(
+        name="emofree",
+        version="1.0",
+        mechanism=free.FREE,
+        update=updates.CORRECTED_ADAM,
+        shadow=shadow.V3_6,
+        defaults={"lr": 1.0, "betas": SLOW, "eps": 1e-8, "weight_decay": 0.01, "total_steps": None},
+        source="emo_hf",
+        recommended_lr="a factor on what it finds, 1.0",
+        quirks=(quirks.FREE_DOMAIN, quirks.FREE_CLIPPING, quirks.FREE_COUNT),
+    ),
+)
 EXPERIMENTS: tuple[OptimizerSpec, ...] = (
     OptimizerSpec(
         name="emonavi",
@@ -229,13 +242,13 @@ EXPERIMENTS: tuple[OptimizerSpec, ...] = (
         quirks=(quirks.EXPERIMENT, quirks.UNBIASED, quirks.LATCH),
     ),
 )
-_BY_KEY = {spec.key: spec for spec in (*SPECS, *EXPERIMENTS)}
-_NEWEST = {spec.name: spec for spec in SPECS}  # specs of a family stand in order of version
+_BY_KEY = {spec.key: spec for spec in (*SPECS, *OWN, *EXPERIMENTS)}
+_NEWEST = {spec.name: spec for spec in (*SPECS, *OWN)}  # specs of a family stand in order of version
 
 
 def specs() -> tuple[OptimizerSpec, ...]:
-    """Every released optimizer at every version. `EXPERIMENTS` are found by their key only."""
-    return SPECS
+    """Every optimizer at every version, the released ones first. `EXPERIMENTS` are found by their key only."""
+    return (*SPECS, *OWN)
 
 
 def families() -> tuple[str, ...]:
@@ -244,8 +257,8 @@ def families() -> tuple[str, ...]:
 
 
 def names() -> list[str]:
-    """Every string that means a released optimizer: the families, and each version of them as "emosens-3.9"."""
-    return [*families(), *(spec.key for spec in SPECS)]
+    """Every string that means an optimizer: the families, and each version of them as "emosens-3.9"."""
+    return [*families(), *(spec.key for spec in specs())]
 
 
 def find(name: str, version: str | float | None = None) -> OptimizerSpec:
@@ -259,7 +272,7 @@ def find(name: str, version: str | float | None = None) -> OptimizerSpec:
     if spec:
         return spec
     if name in _NEWEST:
-        known = ", ".join(spec.version for spec in SPECS if spec.name == name)
+        known = ", ".join(spec.version for spec in specs() if spec.name == name)
         raise UnknownOptimizerError(f"{name} has no version {version!r}; expected one of {known}.")
     raise UnknownOptimizerError(
         f"No optimizer is called {key!r}.{did_you_mean(key, (*_NEWEST, *_BY_KEY))} Known: {', '.join(families())};"

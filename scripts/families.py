@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emo_hf.spec import OptimizerSpec
-from emo_hf.versions import EXPERIMENTS, SPECS
+from emo_hf.versions import EXPERIMENTS, OWN, SPECS
 
 FILE = Path("emo_hf/families.py")
 WIDTH = 119
@@ -29,9 +29,11 @@ SUMMARIES = {
     "emoairy": "signSGD at the pulse's step size (2.0: factored, damped). No state.",
     "emocats": "Lion at the pulse's step size.",
     "emotion": "Sign of a momentum that listens to the norm of the weights, at the pulse's step size.",
+    "emofree": "Adam at a step size that it finds itself: no learning rate to set. Ours, not of the authors.",
     "emovoid": "signSGD with a rescaled weight norm, at the pulse's step size. No state.",
 }
 BASE, MULTIPLIER = "Base learning rate, >= 0", "Multiplier of the pulse, > 0, around 1.0"
+FACTOR = "Multiplier of the step size that is found, > 0, around 1.0"
 OPTIONS = {  # in the order of the signature: type, and what it is
     "lr": ("float", ""),
     "betas": ("tuple[float, float]", "Decay rates of the running averages, each in [0, 1)."),
@@ -39,6 +41,10 @@ OPTIONS = {  # in the order of the signature: type, and what it is
     "weight_decay": ("float", "Share of the weights taken off per unit of step size, >= 0."),
     "lynx_betas": ("tuple[float, float]", "`betas` of the Lion steps, each in [0, 1)."),
     "decoupled_weight_decay": ("bool", "Whether the decay of Lion steps is independent of the initial lr."),
+    "total_steps": (
+        "int",
+        "Steps of the whole training, for the length of the ramp; a Trainer tells it. None counts as 625.",
+    ),
     "use_shadow": (
         "bool",
         "Whether a slow copy of the weights is mixed back on shocks; costs one more copy of memory.",
@@ -113,7 +119,7 @@ class {name}(EmoOptimizer):
 
 def versions(family: str) -> list[OptimizerSpec]:
     """Returns the specs of a family, released and experimental."""
-    return [spec for spec in (*SPECS, *EXPERIMENTS) if spec.name == family]
+    return [spec for spec in (*SPECS, *OWN, *EXPERIMENTS) if spec.name == family]
 
 
 def class_name(family: str) -> str:
@@ -160,6 +166,8 @@ def _enumerated(words: list[str]) -> str:
 def _meaning(specs: list[OptimizerSpec], option: str) -> str:
     if option != "lr":
         return OPTIONS[option][1]
+    if all(spec in OWN for spec in specs):
+        return f"{FACTOR}."
     kinds = {spec.version: MULTIPLIER if spec.lr_is_multiplier else BASE for spec in specs}
     if len({*kinds.values()}) == 1:
         return f"{kinds[specs[0].version]}."
@@ -204,7 +212,7 @@ def _class(family: str) -> str:
 
 def module() -> str:
     """Returns the text of the file."""
-    families = list(dict.fromkeys(spec.name for spec in SPECS))
+    families = list(dict.fromkeys(spec.name for spec in (*SPECS, *OWN)))
     table = [f'    "{family}": {class_name(family)},' for family in families]
     kinds = "\n".join(["\n\nCLASSES: dict[str, type[EmoOptimizer]] = {", *table, "}\n"])
     text = HEAD + "".join(map(_class, families)) + kinds

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from emo_hf import registry
 from emo_hf.lab.report import formulas, optimizer_page
+from emo_hf.spec import OptimizerSpec
 
 FOLDER = Path("docs/optimizers")
 
@@ -24,9 +25,15 @@ def page(name: str) -> str:
         "",
         f'`TrainingArguments(optim="{name}")` is version {specs[0].version};'
         f" `{cls.__name__}(model.parameters())` in a loop of your own. Terms: [how the loss becomes a"
-        " step](../how-the-loss-becomes-a-step.md). The facts behind the quirks: [quirks](../quirks.md).",
+        f" step](../how-the-loss-becomes-a-step.md). {_further(specs[0])}",
     ]
     return "\n".join([*intro, *(f"\n{optimizer_page.section(spec)}" for spec in specs), ""])
+
+
+def _further(spec: OptimizerSpec) -> str:
+    if spec in registry.OWN:
+        return "How it works, and where it fails: [EmoFree](../emofree.md)."
+    return "The facts behind the quirks: [quirks](../quirks.md)."
 
 
 def index() -> str:

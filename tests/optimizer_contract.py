@@ -13,6 +13,10 @@ SHAPES = ((6, 4), (5,), (3, 2, 2), (4, 3), ())
 LOSSES = (2.0, 1.9, 1.5, 3.5, 1.2, 0.4, 0.39, 20.0, 0.1, 0.1, 0.12, 0.3)  # calm stretches, falls and shocks
 STEPS = range(len(LOSSES))
 every_row = pytest.mark.parametrize("spec", registry.specs(), ids=lambda spec: spec.key)
+by_parts = pytest.mark.parametrize(  # those that a part of the weights does not tell from the whole
+    "spec", [spec for spec in registry.specs() if not spec.mechanism.measures], ids=lambda spec: spec.key
+)
+released = pytest.mark.parametrize("spec", registry.SPECS, ids=lambda spec: spec.key)
 without_16_bit_warning = pytest.mark.filterwarnings("ignore:.*without compensation:UserWarning")
 without_3_1_warning = pytest.mark.filterwarnings("ignore:.*shrinks the weights:UserWarning")
 

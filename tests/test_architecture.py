@@ -15,7 +15,7 @@ from emo_hf import errors
 
 PACKAGE = Path(emo_hf.__file__).parent
 FORMULAS = {"emotion", "pulse", "mechanism", "updates", "shadow", "geometry", "moments", "quirks", "spec", "kernels"}
-FORMULAS |= {"loss"}
+FORMULAS |= {"free", "loss"}
 CORE = {*FORMULAS, "optimizer", "versions", "families", "registry", "scheduler"}
 # The rooms of the lab: each imports only from those before it.
 ROOMS = ("recipe", "sources", "tasks", "run", "analysis", "figures", "report")
@@ -24,6 +24,7 @@ ALLOWED = {
     "emotion": set(),
     "pulse": {"emotion"},
     "mechanism": {"pulse", "emotion"},
+    "free": {"mechanism", "emotion"},
     "updates": set(),
     "kernels": {"updates"},
     "shadow": {"pulse", "emotion"},
@@ -32,7 +33,7 @@ ALLOWED = {
     "quirks": set(),
     "loss": set(),
     "spec": {"loss", "mechanism", "kernels", "updates", "shadow", "geometry", "emotion"},
-    "optimizer": {"loss", "spec", "kernels", "mechanism", "updates", "geometry", "moments", "emotion"},
+    "optimizer": {"loss", "spec", "kernels", "mechanism", "free", "updates", "geometry", "moments", "emotion"},
     "scheduler": {"loss", "optimizer", "mechanism", "pulse", "emotion"},
     "versions": FORMULAS,
     "families": {"versions", "optimizer", "kernels", "emotion", "spec", "loss"},

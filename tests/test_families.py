@@ -15,7 +15,7 @@ from scripts import families as script
 from tests.optimizer_contract import every_row, make_params
 
 ROOT = Path(__file__).parents[1]
-ROWS = (*registry.SPECS, *registry.EXPERIMENTS)
+ROWS = (*registry.specs(), *registry.EXPERIMENTS)
 every_family = pytest.mark.parametrize("family", registry.families())
 
 

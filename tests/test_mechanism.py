@@ -5,6 +5,7 @@ import torch
 
 from emo_hf import registry
 from tests import branch_counter, golden_traces
+from tests.optimizer_contract import released
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*shrinks the weights:UserWarning")  # 3.1 with shadow
 NAMES = {  # recorded name: our signal
@@ -52,11 +53,11 @@ def recorded_signals(spec) -> dict:
 def test_all_generations_are_recorded():
     recorded = {name.removeprefix("mechanism-") for name in golden_traces.names("signals")}
     assert len(recorded) == 8
-    assert recorded | {"3.0"} == {spec.version for spec in registry.specs()}
+    assert recorded | {"3.0"} == {spec.version for spec in registry.SPECS}
     assert golden_traces.load("signals/mechanism-2.0")["same_as"] == ["3.0"]
 
 
-@pytest.mark.parametrize("spec", registry.specs(), ids=lambda spec: spec.key)
+@released
 def test_signals_are_those_of_the_released_code(spec):
     special = {
         "coeff": lambda spec, signals: signals.factor if spec.version == "3.1" else inner_coefficient(signals.scalar),
@@ -125,12 +126,14 @@ BY_HAND = {
     "3.9: a multiplier so small that the least pulse holds": ("emosens-3.9", {"lr": 1e-6}, [1.0]),
     "Void: a stop signal that rises late": ("emovoid-3.9", {}, [0.06] * 60 + [0.03] * 25),
 }
-# Sharded, large or strided tensors, and none at all: see hf/test_fsdp.py, test_kernels.py and test_optimizer.py
+# Sharded, large or strided tensors, and none at all: see hf/test_fsdp.py, test_kernels.py and test_optimizer.py;
+# tensors that join late: test_free.py
 PLUMBING = (
     "geometry.to_float",
     "geometry._pieces",
     "geometry._sum_of_abs",
     "updates._mean",
+    "updates.as_if_always",
     "updates._mean_of_columns",
 )
 UNREACHABLE = {
@@ -146,12 +149,12 @@ def counted(monkeypatch):
 
 def test_every_branch_of_every_mechanism_is_entered(counted):
     counting, hits = counted
-    generations = {(spec.mechanism, spec.shadow.mix): spec for spec in counting.specs()}
+    generations = {(spec.mechanism, spec.shadow.mix): spec for spec in counting.SPECS}
     for spec in generations.values():
         for stream in golden_traces.streams():
             for optimizer in feed(counting, spec.key, golden_traces.losses(stream), **with_shadow(spec)):
                 optimizer.signals()
-    for spec in counting.specs():
+    for spec in counting.SPECS:
         for run in golden_traces.load(f"updates/{spec.key}")["runs"]:
             params = golden_traces.parameters(run)
             optimizer = counting.build(spec.key, params.values(), **golden_traces.options(spec, run))

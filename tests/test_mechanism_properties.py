@@ -10,7 +10,7 @@ from emo_hf import registry
 from emo_hf.emotion import trust
 from emo_hf.mechanism import MechanismState
 
-MECHANISMS = list({spec.mechanism: spec for spec in registry.specs()}.values())
+MECHANISMS = list({spec.mechanism: spec for spec in registry.SPECS}.values())
 every_mechanism = pytest.mark.parametrize("spec", MECHANISMS, ids=lambda spec: spec.key)
 any_loss = st.floats(-1e6, 1e6) | st.floats(0, 10) | st.sampled_from([0.0, 1e-9, 1e30])
 losses = st.lists(any_loss, min_size=1, max_size=60)

@@ -19,6 +19,7 @@ from tests.optimizer_contract import (
     every_row,
     give_gradients,
     make_params,
+    released,
     run,
     same,
     without_3_1_warning,
@@ -184,7 +185,7 @@ def test_only_a_pulse_with_a_base_can_be_held():
 # -- use_shadow -------------------------------------------------------------------------------------------------------
 
 
-@every_row
+@released
 @without_3_1_warning
 def test_the_shadow_is_off_by_default_since_3_0_and_in_the_second_generation(spec):
     always = spec.version in ("1.0", "2.0") and spec.name in ("emonavi", "emofact", "emolynx")
@@ -291,20 +292,23 @@ def test_lynx_clan_neco_and_the_first_cats_have_decoupled_weight_decay():
 # -- specs and classes ----------------------------------------------------------------------------------------------
 
 
-def test_the_registry_holds_35_specs_of_11_families():
-    assert len(registry.specs()) == 35
-    assert len({spec.key for spec in registry.specs()}) == 35
+def test_the_registry_holds_35_released_specs_of_11_families_and_one_of_ours():
+    assert len(registry.SPECS) == 35
+    assert len({spec.name for spec in registry.SPECS}) == 11
+    assert [spec.key for spec in registry.specs()[35:]] == ["emofree-1.0"]
+    assert len({spec.key for spec in registry.specs()}) == 36
     assert list(registry.families()) == sorted({spec.name for spec in registry.specs()})
-    assert len(registry.families()) == 11
+    assert len(registry.families()) == 12
 
 
 @every_row
 def test_a_row_says_where_it_comes_from_and_what_is_odd_about_it(spec):
-    assert spec.source.startswith(("muooon/EmoNavi@", "muooon/EmoSens@"))
+    ours = spec in registry.OWN
+    assert spec.source == "emo_hf" if ours else spec.source.startswith(("muooon/EmoNavi@", "muooon/EmoSens@"))
     assert spec.recommended_lr
     assert spec.quirks
     assert all(quirk.endswith(".") for quirk in spec.quirks)
-    assert spec.lr_is_multiplier == spec.version.startswith(("3.7", "3.8", "3.9"))
+    assert spec.lr_is_multiplier == (ours or spec.version.startswith(("3.7", "3.8", "3.9")))
     assert spec.options["lr"] == (1.0 if spec.lr_is_multiplier else 1e-3)
 
 

@@ -6,6 +6,7 @@ import torch
 from emo_hf import registry
 from emo_hf.kernels import fused
 from tests import golden_traces
+from tests.optimizer_contract import released
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*shrinks the weights:UserWarning")  # 3.1 with shadow
 FLOAT32_EPS = torch.finfo(torch.float32).eps
@@ -19,7 +20,7 @@ def tolerance(spec, dtype: torch.dtype, step: int, largest: float) -> float:
 
 def test_every_recorded_optimizer_is_in_the_registry():
     recorded = golden_traces.names("updates")
-    assert recorded == sorted(spec.key for spec in registry.specs())
+    assert recorded == sorted(spec.key for spec in registry.SPECS)
     assert len(recorded) == 35
 
 
@@ -33,7 +34,7 @@ def test_every_recorded_optimizer_is_in_the_registry():
         (torch.float32, "auto"),
     ],
 )
-@pytest.mark.parametrize("spec", registry.specs(), ids=lambda spec: spec.key)
+@released
 def test_parameters_are_those_of_the_released_code(spec, dtype, implementation, monkeypatch):
     if implementation == "fused in pieces":  # as if these tensors were large ones
         implementation = "fused"
@@ -57,7 +58,7 @@ def follow_the_traces(spec, dtype, implementation):
     assert checked == len(golden_traces.CHECKPOINTS) * (4 if spec.shadow.always else 8)
 
 
-@pytest.mark.parametrize("spec", registry.specs(), ids=lambda spec: spec.key)
+@released
 def test_defaults_are_those_of_the_released_code_without_the_dead_arguments(spec):
     recorded = golden_traces.load(f"updates/{spec.key}")["defaults"]
     assert set(spec.dead) < set(recorded)

@@ -194,6 +194,16 @@ SECTIONS = (
         open=False,
     ),
     Section(
+        "Finding the step size",
+        (
+            Panel("Agreement of the gradients", ("emo/agreement",), zero_line=True),
+            Panel("Falls of the loss per step", ("emo/fall_seen", "emo/fall_predicted"), zero_line=True),
+            Panel("Seen fall over predicted fall", ("emo/fall_trust",), zero_line=True),
+            Panel("After the ramp, and braking", ("emo/steering", "emo/braking")),
+        ),
+        open=False,
+    ),
+    Section(
         "Options",
         (
             Panel("Shadow mixed in", ("emo/shadow_mix",)),

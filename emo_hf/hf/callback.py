@@ -49,6 +49,11 @@ def lr_used(optimizer: EmoOptimizer) -> float:
     return 0.0 if math.isnan(optimizer.effective_lr) else optimizer.effective_lr
 
 
+def anneals(schedule: str) -> bool | None:
+    """Whether a schedule of transformers takes the learning rate down; None where that has to be seen."""
+    return None if schedule.startswith(("constant", "reduce_lr", "greedy")) else True
+
+
 class EmotionCallback(TrainerCallback):
     """Records the signals of an emotion-driven optimizer or of `EmoPulse`; see the module for what it does alone.
 
@@ -72,6 +77,7 @@ class EmotionCallback(TrainerCallback):
         self._listener: Listener | None = None
         self._steps = 0  # that the listener has made
         self._recorder: Recorder | None = None
+        self._found = False  # it is said what step size the optimizer found
         self._feeding = False  # while this callback supplies the loss
         self._scheduler: Any = None  # set while this callback makes it tell the true learning rate
         self.by_name = False  # ``args.optim``, not the user's own object, says which optimizer trains
@@ -113,6 +119,9 @@ class EmotionCallback(TrainerCallback):
             return
         if self.every_rank:
             self._reaction.refuse_own_signals()
+        if isinstance(self._listener, EmoOptimizer):
+            self._listener.plan(state.max_steps, anneals(args.lr_scheduler_type))
+            self._found = self._listener.found is not None
         self._steps = self._listener.steps
         self._reaction.begin(state)
         feed = LossFeed.installed_on(self._listener)
@@ -138,6 +147,8 @@ class EmotionCallback(TrainerCallback):
         if signals is not None and self._listener is not None:
             self._reaction.observe(args, state, control, signals, self._listener.key)
             progress.show(self.progress, signals)
+        if signals is not None and isinstance(self._listener, EmoOptimizer):
+            self._say_what_is_found(self._listener, state)
         if self._recorder is not None and signals is not None:
             self._try(self._recorder.write, state.global_step, signals)
         if self._recorder is not None and (control.should_log or control.should_evaluate):
@@ -188,6 +199,12 @@ class EmotionCallback(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._finish()
+
+    def _say_what_is_found(self, optimizer: EmoOptimizer, state: TrainerState) -> None:
+        if not self._found and optimizer.found is not None:
+            self._found = True
+            if state.is_world_process_zero:
+                logger.warning("Step %d: %s %s", state.global_step, optimizer.key, optimizer.found)
 
     def _new_signals(self) -> Signals | None:
         """Returns the signals of this step; None if a GradScaler left it out, or its loss is not finite."""

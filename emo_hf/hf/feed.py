@@ -1,7 +1,8 @@
 """The training loss, from where it is differentiated to the listener, the optimizer or `EmoPulse` that needs it.
 
-`LossFeed` wraps ``accelerator.backward`` on one Accelerator. What passes there is the objective itself: already scaled
-for gradient accumulation, smoothed, or computed by the user's own function, and not yet multiplied by a GradScaler.
+`LossFeed` wraps ``accelerator.backward`` on one Accelerator (and ``clip_grad_norm_``, to tell EmoFree how much it
+clips). What passes there is the objective itself: already scaled for gradient accumulation, smoothed, or computed by
+the user's own function, and not yet multiplied by a GradScaler.
 
     total = sum of all that was differentiated since the last step, mean over the ranks -> listener.observe(total)
 
@@ -71,6 +72,9 @@ class LossFeed:
         self._shadowed = vars(accelerator).get("backward")
         self._backward = accelerator.backward
         accelerator.backward = self._note_and_backward
+        self._shadowed_clip = vars(accelerator).get("clip_grad_norm_")
+        self._clip = accelerator.clip_grad_norm_
+        accelerator.clip_grad_norm_ = self._clip_and_note
         setattr(accelerator, _MARK, self)
         _feeds.add(self)
 
@@ -110,11 +114,15 @@ class LossFeed:
         return next((feed for feed in _feeds if any(each.listener is listener for each in feed._sums)), None)
 
     def remove(self) -> None:
-        """Gives ``accelerator.backward`` back."""
+        """Gives the methods of the Accelerator back."""
         if self._shadowed is None:
             del self._accelerator.backward
         else:
             self._accelerator.backward = self._shadowed
+        if self._shadowed_clip is None:
+            del self._accelerator.clip_grad_norm_
+        else:
+            self._accelerator.clip_grad_norm_ = self._shadowed_clip
         delattr(self._accelerator, _MARK)
         _feeds.discard(self)
 
@@ -152,6 +160,17 @@ class LossFeed:
         for each, old in zip(self._sums, before, strict=False):
             if each.gradients() == old:
                 each.take_back()
+
+    def _clip_and_note(self, parameters: Any, max_norm: float, norm_type: float = 2) -> Any:
+        """Clips, and tells optimizers that measure gradients what they were divided by."""
+        parameters = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
+        norm = self._clip(parameters, max_norm, norm_type)
+        clipped = {*map(id, parameters)}
+        for each in self._sums:
+            if norm is not None and isinstance(each.listener, EmoOptimizer) and each.reaches(clipped):
+                whole = norm.full_tensor() if hasattr(norm, "full_tensor") else torch.as_tensor(norm)
+                each.listener.note_clipping((whole / max_norm).clamp(min=1.0))
+        return norm
 
 
 def as_summand(loss: torch.Tensor) -> torch.Tensor:
@@ -218,6 +237,10 @@ class StepSum:
             if self._pending is not None and self.listener.observed is self._pending:
                 self.listener.observe(None)
             self._total = self._pending = None
+
+    def reaches(self, parameters: set[int]) -> bool:
+        """Whether the listener has one of the parameters with these ids."""
+        return any(id(param) in parameters for param in self._params())
 
     def gradients(self) -> list[tuple[int, int, int]]:
         """Returns what tells whether a gradient has changed, of every parameter that has one."""

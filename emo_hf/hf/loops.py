@@ -21,6 +21,7 @@ from emo_hf.errors import EmoError
 from emo_hf.hf.feed import Listener, LossFeed, find_optimizer, keeps_own_loss
 from emo_hf.hf.rates import tell_lr_used
 from emo_hf.hf.settings import settings_of
+from emo_hf.optimizer import EmoOptimizer
 from emo_hf.scheduler import find_pulse, innermost
 from emo_hf.signals import Signals
 
@@ -78,7 +79,7 @@ class LoopRecord:
     Args:
         accelerator: one that has prepared the optimizer.
         output_dir: folder of the record; created if missing.
-        total_steps: optimizer steps of the whole training. From 5,001 on a row holds several steps.
+        total_steps: optimizer steps of the whole training, for EmoFree too. From 5,001 on a row holds several steps.
         start_step: the step from which the training goes on; rows after it are taken out, those before it stay.
         optimizer: which one to record, as it was prepared or before; by default the first of ours.
         track: send each row to the Accelerator's trackers too.
@@ -107,6 +108,8 @@ class LoopRecord:
             )
         self._accelerator, self._listener, self._track = accelerator, heard[0], track
         self._step, self._seen = start_step, self._listener.steps
+        if isinstance(self._listener, EmoOptimizer) and total_steps:
+            self._listener.plan(total_steps)
         self._recorder: Recorder | None = None
         main = accelerator.is_main_process
         if main or keeps_own_loss(accelerator):

@@ -182,7 +182,7 @@ def _advise(args: TrainingArguments, spec: OptimizerSpec, fields_set: dict[str, 
         if FIELDS[name] not in _settable(spec):
             logger.warning("%s=%s has no effect: %s has no such option.", name, value, spec.key)
     by_default = any(field.name == "lr_scheduler_type" and field.default == "linear" for field in fields(args))
-    if by_default and args.lr_scheduler_type == SchedulerType.LINEAR:
+    if by_default and not spec.mechanism.measures and args.lr_scheduler_type == SchedulerType.LINEAR:
         _say_linear()
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emo_hf import updates
 from emo_hf.kernels import foreach, fused
 from emo_hf.updates import Hyper, Rule, TensorState, Update
 
@@ -30,7 +29,7 @@ def _compiled(rule: Rule, any_length: bool) -> Callable[..., None]:
 def run(update: Update, params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper) -> None:
     """Applies `update` to contiguous tensors of one device, dtype and number of dimensions."""
     on_cpu = params[0].device.type == "cpu"
-    if not update.elementwise or update.apply is updates.adam_:
+    if not update.elementwise or update.apply in fused.WHOLE:
         return fused.run(update, params, grads, states, h)
     dtype = torch.promote_types(params[0].dtype, torch.float32)
     changing: dict[str, Any] = {name: torch.tensor(getattr(h, name), dtype=dtype) for name in CHANGING}

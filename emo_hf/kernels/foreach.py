@@ -91,6 +91,12 @@ def apply(
     rule(Tensors(params), Tensors(grads), _States(states), h)
 
 
+def direction(form: Callable[[TensorState, Hyper], Tensor], states: Sequence[TensorState], h: Hyper) -> list[Tensor]:
+    """Returns the directions that ``form``, of an `Update`, makes of the states of tensors of one device."""
+    found: Any = form(_States(states), h)  # type: ignore[arg-type]
+    return found.parts
+
+
 def run(update: Update, params: list[Tensor], grads: list[Tensor], states: list[TensorState], h: Hyper) -> None:
     """Applies ``update`` to tensors of one device, dtype and number of dimensions."""
     apply(update.apply, params, grads, states, h)

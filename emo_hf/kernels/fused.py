@@ -1,6 +1,7 @@
 """The rules by torch's fused kernels, which read and write every tensor once.
 
     adam_                          torch._fused_adamw_, told that it is so late that its bias corrections are 1
+    corrected_adam_                torch._fused_adamw_
     sign_, lion_, momentum_sign_   the direction of a portion, then torch._fused_sgd_ on it
     factored_ and its like         matrices in two passes over blocks of rows; vectors by the rule
     others that are elementwise    the rule, portion by portion
@@ -42,9 +43,12 @@ def portions(params: Tensors, grads: Tensors, states: States) -> Iterator[tuple[
             yield [param_piece], [grad_piece], [{name: part[i] for name, part in parts.items()}]
 
 
-@functools.cache
-def _late_step(device: torch.device) -> Tensor:
-    return torch.tensor(1e9, device=device)
+LATE = 1_000_000_000
+
+
+@functools.lru_cache(maxsize=8)
+def _step(count: int, device: torch.device) -> Tensor:
+    return torch.tensor(float(count), device=device)
 
 
 def _share(params: Tensors, decay: float, step: float) -> float:
@@ -55,13 +59,17 @@ def _share(params: Tensors, decay: float, step: float) -> float:
 
 
 def adam_(params: Tensors, grads: Tensors, states: States, h: Hyper) -> None:
+    corrected_adam_(params, grads, states, h._replace(age=LATE))
+
+
+def corrected_adam_(params: Tensors, grads: Tensors, states: States, h: Hyper) -> None:
     torch._fused_adamw_(
         params,
         grads,
         [state["exp_avg"] for state in states],
         [state["exp_avg_sq"] for state in states],
         [],
-        [_late_step(params[0].device)] * len(params),
+        [_step(h.age, params[0].device)] * len(params),
         lr=h.step,
         beta1=h.beta1,
         beta2=h.beta2,
@@ -135,16 +143,18 @@ def factored_(param: Tensor, grad: Tensor, state: TensorState, h: Hyper) -> None
 
 LISTS: dict[Rule, Callable[[Tensors, Tensors, States, Hyper], None]] = {
     updates.adam_: adam_,
+    updates.corrected_adam_: corrected_adam_,
     updates.sign_: sign_,
     updates.lion_: lion_,
     updates.momentum_sign_: momentum_sign_,
 }
+WHOLE: set[Rule] = {updates.adam_, updates.corrected_adam_}  # without temporaries, so in no portions
 FACTORED: set[Rule] = {updates.factored_, updates.factored_or_square_, updates.filtered_factored_}
 
 
 def run(update: Update, params: Tensors, grads: Tensors, states: States, h: Hyper) -> None:
     """Applies `update` to contiguous tensors of one device, dtype and number of dimensions."""
-    if update.apply is updates.adam_ or (update.apply in LISTS and params[0].device.type != "cpu"):
+    if update.apply in WHOLE or (update.apply in LISTS and params[0].device.type != "cpu"):
         LISTS[update.apply](params, grads, states, h)
     elif update.elementwise:
         kernel: Callable[..., None] = LISTS.get(update.apply, functools.partial(foreach.apply, update.apply))

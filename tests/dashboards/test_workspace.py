@@ -55,11 +55,12 @@ def test_sections_are_in_order_and_the_first_is_pinned() -> None:
         ("Signal and noise", True),
         ("Stopping", False),
         ("Across optimizers and seeds", True),
+        ("Finding the step size", False),
         ("Options", False),
         ("Cost", False),
         ("Report", False),
     ]
-    assert [section["pinned"] for section in sections] == [True, *[False] * 7]
+    assert [section["pinned"] for section in sections] == [True, *[False] * 8]
 
 
 def test_axes_are_those_of_the_metrics() -> None:
@@ -120,7 +121,7 @@ import emo_hf
 sys.path.insert(0, sys.argv[1])
 from tests.hf.tiny_gpt2 import make_data, make_model
 
-for optim, options in (("emosens", "moments=log,use_shadow=true"), ("emonavi", None)):
+for optim, options in (("emosens", "moments=log,use_shadow=true"), ("emonavi", None), ("emofree", None)):
     args = TrainingArguments(optim, optim=optim, optim_args=options, max_steps=4, use_cpu=True, report_to=["wandb"],
                              logging_steps=1, eval_strategy="steps", eval_steps=2, save_strategy="no",
                              disable_tqdm=True, dataloader_pin_memory=False, per_device_train_batch_size=2)
@@ -134,7 +135,7 @@ def test_every_metric_that_is_named_is_logged(tmp_path: Path, inspect, monkeypat
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     command = [sys.executable, "-c", SCRIPT, str(ROOT)]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=120, capture_output=True)
-    (run,) = (tmp_path / "wandb").glob("offline-run-*")  # two trainings of one process are one run
+    (run,) = (tmp_path / "wandb").glob("offline-run-*")  # the trainings of one process are one run
     logged: set[str] = set()
     for record in inspect(run):
         logged |= {key.removesuffix("._type") for key in record.get("history", {}).get("item", ())}
@@ -144,10 +145,10 @@ def test_every_metric_that_is_named_is_logged(tmp_path: Path, inspect, monkeypat
     assert named() - logged == set()
     assert {f"summary:{key}" for key in SUMMARY} - logged == {"summary:emo/first_stop_step"}  # it was never ready
     artifacts = [record["artifact"] for record in inspect(run) if record["type"] == "artifact"]
-    assert [artifact["type"] for artifact in artifacts] == ["signals", "signals"]
+    assert [artifact["type"] for artifact in artifacts] == ["signals"] * 3
     assert [entry["path"] for entry in artifacts[0]["manifest"]["contents"]] == ["emo_signals.jsonl"]
     media = sorted(path.suffix for path in (run / "files" / "media").rglob("*") if path.is_file())
-    assert media == [".html", ".html", ".png", ".png"]
+    assert media == [*[".html"] * 3, *[".png"] * 3]
 
 
 class Server(HTTPServer):

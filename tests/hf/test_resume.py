@@ -101,4 +101,4 @@ def test_resume_with_optimizer_state_says_nothing(options, checkpoint, make_trai
 
 
 def test_registry_has_the_specs_that_are_counted_on():
-    assert len(registry.specs()) == 35
+    assert len(registry.specs()) == 36

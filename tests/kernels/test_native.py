@@ -10,7 +10,7 @@ import torch
 from emo_hf import geometry, registry, updates
 from emo_hf.kernels import compensation, native
 from tests.kernels.test_kernels import distance, drift, trained
-from tests.optimizer_contract import build, every_row, same, without_3_1_warning, without_16_bit_warning
+from tests.optimizer_contract import build, every_row, released, same, without_3_1_warning, without_16_bit_warning
 from tests.test_updates import follow_the_traces
 
 pytestmark = [without_3_1_warning, without_16_bit_warning]
@@ -41,7 +41,7 @@ def kernel(built, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("spec", registry.specs(), ids=lambda spec: spec.key)
+@released
 def test_parameters_are_those_of_the_released_code(spec, dtype, kernel):
     follow_the_traces(spec, dtype, "fused")
 

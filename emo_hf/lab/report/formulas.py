@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
 from emo_hf import emotion, geometry, mechanism, pulse, shadow, updates
+from emo_hf.mechanism import Mechanism
 from emo_hf.spec import OptimizerSpec
 
 
@@ -61,6 +62,11 @@ PULSES: Mapping[Hashable, Formula] = {
         f"{RATIO}, `c_est` = `drift`, `emoChain`, `base_scale`, `max_lim`, `min_lim`",
     ),
 }
+FREE = Formula(
+    "starts at 0.02 `|loss| / sum |g|`; tenfold in `2 sqrt(total_steps)` steps until `<g', u> / <g, u>`, of the next"
+    " gradient and this one, falls below 0.12 or a quarter of its maximum; half of that; then up where the loss falls"
+    " by more than `0.12 sqrt(2 sqrt(total_steps) / t)` of `step <g, u>`, down where it rises beyond its noise"
+)
 SETTLED = "the last 32 {} have a mean size below 0.05 and a variance below 0.005; stays up"
 STOPS: Mapping[Hashable, Formula] = {
     (mechanism.settled, None): Formula(SETTLED.format("scalars"), "`scalar_hist`, `should_stop`"),
@@ -70,6 +76,9 @@ STOPS: Mapping[Hashable, Formula] = {
     (mechanism.still, None): Formula(
         "`|scalar|` and `|doubt - signal|` are at most `stopcoef` times the least pulse; meanwhile a tenth of `lr`",
         "`stop_scale`, `stop_scalar`, `stop_dNRsub`, `should_stop`, `emo_internal`",
+    ),
+    (mechanism.never, None): Formula(
+        "the fall of the loss over its slow average, as seen and as predicted, is below the noise of its mean"
     ),
     (mechanism.within_margins, None): Formula(
         "`distance - noise >= 0.3` and the medium average of the loss is at most `stopcoef`",
@@ -94,6 +103,7 @@ CLOSED = "zero where `|g| ** (1/3) < 1e-4 (1 + |scalar|)`"
 CAUTIOUS = "`sign(B)` where it agrees with `sign(g)`"
 UPDATES: Mapping[Hashable, Formula] = {
     updates.ADAM: Formula(f"Adam without bias correction: {ADAM}"),
+    updates.CORRECTED_ADAM: Formula(f"Adam with bias correction: {ADAM}, of averages over `1 - b^t`"),
     updates.FILTERED_ADAM: Formula(
         f"Adam without bias correction: {ADAM}; {CLOSED}", "`filter_strength`, `threshold`, `mask`"
     ),
@@ -146,9 +156,15 @@ def formulas_of(spec: OptimizerSpec) -> dict[str, Formula]:
     mechanism = spec.mechanism
     formulas = {
         "emotion": SCALARS[mechanism.scalar],
-        "step size": PULSES[mechanism.pulse] if mechanism.pulse else DAMPERS[mechanism.damper],
+        "step size": _step_size(mechanism),
         "update": UPDATES[spec.update],
         "stop signal": STOPS[mechanism.stop, mechanism.calm_scalar],
-        "shadow": SHADOWS[spec.shadow],
+        **({} if mechanism.measures else {"shadow": SHADOWS[spec.shadow]}),
     }
     return formulas | ({"geometry": GEOMETRIES[spec.geometry]} if spec.geometry else {})
+
+
+def _step_size(mechanism: Mechanism) -> Formula:
+    if mechanism.measures:
+        return FREE
+    return PULSES[mechanism.pulse] if mechanism.pulse else DAMPERS[mechanism.damper]

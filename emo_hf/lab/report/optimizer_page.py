@@ -16,8 +16,11 @@ def facts(spec: OptimizerSpec) -> dict[str, str]:
             + ": ignored with a warning; an error in a recipe or in `optim_args`"
         )
     rows["state"] = f"{spec.state_ratio:.3g} times the bytes of a 768 x 768 matrix, without shadow"
-    rows["upstream's names"] = "; ".join(formula.upstream for formula in own.values() if formula.upstream)
-    rows["source"] = f"{spec.source}, `{spec.name}.py`"
+    if names := [formula.upstream for formula in own.values() if formula.upstream and not spec.mechanism.measures]:
+        rows["upstream's names"] = "; ".join(names)
+    rows["source"] = (
+        "emo_hf: ours, not of the authors" if spec.source == "emo_hf" else f"{spec.source}, `{spec.name}.py`"
+    )
     return rows
 
 

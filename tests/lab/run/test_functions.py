@@ -108,7 +108,7 @@ def test_the_recipes_hold_every_family_and_a_baseline():
     assert {path.stem for path in RECIPES} == set(FUNCTIONS)
     for path in RECIPES:
         recipe = loading.recipe(str(path))
-        assert list(recipe.arms) == [*dict.fromkeys(row.name for row in registry.specs()), "adamw"]
+        assert list(recipe.arms) == [*dict.fromkeys(row.name for row in registry.SPECS), "adamw"]
         for name, found in recipe.arms.items():
             assert found.optim == {"adamw": "adamw_torch"}.get(name, name)
             assert found.lr in found.tuning.grid["lr"]
@@ -138,7 +138,7 @@ def test_run_and_draw(path, tmp_path, capsys):
     assert [len(found.points) for found in result.paths] == [21] * 12
     assert {found.optimizer for found in result.paths} == {
         "adamw_torch",
-        *(registry.find(name).key for name in registry.families()),
+        *{registry.find(spec.name).key for spec in registry.SPECS},
     }
     out = capsys.readouterr().out
     assert "grid: lr 0.001" in out
