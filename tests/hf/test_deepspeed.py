@@ -32,6 +32,7 @@ REFUSED = (
     "emoneco-3.0",
     "emozeal-3.0",
     "emoclan-3.0",
+    "emofree",
     "emotion",
     "emovoid",
 )

@@ -1,0 +1,72 @@
+"""A Trainer tells EmoFree how long the training is, whether its schedule goes down, and how much it clips."""
+
+import logging
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+import emo_hf
+from emo_hf.hf.callback import anneals
+from emo_hf.hf.feed import find_optimizer
+
+
+def train(make_trainer, **options):
+    trainer = make_trainer(optim="emofree", logging_steps=1, **options)
+    trainer.train()
+    return trainer, find_optimizer(trainer.optimizer)
+
+
+@pytest.mark.parametrize(("schedule", "goes_down"), [("linear", True), ("cosine", True), ("constant", None)])
+def test_trainer_tells_the_length_and_the_schedule(make_trainer, schedule, goes_down):
+    _, optimizer = train(make_trainer, max_steps=9, lr_scheduler_type=schedule)
+    assert optimizer.mechanism.warmup == 6
+    assert optimizer.mechanism.anneals is goes_down
+    assert optimizer.options["lr"] == 1.0
+
+
+def test_schedules_that_stay_up_are_known():
+    assert {name: anneals(name) for name in ("constant_with_warmup", "polynomial", "reduce_lr_on_plateau")} == {
+        "constant_with_warmup": None,
+        "polynomial": True,
+        "reduce_lr_on_plateau": None,
+    }
+
+
+def test_what_was_clipped_is_told(make_trainer, monkeypatch):
+    told = []
+    monkeypatch.setattr(emo_hf.EmoFree, "note_clipping", lambda self, divisor: told.append(float(divisor)))
+    trainer, _ = train(make_trainer, max_steps=4, max_grad_norm=0.5)
+    norms = [log["grad_norm"] for log in trainer.state.log_history if "grad_norm" in log]
+    assert told == pytest.approx([max(1.0, norm / 0.5) for norm in norms])
+    assert max(told) > 1
+
+
+def test_only_the_optimizer_whose_gradients_were_clipped_is_told():
+    accelerator = Accelerator(cpu=True)
+    models = [torch.nn.Linear(2, 1) for _ in range(2)]
+    optimizers = [emo_hf.EmoFree(model.parameters()) for model in models]
+    accelerator.prepare(*optimizers)
+    for optimizer in optimizers:
+        emo_hf.attach(accelerator)
+    accelerator.backward(sum(model(torch.ones(1, 2)).sum() for model in models))
+    norm = accelerator.clip_grad_norm_(models[0].parameters(), 0.1)
+    assert float(optimizers[0]._clipped) == pytest.approx(float(norm) / 0.1)
+    assert optimizers[1]._clipped == 1.0
+
+
+def test_what_it_found_is_said_once(make_trainer, caplog):
+    with caplog.at_level(logging.WARNING):
+        _, optimizer = train(make_trainer, max_steps=20)
+    said = [record.getMessage() for record in caplog.records if "emofree-1.0 found" in record.getMessage()]
+    assert said == [f"Step {optimizer.found.steps}: emofree-1.0 {optimizer.found}"]
+
+
+def test_signals_are_recorded(make_trainer, read_signals):
+    trainer, _ = train(make_trainer, max_steps=20)
+    rows = read_signals(trainer.args.output_dir)
+    assert len(rows) == 20
+    assert {"emo/agreement", "emo/fall_seen", "emo/fall_predicted", "emo/fall_trust", "emo/steering"} <= rows[
+        -1
+    ].keys()
+    assert (rows[0]["emo/steering"], rows[-1]["emo/steering"]) == (0.0, 1.0)
