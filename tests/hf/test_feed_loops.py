@@ -115,7 +115,7 @@ def test_step_skipped_by_a_grad_scaler_advances_nothing():
 def test_losses_are_summed_in_at_least_float32_and_copied(dtype):
     optimizer = registry.build("emosens", [torch.nn.Parameter(torch.zeros(1))])
     accelerator = SimpleNamespace(
-        backward=lambda loss: loss.fill_(9), sync_gradients=True, num_processes=1,
+        backward=lambda loss: loss.fill_(9), clip_grad_norm_=None, sync_gradients=True, num_processes=1,
         gradient_accumulation_steps=1, distributed_type=None,
     )  # fmt: skip
     LossFeed.install(accelerator, optimizer)
