@@ -116,10 +116,12 @@ class Comparison:
 
     @property
     def full_command(self) -> str:
-        """The command that makes the runs again; DIR stands for a local folder with the data."""
+        """The command that makes the runs again; DIR and MODELS stand for local folders of data and models."""
         text = f"{self.command} --size {self.size}"
         if self.recipe.task.data.files or self.recipe.sizes[self.size].model.llama2c:
             text += " --data-dir DIR"
+        if (hub := self.recipe.sizes[self.size].model.hub) and hub.config:
+            text += " --model-dir MODELS"
         if self.extra_seeds:
             text += f" --seeds {' '.join(map(str, sorted({run['seed'] for run in self.runs})))}"
         return text

@@ -120,6 +120,7 @@ def _data(data: ArmData) -> str:
 def _command(data: ArmData) -> str:
     run_config = data.run_config
     local = " --data-dir DIR" if data.from_hub is not True and not run_config.task.data.embedded else ""
+    local += " --model-dir MODELS" if run_config.model_dir else ""
     arms = f" --arms {run_config.name}" if len(data.comparison.recipe.arms) > 1 else ""
     return f"emo-hf run {data.path} --size {run_config.size}{arms}{local}"
 
