@@ -163,13 +163,20 @@ class LossFeed:
 
     def _clip_and_note(self, parameters: Any, max_norm: float, norm_type: float = 2) -> Any:
         """Clips, and tells optimizers that measure gradients what they were divided by."""
+        measuring = [
+            (each, optimizer)
+            for each in self._sums
+            if isinstance(optimizer := each.listener, EmoOptimizer) and optimizer.mechanism.measures
+        ]
+        if not measuring:
+            return self._clip(parameters, max_norm, norm_type)
         parameters = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
         norm = self._clip(parameters, max_norm, norm_type)
         clipped = {*map(id, parameters)}
-        for each in self._sums:
-            if norm is not None and isinstance(each.listener, EmoOptimizer) and each.reaches(clipped):
+        for each, optimizer in measuring:
+            if norm is not None and each.reaches(clipped):
                 whole = norm.full_tensor() if hasattr(norm, "full_tensor") else torch.as_tensor(norm)
-                each.listener.note_clipping((whole / max_norm).clamp(min=1.0))
+                optimizer.note_clipping((whole / max_norm).clamp(min=1.0))
         return norm
 
 
