@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from emo_hf.emotion import Branch, relative
+from emo_hf.emotion import relative
 from emo_hf.mechanism import GradientStatistics, Mechanism, MechanismState, Rate, never
 from emo_hf.signals import Signals
 
@@ -166,16 +166,8 @@ class Free(Mechanism):
         """Steps of the fast average of the loss, which is noisier than gradients."""
         return max(5, self.span)
 
-    def configure(
-        self,
-        branch: Branch | None = None,
-        stopcoef: float | None = None,
-        fftmode: bool = False,
-        hold_pulse: bool = False,
-        multiplier: float = 1.0,
-        total_steps: int | None = None,
-    ) -> "Free":
-        """Returns this mechanism with its options, the last two, set."""
+    def configure(self, *, multiplier: float = 1.0, total_steps: int | None = None, **_: Any) -> "Free":
+        """Returns this mechanism with its options set."""
         return replace(self, multiplier=multiplier, total_steps=total_steps)
 
     def plan(self, total_steps: int, anneals: bool | None) -> "Free":

@@ -138,14 +138,14 @@ class Mechanism:
 
     def configure(
         self,
+        *,
         branch: Branch | None = None,
         stopcoef: float | None = None,
         fftmode: bool = False,
         hold_pulse: bool = False,
-        multiplier: float = 1.0,
-        total_steps: int | None = None,
+        **_: Any,
     ) -> "Mechanism":
-        """Returns this mechanism with those options set that it has; the last two are of `emo_hf.free`."""
+        """Returns this mechanism with its options set. The others are those of another mechanism."""
         changes: dict[str, Any] = {"stopcoef": stopcoef, "branch": branch} if self.branch else {}
         pulse: Any = self.pulse
         if branch:
