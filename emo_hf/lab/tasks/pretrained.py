@@ -68,20 +68,24 @@ def load(auto: Any, run_config: RunConfig, **more: Any) -> tuple[PreTrainedModel
     """Returns the trained model of `run_config`, made by `auto` (an Auto class of transformers), and its tokenizer."""
     hub = _of(run_config)
     with _readable(run_config):
-        check(run_config)
         tokenizer = AutoTokenizer.from_pretrained(**_source(run_config))
         if tokenizer.pad_token is None:  # as with GPT-2, whose classifier reads the last token before the padding
             tokenizer.pad_token = tokenizer.eos_token
         own = {"use_safetensors": True} if run_config.model_dir and hub.gguf is None else {}  # a pickle may run code
         model = auto.from_pretrained(**_source(run_config), pad_token_id=tokenizer.pad_token_id, **own, **more)
+    _check_config(run_config, model.config)
     return model, tokenizer
 
 
 def check(run_config: RunConfig) -> None:
     """Raises `RecipeError` if the trained model is out of reach, is another one, or cannot read that many tokens."""
-    hub = _of(run_config)
     with _readable(run_config):
         config = AutoConfig.from_pretrained(**_source(run_config))
+    _check_config(run_config, config)
+
+
+def _check_config(run_config: RunConfig, config: PretrainedConfig) -> None:
+    hub = _of(run_config)
     if run_config.model_dir and not hub.config:
         raise RecipeError(
             "model.hub.config: missing: a local copy is told from other models by values of its configuration, as in"
@@ -117,8 +121,6 @@ def _readable(run_config: RunConfig) -> Iterator[None]:
     hub = _of(run_config)
     try:
         yield
-    except RecipeError:
-        raise
     except Exception as error:  # the hub, its cache, transformers and the readers of the files raise all kinds
         if run_config.model_dir:
             what, do = f"The copy of {hub.name} in {_place(run_config)}", "Fetch it again with emo-hf fetch-models"
