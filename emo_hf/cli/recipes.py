@@ -16,6 +16,7 @@ from rich.table import Table
 from emo_hf.cli.printing import print_plain
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
+from emo_hf.lab import tasks
 from emo_hf.lab.analysis import comparison, results
 from emo_hf.lab.analysis.results import ArmResult, Stat
 from emo_hf.lab.recipe import loading, sweep
@@ -57,7 +58,7 @@ def add(commands: Any) -> None:
         "validate",
         parents=[run_configs],
         help="check a recipe, and show what it would train",
-        description="Trains nothing. With --data-dir or --model-dir, the data and the model are checked as well.",
+        description="Trains nothing. Checks the data and the model too with --data-dir, the model with --model-dir.",
     )
     check.set_defaults(command=_validate)
 
@@ -133,8 +134,10 @@ def _validate(args: argparse.Namespace, console: Console) -> int:
         length = f"{scale.steps} steps" if scale.steps else f"{scale.epochs:g} epochs"
         seeds = len(run_configs) // len(arms)
         ending = f"Runs: {len(run_configs)} (arms: {len(arms)}, seeds: {seeds}), of {length} each."
-        if args.data_dir or args.model_dir:
+        if args.data_dir:
             preflight.check(run_configs)
+        elif run_configs[0].model_dir:
+            tasks.check_model(run_configs[0])
     for name, arm in arms.items():
         table.add_row(name, arm.optimizer, f"{arm.lr:g}", escape(str(arm.tuning)))
     console.print(table)

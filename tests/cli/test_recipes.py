@@ -56,6 +56,13 @@ def test_validate_names_the_problems(recipe, write, capsys):
     assert "arms.adamw.lr: expected greater than 0" in capsys.readouterr().err
 
 
+def test_a_folder_of_models_in_the_environment_asks_for_no_data(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("EMO_HF_MODELS", str(tmp_path))
+    assert cli.main(["validate", "trec/gpt2-emosens", "--size", "small"]) == 0  # it would need --data-dir to run
+    assert cli.main(["validate", "trec/gpt2-emosens", "--size", "paper"]) == 2
+    assert f"The copy of openai-community/gpt2 in {tmp_path}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_validate_reads_the_data_if_it_is_given(data_folder, capsys):
     assert cli.main(["validate", "trec/gpt2-emosens", "--size", "small"]) == 0
     assert cli.main(["validate", "trec/gpt2-emosens", "--size", "small", "--data-dir", str(data_folder)]) == 0
