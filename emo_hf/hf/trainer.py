@@ -125,10 +125,9 @@ class EmoTrainerMixin(_Trainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Adds to the card of the parent what the model was trained with, and why the training was stopped."""
         super().create_model_card(*args, **kwargs)
-        listener, path = find_listener(self.optimizer, self.lr_scheduler), folder_of(self.args) / "README.md"
-        if listener is None or not self.is_world_process_zero() or not path.exists():
+        listener, path = find_listener(self.optimizer, self.lr_scheduler), _correct_card(self)
+        if listener is None or path is None:
             return
-        card.correct(path, settings_of(listener))
         parts = [f"Trained with `{listener.key}` of emo_hf. {stop_reason(self.state)}".rstrip(), card.ONE_TRAINING]
         if (spec := getattr(listener, "spec", None)) is not None:
             parts.append(card.section(spec))
@@ -213,9 +212,16 @@ def _connect_callback(trainer: Trainer) -> EmotionCallback:
 def _create_model_card(trainer: Trainer, *args: Any, **kwargs: Any) -> None:
     """Trainer's own method knows the arguments alone."""
     type(trainer).create_model_card(trainer, *args, **kwargs)
+    _correct_card(trainer)
+
+
+def _correct_card(trainer: Trainer) -> Path | None:
+    """Makes the card that Trainer wrote say what trained; returns it, None if there is none or nothing of ours."""
     listener, path = find_listener(trainer.optimizer, trainer.lr_scheduler), folder_of(trainer.args) / "README.md"
-    if listener is not None and trainer.is_world_process_zero() and path.exists():
-        card.correct(path, settings_of(listener))
+    if listener is None or not trainer.is_world_process_zero() or not path.exists():
+        return None
+    card.correct(path, settings_of(listener))
+    return path
 
 
 def _get_learning_rate(trainer: Trainer) -> float:
