@@ -70,6 +70,11 @@ class OptimizerSpec:
         return f"{self.name}-{self.version}"
 
     @property
+    def is_ours(self) -> bool:
+        """True: an optimizer of this project, not of the authors."""
+        return self.source == "emo_hf"
+
+    @property
     def lr_is_multiplier(self) -> bool:
         """True: `lr` multiplies the pulse and is around 1.0. False: `lr` is the base rate of the dampers."""
         return self.mechanism.multiplies

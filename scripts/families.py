@@ -166,7 +166,7 @@ def _enumerated(words: list[str]) -> str:
 def _meaning(specs: list[OptimizerSpec], option: str) -> str:
     if option != "lr":
         return OPTIONS[option][1]
-    if all(spec in OWN for spec in specs):
+    if all(spec.is_ours for spec in specs):
         return f"{FACTOR}."
     kinds = {spec.version: MULTIPLIER if spec.lr_is_multiplier else BASE for spec in specs}
     if len({*kinds.values()}) == 1:

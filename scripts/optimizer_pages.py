@@ -31,7 +31,7 @@ def page(name: str) -> str:
 
 
 def _further(spec: OptimizerSpec) -> str:
-    if spec in registry.OWN:
+    if spec.is_ours:
         return "How it works, and where it fails: [EmoFree](../emofree.md)."
     return "The facts behind the quirks: [quirks](../quirks.md)."
 

@@ -47,11 +47,14 @@ def section(spec: OptimizerSpec, formulas: Mapping[str, str] | None = None) -> s
     """
     facts = {
         "Optimizer": f"`{spec.key}` of emo_hf",
-        "Source": f"`{spec.name}.py` of {spec.source}",
+        "Source": "emo_hf: ours, not of the authors" if spec.is_ours else f"`{spec.name}.py` of {spec.source}",
         **{title.capitalize(): text for title, text in (formulas or {}).items()},
-        "Learning rate": "multiplies the step size of emoPulse" if spec.lr_is_multiplier else "base rate",
-        "The authors' advice for it": plain(spec.recommended_lr),
     }
+    if spec.is_ours:
+        facts["Learning rate"] = plain(spec.recommended_lr)
+    else:
+        facts["Learning rate"] = "multiplies the step size of emoPulse" if spec.lr_is_multiplier else "base rate"
+        facts["The authors' advice for it"] = plain(spec.recommended_lr)
     quirks = [f"* {quirk}" for quirk in spec.quirks]
     return "\n".join([table(facts), *(["", "What to know about this version:", "", *quirks] if quirks else [])])
 

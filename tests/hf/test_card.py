@@ -98,3 +98,11 @@ def test_card_of_another_optimizer_is_the_parents(make_trainer):
     ours = path.read_text()
     Trainer.create_model_card(trainer)
     assert path.read_text() == ours
+
+
+def test_the_card_of_our_own_optimizer_names_no_author_and_no_pulse():
+    text = card_text.section(registry.find("emofree"))
+    assert "ours, not of the authors" in text
+    assert "a factor on what it finds" in text
+    assert "advice" not in text
+    assert "emoPulse" not in text

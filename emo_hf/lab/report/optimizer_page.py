@@ -18,9 +18,7 @@ def facts(spec: OptimizerSpec) -> dict[str, str]:
     rows["state"] = f"{spec.state_ratio:.3g} times the bytes of a 768 x 768 matrix, without shadow"
     if names := [formula.upstream for formula in own.values() if formula.upstream and not spec.mechanism.measures]:
         rows["upstream's names"] = "; ".join(names)
-    rows["source"] = (
-        "emo_hf: ours, not of the authors" if spec.source == "emo_hf" else f"{spec.source}, `{spec.name}.py`"
-    )
+    rows["source"] = "emo_hf: ours, not of the authors" if spec.is_ours else f"{spec.source}, `{spec.name}.py`"
     return rows
 
 
