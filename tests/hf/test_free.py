@@ -66,7 +66,6 @@ def test_signals_are_recorded(make_trainer, read_signals):
     trainer, _ = train(make_trainer, max_steps=20)
     rows = read_signals(trainer.args.output_dir)
     assert len(rows) == 20
-    assert {"emo/agreement", "emo/fall_seen", "emo/fall_predicted", "emo/fall_trust", "emo/steering"} <= rows[
-        -1
-    ].keys()
+    own = {"agreement", "fall_seen", "fall_predicted", "fall_trust", "steering", "braking"}
+    assert {f"emo/{name}" for name in own} <= rows[-1].keys()
     assert (rows[0]["emo/steering"], rows[-1]["emo/steering"]) == (0.0, 1.0)
