@@ -267,7 +267,7 @@ class EmoOptimizer(torch.optim.Optimizer):
             sums.before(self._weight(group), self.spec.update, lists, hyper)
         kernels.apply(self.options["implementation"], self.spec.update, lists, hyper, self._geometry.scale)
         if sums is not None:
-            sums.after(self.spec.update, lists, hyper)
+            sums.after(self._weight(group), self.spec.update, lists, hyper)
 
     def _joining(self, params: list[Tensor]) -> list[Tensor]:
         """Returns the parameters that get their first gradient after others of the optimizer."""

@@ -18,46 +18,48 @@ Lists = tuple[list[Tensor], list[Tensor], list[TensorState]]
 
 
 class Sums:
-    """The sums of one step, group by group. `before` and `after` enclose the update of a group."""
+    """The sums of one step, group by group. `before` and `after` enclose the update of a group.
+
+    A group that goes `weight` times as fast as others counts that much.
+    """
 
     def __init__(self) -> None:
-        self._parts: list[list[Tensor]] = [[], [], []]  # following, magnitude, descent: a part for each tensor
-        self._weights: list[float] = []  # of the group of each part
+        self._following: list[Tensor] = []  # one for each tensor, and so on
+        self._magnitude: list[Tensor] = []
+        self._descent: list[Tensor] = []
 
     def magnitude(self, weight: float, grads: list[Tensor]) -> None:
         """Adds the size of gradients alone."""
-        sizes = [grad.abs().sum(dtype=torch.float64) for grad in grads]
-        zeros = [torch.zeros_like(size) for size in sizes]
-        self._add(weight, zeros, sizes)
-        self._parts[2] += zeros
+        sizes = [weight * grad.abs().sum(dtype=torch.float64) for grad in grads]
+        self._magnitude += sizes
+        self._following += (zeros := [torch.zeros_like(size) for size in sizes])
+        self._descent += zeros
 
     def before(self, weight: float, update: Update, lists: Lists, h: Hyper) -> None:
-        """Adds what the state before the update tells of a group that goes `weight` times as fast as others."""
+        """Adds what the state before the update tells."""
         _, grads, states = lists
-        sizes = [grad.abs().sum(dtype=torch.float64) for grad in grads]
+        sizes = [weight * grad.abs().sum(dtype=torch.float64) for grad in grads]
         earlier = h._replace(age=h.age - 1)
-        followed = _inner(update, grads, states, earlier) if earlier.age else [torch.zeros_like(s) for s in sizes]
-        self._add(weight, followed, sizes)
+        self._magnitude += sizes
+        if earlier.age:
+            self._following += [weight * product for product in _inner(update, grads, states, earlier)]
+        else:
+            self._following += [torch.zeros_like(size) for size in sizes]
 
-    def after(self, update: Update, lists: Lists, h: Hyper) -> None:
+    def after(self, weight: float, update: Update, lists: Lists, h: Hyper) -> None:
         """Adds what the state after the update tells of the same group."""
-        self._parts[2] += _inner(update, *lists[1:], h)
-
-    def _add(self, weight: float, followed: list[Tensor], sizes: list[Tensor]) -> None:
-        self._parts[0] += followed
-        self._parts[1] += sizes
-        self._weights += [weight] * len(sizes)
+        self._descent += [weight * product for product in _inner(update, *lists[1:], h)]
 
     def total(self, clipped: float | Tensor) -> Tensor | None:
-        """Returns the three sums and `clipped` as one tensor of float64, on the device of the first part."""
-        if not self._weights:
+        """Returns the three sums and `clipped` as one tensor of float64, on the device of the first tensor."""
+        parts = [_whole(part) for part in (*self._following, *self._magnitude, *self._descent)]
+        if not parts:
             return None
-        whole = [[_whole(part) for part in parts] for parts in self._parts]
-        device = whole[0][0].device
-        table = torch.stack([torch.stack([part.to(device) for part in parts]) for parts in whole])
-        weights = torch.tensor(self._weights, dtype=torch.float64, device=device)
-        last = torch.as_tensor(clipped, dtype=torch.float64, device=device).reshape(1)
-        return torch.cat([table @ weights, last])
+        device = parts[0].device
+        sums = torch.stack([part.to(device) for part in parts]).view(3, -1).sum(dim=1)
+        # filled there, not copied from the host: that would wait for the device
+        last = clipped.detach().to(sums) if isinstance(clipped, Tensor) else torch.full_like(sums[0], clipped)
+        return torch.cat([sums, last.reshape(1)])
 
 
 def _whole(part: Tensor) -> Tensor:
