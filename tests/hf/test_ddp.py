@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import debug_launcher
 
 from emo_hf import registry
 from tests.hf import ddp_ranks
-from tests.hf.two_processes import forget_accelerate, ignore_known_warnings, on_two_ranks
+from tests.hf.two_processes import on_two_ranks
 from tests.optimizer_contract import same
 
 pytestmark = pytest.mark.slow
@@ -48,20 +47,6 @@ def under_torchrun(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return functools.partial(read, folder)
 
 
-def run_names(folder: str, names: tuple[str, ...]) -> None:
-    os.chdir(folder)
-    forget_accelerate()
-    ignore_known_warnings()
-    ddp_ranks.main(list(names))
-
-
-@pytest.fixture(scope="module")
-def under_debug_launcher(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Any]]:
-    folder = tmp_path_factory.mktemp("debug_launcher")
-    debug_launcher(run_names, (str(folder), ("families",)))
-    return functools.partial(read, folder)
-
-
 def test_every_rank_gets_the_objective(under_torchrun):
     first, second = under_torchrun("objective")
     assert first["local"] != second["local"]  # they do see different batches
@@ -72,10 +57,9 @@ def test_every_rank_gets_the_objective(under_torchrun):
     assert len(first["rates"]) == 12
 
 
-@pytest.mark.parametrize("launcher", ["under_torchrun", "under_debug_launcher"])
 @pytest.mark.parametrize("spec", ddp_ranks.distinct_rows(), ids=lambda spec: spec.key)
-def test_ranks_have_the_same_weights_after_50_steps(launcher, spec, request):
-    first, second = (rank[spec.key] for rank in request.getfixturevalue(launcher)("families"))
+def test_ranks_have_the_same_weights_after_50_steps(spec, under_torchrun):
+    first, second = (rank[spec.key] for rank in under_torchrun("families"))
     assert len(first["fed"]) == ddp_ranks.LONG
     assert first["fed"] == second["fed"]
     assert same(first["weights"], second["weights"])

@@ -1,5 +1,10 @@
-"""Runs a function on two forked ranks of a gloo process group; forking saves both of them the imports."""
+"""Runs a function on two ranks of a gloo process group.
 
+They are forked from the server that runs of recipes are forked from, which saves both of them the imports. The process
+of the tests is not forked: by then it has threads, and a lock that one of them holds is never released in a child.
+"""
+
+import faulthandler
 import os
 import socket
 import time
@@ -13,6 +18,8 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from torch.multiprocessing import start_processes
 
+from emo_hf.lab.run.processes import start_server
+
 
 def free_port() -> int:
     with socket.socket() as server:
@@ -21,24 +28,21 @@ def free_port() -> int:
 
 
 def forget_accelerate() -> None:
-    """Drops what accelerate knows of the processes; a forked one inherits that it is alone."""
+    """Drops what accelerate knows of the processes."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 
 
-def ignore_known_warnings() -> None:
-    """Leaves out what the test process leaves out by marks, which a forked rank does not know."""
-    warnings.filterwarnings("ignore", message=".*shrinks the weights", category=UserWarning)
-
-
-def _run(rank: int, function: Callable, folder: Path, port: int, environment: dict[str, str], args: tuple) -> None:
-    os.environ.update(
-        {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo", **environment,
-    )  # fmt: skip
+def _run(
+    rank: int, function: Callable, folder: Path, environment: dict[str, str], args: tuple, patience: float
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
     os.chdir(folder)
-    forget_accelerate()
-    ignore_known_warnings()
+    torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(patience, file=(folder / f"rank-{rank}.txt").open("w"))
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", message=".*shrinks the weights", category=UserWarning)  # as the marks of tests
     try:
         torch.save(function(*args), folder / f"rank-{rank}.pt")
     except BaseException:
@@ -52,17 +56,20 @@ def on_two_ranks(function: Callable, folder: Path, *args: Any, timeout: float = 
     """Returns what ``function(*args)`` returned on rank 0 and on rank 1, called in `folder`.
 
     Args:
-        function: Returns what `torch.save` can write.
+        function: One of a module's own, that returns what `torch.save` can write.
         folder: Working directory, a new one for each call.
-        timeout: Seconds after which both ranks are killed.
+        timeout: Seconds after which both ranks are killed; what each was doing is told.
         **environment: Variables of the ranks.
 
     Raises:
         AssertionError: A rank failed, or both took too long.
     """
+    start_server()
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
     ranks = start_processes(
-        _run, (function, folder, free_port(), environment, args), nprocs=2, join=False, start_method="fork"
-    )
+        _run, (function, folder, {**os.environ, **group, **environment}, args, timeout - 5),
+        nprocs=2, join=False, start_method="forkserver",
+    )  # fmt: skip
     end, failure = time.monotonic() + timeout, None
     try:
         while not ranks.join(timeout=max(0.0, end - time.monotonic())):

@@ -81,12 +81,9 @@ class Forked:
     """A process forked from the server, with the part of `subprocess.Popen` that is needed."""
 
     def __init__(self, module: str, arguments: Sequence[str], environment: dict[str, str], log: Path) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
-        with _as_server():
-            forkserver.ensure_running()
+        start_server()
         # no daemon: it may have worker processes of its own
-        self._process = context.Process(
+        self._process = multiprocessing.get_context("forkserver").Process(
             target=_run, args=(module, list(arguments), environment, str(log)), name=module, daemon=False
         )
         self._process.start()
@@ -109,6 +106,13 @@ class Forked:
 
 
 Worker = subprocess.Popen[bytes] | Forked
+
+
+def start_server() -> None:
+    """Starts the process that all of multiprocessing's method "forkserver" are forked from, unless it runs."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    with _as_server():
+        forkserver.ensure_running()
 
 
 @contextlib.contextmanager
