@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from emo_hf import cli
 from emo_hf.errors import RecipeError
@@ -37,18 +38,20 @@ def fetch_model(tmp_path_factory):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_smoke(path, data_folder, fetch_model, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for package in ("pytorch_optimizer", "prodigyopt", "schedulefree", "momo", "peft"):
+    for package in ("pytorch_optimizer", "prodigyopt", "prodigyplus", "schedulefree", "momo", "peft"):
         pytest.importorskip(package)
     recipe = loading.recipe(str(path))
     size = recipe.sizes["smoke"]
     args = ["run", str(path), "--size", "smoke", "--runs-dir", str(tmp_path / "runs"), "--jobs", "2"]
     if not any(arm.replay and arm.replay.other_seed for arm in recipe.arms.values()):
         args += ["--seeds", "0"]
-    arms = list(recipe.arms)
-    if recipe.processes:  # each run starts several: one arm of each kind
+    kinds = {arm.family or name: name for name, arm in reversed(recipe.arms.items())}
+    if recipe.processes:  # each run starts several
         kinds = {(arm.optim, arm.local_sgd_steps is None): name for name, arm in reversed(recipe.arms.items())}
-        arms = [name for name in arms if name in kinds.values()]
-        args += ["--arms", *arms]
+    arms = [name for name in recipe.arms if name in kinds.values()]
+    if "arms" not in yaml.safe_load(path.read_text()):  # those of the recipe that it extends
+        arms = arms[:1]
+    args += ["--arms", *arms]
     if recipe.task.data.files or size.model.llama2c:
         args += ["--data-dir", str(data_folder)]
     if size.model.hub:

@@ -22,7 +22,7 @@ from typing import Literal
 
 from scipy import stats
 
-from emo_hf.lab.recipe.rules import METRICS, Basin, Bounds, Contrast, Order, RuleLine
+from emo_hf.lab.recipe.rules import METRICS, Basin, Best, Bounds, Contrast, Order, RuleLine, arms_of
 from emo_hf.lab.recipe.schema import Recipe, SizeName
 
 ERROR = 0.05  # of all lines of a rule together
@@ -99,10 +99,7 @@ def _judge_all(lines: list[RuleLine], recipe: Recipe, size: SizeName, values: Va
 def _judge(line: RuleLine, recipe: Recipe, size: SizeName, values: Values, level: float) -> JudgedLine:
     metric = line.metric or recipe.judged
     notes: list[str] = []
-    if isinstance(line, Basin):
-        arms = [*recipe.families[line.sweep], *recipe.families[line.against]]
-    else:
-        arms = list(line.arms())
+    arms = arms_of(line, recipe.families)
     by_arm = {arm: values(arm, metric) for arm in arms}
     paired = sorted(set.intersection(*map(set, by_arm.values())))
     match line:
@@ -110,6 +107,8 @@ def _judge(line: RuleLine, recipe: Recipe, size: SizeName, values: Values, level
             seeds = _basins(line, recipe, size, by_arm, paired, METRICS[metric], notes)
         case Order():
             seeds = {seed: _tau([by_arm[arm][seed] for arm in line.order], METRICS[metric]) for seed in paired}
+        case Best():
+            seeds = _to_the_best(line, recipe, size, by_arm, paired, METRICS[metric], notes)
         case Contrast():
             sign = -1 if oriented(line) and not METRICS[metric] else 1
             seeds = {seed: sign * _contrast(line, {arm: by_arm[arm][seed] for arm in arms}) + 0.0 for seed in paired}
@@ -143,6 +142,38 @@ def _bad(line: Bounds) -> float:
     return -math.inf if line.at_most is None else math.inf
 
 
+def _to_the_best(
+    line: Best,
+    recipe: Recipe,
+    size: SizeName,
+    by_arm: dict[str, dict[int, float]],
+    paired: list[int],
+    more_is_better: bool,
+    notes: list[str],
+) -> dict[int, float]:
+    """Returns for each seed the difference to the best arm of the sweep, as a share of that arm's value."""
+    rates = _rates(recipe, size)
+    sweep = sorted(recipe.families.get(line.best_of, [line.best_of]), key=rates.__getitem__)
+    sign = 1 if more_is_better else -1
+    best = max(sweep, key=lambda arm: math.fsum(sign * by_arm[arm][seed] for seed in paired))
+    if len(sweep) > 1:
+        edge = ", the end of its grid" if best in (sweep[0], sweep[-1]) else ""
+        notes.append(f"the best of {line.best_of} is {best}{edge}")
+    return {
+        seed: (sign if oriented(line) else 1) * _share(by_arm[line.arm][seed], by_arm[best][seed]) for seed in paired
+    }
+
+
+def _share(value: float, of: float) -> float:
+    """Returns ``(value - of) / abs(of)``; infinite where only one of them is finite, nan where both diverged."""
+    return (value - of) / abs(of) if of and math.isfinite(of) else value - of
+
+
+def _rates(recipe: Recipe, size: SizeName) -> dict[str, float]:
+    """Returns the learning rate of each arm at one of the sizes."""
+    return {name: (recipe.sizes[size].arms.get(name) or arm).lr for name, arm in recipe.arms.items()}
+
+
 def _tau(values: list[float], more_is_better: bool) -> float:
     """Returns Kendall's tau-b between the order of `values` as given, best first, and from best to worst."""
     ranks = stats.rankdata([-value if more_is_better else value for value in values])  # ranks bear infinite values
@@ -159,8 +190,7 @@ def _basins(
     notes: list[str],
 ) -> dict[int, float]:
     """Returns for each seed how many decades wider the basin of the sweep is than that of the other."""
-    changes = recipe.sizes[size].arms
-    rates = {arm: (changes.get(arm) or recipe.arms[arm]).lr for arm in by_arm}
+    rates = _rates(recipe, size)
     sign = -1 if more_is_better else 1  # less is better from here on
     losses = {arm: {seed: sign * value for seed, value in seeds.items()} for arm, seeds in by_arm.items()}
     widths: dict[str, list[float]] = {}
@@ -240,6 +270,8 @@ def in_words(line: RuleLine, metric: str) -> str:
         case Order():
             order = " > ".join(line.order)
             return f"Kendall's tau between {order} and the order by {metric}: {_bound(line, '', None)}"
+        case Best():
+            return f"share of {metric}: {_bound(line, line.arm, f'the best of {line.best_of}')}"
         case Contrast():
             if line.minus is None:
                 return f"{metric}: {_bound(line, line.arm, line.against)}"

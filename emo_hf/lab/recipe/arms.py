@@ -125,6 +125,7 @@ class Arm(StrictModel):
         weight_decay: for all parameters but biases and norms, as in Trainer.
         schedule: transformers' name of the learning rate schedule.
         warmup: share of the steps over which the schedule rises from 0.
+        max_grad_norm: the norm at which gradients are clipped, 1.0 as in Trainer; 0 does not clip.
         withhold_loss: the optimizer or emopulse hears 0.0 at each step, as in the authors' runs.
         loss_transform: the optimizer or emopulse hears a changed loss.
         driven_by: emopulse sets the rate of another optimizer by the loss; `lr` stands for the pulse's base of 1e-4.
@@ -145,6 +146,7 @@ class Arm(StrictModel):
     weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
     warmup: Share = 0.0
+    max_grad_norm: NonNegative = 1.0
     withhold_loss: bool = False
     loss_transform: LossTransform | None = None
     driven_by: Literal["emopulse"] | None = None

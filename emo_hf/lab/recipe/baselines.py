@@ -42,6 +42,19 @@ def hidden_matrices_apart(model: nn.Module, weight_decay: float) -> list[dict[st
     ]
 
 
+def without_empty(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Returns Trainer's two parameter groups, without one that is empty, as that of LoRA's vectors is.
+
+    Args:
+        model: its trainable parameters are grouped.
+        weight_decay: of the matrices; vectors do not decay.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    decaying, others = [each for each in weights if each.ndim > 1], [each for each in weights if each.ndim < 2]
+    groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
 @dataclass(frozen=True, slots=True)
 class Alias:
     """Where an optimizer lies, and the options that make it the one of `source`."""
@@ -72,6 +85,12 @@ ALIASES: dict[str, Alias] = {
         idle=("adamw_wd",),
     ),
     "prodigy": Alias("prodigyopt", "Prodigy", "arXiv:2306.06101"),
+    "prodigy-plus-schedulefree": Alias(
+        "prodigyplus",
+        "ProdigyPlusScheduleFree",
+        "github.com/LoganBooker/prodigy-plus-schedule-free",
+        groups=without_empty,
+    ),
     # with their own defaults these two are SGD and Adam
     "qhadam": Alias("pytorch_optimizer", "QHAdam", "arXiv:1810.06801", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
     "qhm": Alias("pytorch_optimizer", "QHM", "arXiv:1810.06801", {"momentum": 0.999, "nu": 0.7}),

@@ -5,13 +5,14 @@
     - {arm: emocats, against: emosens, worse_by_at_most: 0.02}          cats is as good
     - {arm: sens-noisy, against: sens, minus: {arm: adamw-noisy, against: adamw}, better_by: 0}     loses less
     - {arm: emosens, metric: stop_regret, at_most: 0.05}                a number by itself
+    - {arm: emofree, best_of: adamw, worse_by_at_most: 0.01}            at most 1 % worse than a sweep's best rate
     - {sweep: emosens, against: adamw, within: 0.1, better_by: 0}       good over more decades of the learning rate
     - {order: [navi, fact, neco], at_least: 0.5}                        the published order, by Kendall's tau
 
 `emo_hf.lab.analysis.verdicts` judges each line by the interval of its mean over the seeds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -98,6 +99,20 @@ class Contrast(Bounds):
             yield from (self.minus.arm, self.minus.against)
 
 
+class Best(Bounds):
+    """The difference between an arm and the best arm of a sweep, as a share of the latter's value: 0.01 is 1 %.
+
+    The best arm is the one with the best mean over the seeds. So the sweep has seen the data that decide.
+
+    Attributes:
+        best_of: a sweep, or one arm.
+    """
+
+    arm: Name
+    best_of: Name
+    metric: Metric | None = None
+
+
 class Basin(Bounds):
     """The decades of learning rates over which a sweep stays near the best of two sweeps.
 
@@ -125,10 +140,24 @@ class Order(Bounds):
 
 def _kind(line: Any) -> str:
     keys = line if isinstance(line, dict) else getattr(line, "model_fields_set", ())  # none if it is no line
-    return next((f"[{name}]" for name in ("sweep", "order") if name in keys), "[arm]")
+    return next((f"[{name}]" for name in ("sweep", "order", "best_of") if name in keys), "[arm]")
 
 
 RuleLine = Annotated[
-    Annotated[Contrast, Tag("[arm]")] | Annotated[Basin, Tag("[sweep]")] | Annotated[Order, Tag("[order]")],
+    Annotated[Contrast, Tag("[arm]")]
+    | Annotated[Best, Tag("[best_of]")]
+    | Annotated[Basin, Tag("[sweep]")]
+    | Annotated[Order, Tag("[order]")],
     Discriminator(_kind),
 ]
+
+
+def arms_of(line: RuleLine, families: Mapping[str, list[str]]) -> list[str]:
+    """Returns the arms that `line` compares; `families` holds those of each sweep."""
+    match line:
+        case Best():
+            return [line.arm, *families.get(line.best_of, [line.best_of])]
+        case Basin():
+            return [arm for sweep in (line.sweep, line.against) for arm in families.get(sweep, [])]
+        case _:
+            return list(line.arms())

@@ -112,21 +112,32 @@ class Task(StrictModel):
         return METRICS[self.type]
 
 
-class Config(StrictModel):
-    """A GPT-2 from its configuration, with a byte-level BPE tokenizer trained on the training examples."""
+class Transformer(StrictModel):
+    """The size of a transformer.
+
+    Attributes:
+        layers: of attention and feed-forward.
+        heads: per layer; divide `width`.
+        width: of the hidden state.
+    """
 
     layers: Count
     heads: Count
     width: Count
-    vocabulary: Annotated[int, Field(ge=300, le=10**6)]  # 256 bytes, two special tokens, and merges
-    dropout: Share = 0.1
-    lowercase: bool = False
 
     @model_validator(mode="after")
-    def _divisible(self) -> "Config":
+    def _divisible(self) -> "Transformer":
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
+
+
+class Config(Transformer):
+    """A GPT-2 from its configuration, with a byte-level BPE tokenizer trained on the training examples."""
+
+    vocabulary: Annotated[int, Field(ge=300, le=10**6)]  # 256 bytes, two special tokens, and merges
+    dropout: Share = 0.1
+    lowercase: bool = False
 
 
 class Vision(StrictModel):
@@ -139,6 +150,16 @@ class Vision(StrictModel):
 
     widths: Annotated[list[Count], Field(min_length=1)]
     blocks: Count = 1
+
+
+class Vit(Transformer):
+    """A vision transformer from its configuration, for square images of one channel.
+
+    Attributes:
+        patch: pixels along a side of a patch.
+    """
+
+    patch: Count
 
 
 class Llama2c(StrictModel):
@@ -162,11 +183,16 @@ class Model(StrictModel):
 
     config: Config | None = None
     vision: Vision | None = None
+    vit: Vit | None = None
     hub: HubModel | None = None
     llama2c: Llama2c | None = None
     lora: Lora | None = None
 
-    _source = one_of("config", "vision", "hub", "llama2c")
+    _source = one_of("config", "vision", "vit", "hub", "llama2c")
+
+    @property
+    def sees_images(self) -> bool:
+        return bool(self.vision or self.vit)
 
     @model_validator(mode="after")
     def _pretrained(self) -> "Model":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from emo_hf.errors import did_you_mean
 from emo_hf.lab.recipe.arms import Arm
 from emo_hf.lab.recipe.baselines import ALIASES
-from emo_hf.lab.recipe.rules import Basin, Contrast, RuleLine
+from emo_hf.lab.recipe.rules import Basin, Contrast, RuleLine, arms_of
 
 if TYPE_CHECKING:
     from emo_hf.lab.recipe.schema import Recipe
@@ -33,7 +33,9 @@ NEEDS: dict[str, Need] = {
     ),
 }
 
-IDLE_ON_FUNCTIONS = ("withhold_loss", "loss_transform", "driven_by", "replay", "weights", "condition", "handover")
+IDLE_ON_FUNCTIONS = (
+    *("max_grad_norm", "withhold_loss", "loss_transform", "driven_by", "replay", "weights", "condition", "handover"),
+)
 
 
 def problems(recipe: "Recipe") -> list[str]:
@@ -76,8 +78,8 @@ def _sizes(recipe: "Recipe") -> Iterator[str]:
             yield f"sizes.{size}.arms.{arm}: no such arm.{did_you_mean(arm, recipe.arms)}"
         if content.batch_size % (recipe.processes or 1):
             yield f"sizes.{size}.batch_size: not a multiple of the {recipe.processes} processes"
-        if bool(content.model.vision) != (recipe.task.type == "image-classification"):
-            yield f"sizes.{size}.model: a vision model and image-classification go together"
+        if content.model.sees_images != (recipe.task.type == "image-classification"):
+            yield f"sizes.{size}.model: a vision or vit model and image-classification go together"
 
 
 def _names(recipe: "Recipe") -> Iterator[str]:
@@ -88,7 +90,7 @@ def _names(recipe: "Recipe") -> Iterator[str]:
             for sweep in {line.sweep, line.against} - recipe.families.keys():
                 yield f"{where}: no such sweep: {sweep}.{did_you_mean(sweep, recipe.families)}"
         else:
-            named += [(where, arm) for arm in line.arms()]
+            named += [(where, arm) for arm in arms_of(line, recipe.families)]
             if isinstance(line, Contrast) and line.minus and not line.against:
                 yield f"{where}: minus subtracts a second difference: give against"
     for values in (recipe.published.values if recipe.published else {}).values():
@@ -129,10 +131,7 @@ def _metrics(recipe: "Recipe") -> Iterator[str]:
         if no_arm_has_it and line.metric is None:
             continue
         metric = line.metric or recipe.judged
-        if isinstance(line, Basin):
-            arms = [arm for sweep in (line.sweep, line.against) for arm in recipe.families.get(sweep, [])]
-        else:
-            arms = [arm for arm in line.arms() if arm in recipe.arms]
+        arms = [arm for arm in arms_of(line, recipe.families) if arm in recipe.arms]
         if lacking := _without(recipe, metric, arms):
             yield f"{where}: no {metric} of {', '.join(lacking)}: it takes {NEEDS[metric][0]}"
 

@@ -81,6 +81,12 @@ def _model(run_config: RunConfig) -> str:
         widths = ", ".join(map(str, model.vision.widths))
         blocks = count(model.vision.blocks, "basic block")
         text = f"A ResNet with random initial weights: {blocks} per stage, stages of {widths} channels."
+    elif model.vit:
+        vit = model.vit
+        text = (
+            f"A vision transformer with random initial weights: {count(vit.layers, 'layer')},"
+            f" {count(vit.heads, 'head')}, width {vit.width}, patches of {vit.patch} x {vit.patch} pixels."
+        )
     elif model.llama2c:
         text = f"The pretrained Llama of {_repository(model.llama2c.hub)} in llama2.c's format."
     else:

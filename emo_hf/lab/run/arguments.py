@@ -24,7 +24,7 @@ def total_steps(run_config: RunConfig, examples: int) -> int:
 def training_arguments(
     run_config: RunConfig, folder: Path, steps: int, report_to: str, save_every: int | None = None
 ) -> TrainingArguments:
-    """Returns Trainer's defaults (gradient norm clipped at 1), but for what the recipe says."""
+    """Returns Trainer's defaults, but for what the recipe says."""
     arm, scale = run_config.arm, run_config.scale
     logging_steps = max(1, steps // LOGS)
     more = checkpoints.saving(save_every, logging_steps)
@@ -38,6 +38,7 @@ def training_arguments(
         weight_decay=arm.weight_decay,
         lr_scheduler_type=arm.driven_by or arm.schedule,
         warmup_steps=round(arm.warmup * steps),
+        max_grad_norm=arm.max_grad_norm,
         max_steps=steps,
         per_device_train_batch_size=scale.batch_size // (run_config.processes or 1),
         per_device_eval_batch_size=128,

@@ -30,7 +30,8 @@ from emo_hf.lab.run.training import train
 from emo_hf.run_folder import RunFolder
 
 NEEDED = ("emo-hf", "torch", "transformers", "accelerate", "datasets", "evaluate", "tokenizers", "numpy")
-PACKAGES = (*NEEDED, "scipy", "wandb", "peft", "pytorch-optimizer", "prodigyopt", "schedulefree", "momo-opt")
+OPTIMIZERS = ("pytorch-optimizer", "prodigyopt", "prodigy-plus-schedule-free", "schedulefree", "momo-opt")
+PACKAGES = (*NEEDED, "scipy", "wandb", "peft", *OPTIMIZERS)
 
 
 def environment() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 classification  sequence-classification: GPT-2 reads a text and names its class
 language        causal-lm: a language model reads pieces of a text; perplexity
-vision          image-classification: a ResNet names what it sees
+vision          image-classification: a ResNet or a vision transformer names what it sees
 """
 
 from collections.abc import Callable

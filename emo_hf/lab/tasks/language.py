@@ -36,7 +36,7 @@ def build(run_config: RunConfig, text: Text) -> Parts:
     elif chosen.hub:
         model, tokenizer = load(AutoModelForCausalLM, run_config)
     else:
-        raise RecipeError("model.vision sees images: use it for image-classification.")
+        raise RecipeError("A vision or vit model sees images: use it for image-classification.")
     train, test = split(run_config, text, tokenizer)  # before the model: it fails if the text is too short
     if chosen.config:
         model = GPT2LMHeadModel(gpt2_config(chosen.config, tokenizer, max_tokens))

@@ -1,6 +1,6 @@
-"""A ResNet from its configuration names what it sees.
+"""A ResNet or a vision transformer from its configuration names what it sees.
 
-The stem, transformers' own, quarters the sides of the image (28 -> 7). Each stage but the first halves them.
+The ResNet's stem, transformers' own, quarters the sides of the image (28 -> 7). Each stage but the first halves them.
 """
 
 from typing import Any
@@ -9,10 +9,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, ResNetConfig, ResNetForImageClassification
+from transformers import (
+    PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
+from emo_hf.errors import RecipeError
 from emo_hf.lab.recipe.schema import RunConfig
-from emo_hf.lab.recipe.task import Vision
+from emo_hf.lab.recipe.task import Vision, Vit
 from emo_hf.lab.sources import Images
 from emo_hf.lab.sources.kinds import Pictures
 from emo_hf.lab.tasks import metrics
@@ -37,11 +44,15 @@ class Pixels:
 
 def build(run_config: RunConfig, data: Images) -> Parts:
     """Builds an image classification task."""
-    vision = run_config.scale.model.vision
-    assert vision is not None  # `emo_hf.lab.recipe.validation` asks for it
+    chosen = run_config.scale.model
     height, width = data.train.pixels.shape[1:]
+    if chosen.vit:
+        model = vision_transformer(chosen.vit, data)
+    else:
+        assert chosen.vision is not None  # `emo_hf.lab.recipe.validation` asks for one of them
+        model = resnet(chosen.vision, data)
     return Parts(
-        model=resnet(vision, data),
+        model=model,
         processing_class=None,
         train_dataset=dataset(data.train),
         eval_dataset=dataset(data.test),
@@ -62,6 +73,27 @@ def resnet(vision: Vision, data: Images) -> PreTrainedModel:
     )
     config.image_mean, config.image_std = data.mean, data.std
     return ResNetForImageClassification(config)
+
+
+def vision_transformer(vit: Vit, data: Images) -> PreTrainedModel:
+    """Returns a vision transformer without dropout, with new random weights."""
+    side = data.train.pixels.shape[1]
+    if side % vit.patch:
+        raise RecipeError(
+            f"sizes: model.vit.patch: got {vit.patch}, expected a divisor of the {side} pixels of a side."
+        )
+    config = ViTConfig(
+        image_size=side,
+        patch_size=vit.patch,
+        num_channels=1,
+        hidden_size=vit.width,
+        num_hidden_layers=vit.layers,
+        num_attention_heads=vit.heads,
+        intermediate_size=4 * vit.width,
+        **class_options(data.labels),
+    )
+    config.image_mean, config.image_std = data.mean, data.std
+    return ViTForImageClassification(config)
 
 
 def dataset(part: Pictures) -> Dataset:

@@ -176,6 +176,34 @@ def test_basin(recipe, of_a, of_b, wider):
     assert at_edge == (of_a[0] == 1.0)
 
 
+@pytest.mark.parametrize(
+    ("metric", "bound", "shares"),
+    [
+        ("eval_loss", {"worse_by_at_most": 0.1}, [-0.02, 0.0, 0.05]),
+        ("eval_loss", {"at_most": 0.1}, [0.02, 0.0, -0.05]),
+        ("accuracy", {"better_by": 0}, [-0.15, -1 / 6, -0.05]),
+    ],
+)
+def test_an_arm_is_compared_to_the_best_rate_of_a_sweep(recipe, metric, bound, shares):
+    """By loss the second rate is the best on average, though not with each seed; by accuracy the third."""
+    values = {"a": [1.02, 1.0, 0.95], "s1": [3.0, 0.5, 3.0], "s2": [1.0, 1.0, 1.0], "s3": [1.2, 1.2, 1.0]}
+    if metric == "accuracy":
+        values["s1"] = [0.1, 0.1, 0.1]
+    line = only(recipe, [{"arm": "a", "best_of": "s", **bound}], values, metric)
+    assert list(line.seeds.values()) == pytest.approx(shares)
+    edge = ", the end of its grid" if metric == "accuracy" else ""
+    assert line.notes == [f"the best of s is s{3 if edge else 2}{edge}"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "answer"),
+    [(GOOD, [0.5, 0.6, INF], "inconclusive"), ([INF] * 3, GOOD, "not reproduced"), (GOOD, [INF] * 3, "reproduced")],
+)
+def test_or_to_one_arm_whose_diverged_runs_help_nobody(recipe, a, b, answer):
+    line = only(recipe, [{"arm": "a", "best_of": "b", "worse_by_at_most": 0.1}], {"a": a, "b": b}, "eval_loss")
+    assert line.answer == answer
+
+
 def test_basin_takes_the_rates_of_the_size_and_any_direction(recipe):
     recipe["sizes"]["smoke"]["arms"] = {"a0.1": {"lr": 10.0, "tuning": "untuned"}}
     values = {"a0.1": [0.9] * 3, "a1.0": [0.95] * 3, "b0.1": [0.9] * 3, "b1.0": [0.1] * 3}

@@ -23,7 +23,7 @@ def problems(path: str) -> list[str]:
 
 
 def test_all_recipes_are_found():
-    assert len(RECIPES) == 50
+    assert len(RECIPES) == 58
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -92,8 +92,8 @@ def test_unknown_key_lists_the_known_ones(recipe, write):
     recipe["arms"]["emosens"]["learning_rate"] = 1.0
     assert problems(write(recipe)) == [
         "arms.emosens.learning_rate: unknown key. Known: optim, lr, options, weight_decay, schedule, warmup, "
-        "withhold_loss, loss_transform, driven_by, replay, weights, condition, handover, local_sgd_steps, tuning, "
-        "family"
+        "max_grad_norm, withhold_loss, loss_transform, driven_by, replay, weights, condition, handover, "
+        "local_sgd_steps, tuning, family"
     ]
 
 
@@ -240,7 +240,7 @@ def test_exactly_one_source(recipe, write):
     recipe["sizes"]["smoke"]["model"]["hub"] = hub
     assert problems(write(recipe)) == [
         "task.data: give embedded, hub, files, or hub and files",
-        "sizes.smoke.model: give exactly one of config, vision, hub, llama2c",
+        "sizes.smoke.model: give exactly one of config, vision, vit, hub, llama2c",
     ]
 
 

@@ -51,6 +51,7 @@ def test_rule_names_what_there_is(recipe, write):
         {"arm": "emosens", "minus": {"arm": "adamw", "against": "emosens"}, "at_most": 1.0},
         {"sweep": "emosens", "against": "adamw", "within": 0.1, "better_by": 0},
         {"order": ["emosens", "adamw", "x"], "at_least": 0.5},
+        {"arm": "emosens", "best_of": "adam", "better_by": 0},
     ]
     recipe["baseline"] = "adam"
     recipe["published"] = {"source": "a paper", "values": {"accuracy": {"sgd": 1.0}}}
@@ -62,6 +63,7 @@ def test_rule_names_what_there_is(recipe, write):
         "rule.2: no such sweep: emosens.",
         "rule.2: no such sweep: adamw.",
         "rule.3: no such arm: x.",
+        "rule.4: no such arm: adam. Did you mean 'adamw'?",
         "baseline: no such arm: adam. Did you mean 'adamw'?",
         "published: no such arm: sgd.",
     ):

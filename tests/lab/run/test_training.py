@@ -216,6 +216,16 @@ def test_a_decay_that_the_groups_decide_is_no_option():
         baselines.check("muon", {"adamw_wd": 0.5})
 
 
+def test_a_group_without_parameters_is_left_out():
+    model = torch.nn.Linear(2, 3)
+    decaying, others = baselines.without_empty(model, 0.1)
+    assert (decaying["params"], decaying["weight_decay"]) == ([model.weight], 0.1)
+    assert (others["params"], others["weight_decay"]) == ([model.bias], 0.0)
+    model.bias.requires_grad = False
+    (only,) = baselines.without_empty(model, 0.1)
+    assert only["params"] == [model.weight]
+
+
 def test_momo_hears_the_loss():
     momo = pytest.importorskip("momo")
     weight = torch.nn.Parameter(torch.ones(2))

@@ -156,3 +156,21 @@ def test_image_classification(run_config, tmp_path):
     with torch.no_grad():
         assert torch.equal(again(batch["pixel_values"]).logits, parts.model.eval()(batch["pixel_values"]).logits)
     assert (again.config.image_mean, again.config.image_std) == (parts.data_collator.mean, parts.data_collator.std)
+
+
+def test_a_vision_transformer_learns(run_config, tmp_path):
+    vit = {"patch": 7, "layers": 2, "heads": 2, "width": 32}
+    chosen = run_config(VISION, model={"vit": vit}, train_examples=600, test_examples=100)
+    set_seed(0)
+    parts = tasks.build(chosen, sources.examples(chosen))
+    config = parts.model.config
+    assert (config.image_size, config.patch_size, config.num_channels, config.intermediate_size) == (28, 7, 1, 128)
+    assert (config.num_hidden_layers, config.num_attention_heads, config.hidden_size) == (2, 2, 32)
+    _, result = trained(parts, tmp_path / "run", steps=60, lr=0.003)
+    assert result["eval_accuracy"] > 0.5
+
+
+def test_patches_fill_the_image(run_config):
+    chosen = run_config(VISION, model={"vit": {"patch": 5, "layers": 1, "heads": 1, "width": 8}})
+    with pytest.raises(RecipeError, match="patch: got 5, expected a divisor of the 28 pixels of a side"):
+        tasks.build(chosen, sources.examples(chosen))
