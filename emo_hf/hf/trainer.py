@@ -25,7 +25,7 @@ from emo_hf import registry
 from emo_hf.dashboards import report
 from emo_hf.dashboards.jsonl import FILE_NAME
 from emo_hf.errors import EmoError
-from emo_hf.hf import card, local_sgd, loops
+from emo_hf.hf import accumulation, card, local_sgd, loops
 from emo_hf.hf.arguments import callback_options
 from emo_hf.hf.callback import EmotionCallback, lr_used
 from emo_hf.hf.feed import LossFeed, find_listener, find_optimizer, keeps_own_loss
@@ -73,19 +73,26 @@ class EmoTrainerMixin(_Trainer):
         local_sgd_steps: train without synchronisation (`emo_hf.hf.local_sgd`), with any optimizer: each rank lives by
             its own loss and emotion, and the weights are averaged every so many optimizer steps, before evaluations
             and checkpoints, and at the end. None: synchronously.
+        normalize_accumulation: the objective of a step is the mean over its micro-batches of their mean losses, also
+            of a model that takes ``num_items_in_batch`` and does not use it, whose losses Trainer would add up.
 
     Raises:
-        OptionError: `local_sgd_steps` is below 1, or given with FSDP or DeepSpeed.
+        OptionError: `local_sgd_steps` is below 1, or given with FSDP or DeepSpeed; `normalize_accumulation` is given
+            with a ``compute_loss_func``, which gets the number and has to divide by it.
     """
 
     _averaging: local_sgd.Averaging | None = None
 
-    def __init__(self, *args: Any, local_sgd_steps: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, local_sgd_steps: int | None = None, normalize_accumulation: bool = False, **kwargs: Any
+    ) -> None:
         if local_sgd_steps is not None:
             local_sgd.check_steps(local_sgd_steps)
         super().__init__(*args, **kwargs)
         if local_sgd_steps is not None:
             self._averaging = local_sgd.install(self, local_sgd_steps)
+        if normalize_accumulation:
+            accumulation.normalize(self)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         expect_optimizer(self)
@@ -166,6 +173,7 @@ def attach_feed(trainer: Trainer) -> None:
         LossFeed.install(trainer.accelerator, optimizer).of_trainer = True
         its: Any = trainer  # a method may be replaced
         its._get_learning_rate = functools.partial(_get_learning_rate, trainer)
+        accumulation.watch(trainer)
     elif trainer.args.lr_scheduler_type != NAME and find_pulse(trainer.lr_scheduler) is None:
         return  # an EmoPulse is created after the optimizer: it gets its loss from the callback
     if not isinstance(trainer, EmoTrainerMixin):

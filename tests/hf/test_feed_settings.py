@@ -40,6 +40,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.filterwarnings("ignore:.*makes no use of num_items_in_batch")
 def test_fed_loss_is_the_objective(setting, make_trainer, read_signals):
     kind, options, steps = SETTINGS[setting]
     trainer = make_trainer(kind, gradient_accumulation_steps=4, **options)
@@ -50,6 +51,7 @@ def test_fed_loss_is_the_objective(setting, make_trainer, read_signals):
 
 
 @pytest.mark.parametrize("reentrant", [True, False], ids=lambda value: f"use_reentrant={value}")
+@pytest.mark.filterwarnings("ignore:.*makes no use of num_items_in_batch")
 def test_fed_loss_is_the_objective_with_activation_checkpointing(reentrant, make_trainer):
     options = {CHECKPOINTING: True, f"{CHECKPOINTING}_kwargs": {"use_reentrant": reentrant}}
     trainer = make_trainer(gradient_accumulation_steps=4, max_steps=3, **options)
@@ -60,6 +62,7 @@ def test_fed_loss_is_the_objective_with_activation_checkpointing(reentrant, make
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning", "ignore:The .grad attribute:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*makes no use of num_items_in_batch")
 def test_fed_loss_is_the_objective_of_a_compiled_model(make_trainer):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -79,6 +82,7 @@ class Replicas(torch.nn.DataParallel):
 
 
 @pytest.mark.parametrize("average", [True, False], ids=lambda value: f"average_tokens_across_devices={value}")
+@pytest.mark.filterwarnings("ignore:.*makes no use of num_items_in_batch")
 def test_fed_loss_is_the_objective_under_data_parallel(average, make_trainer, monkeypatch):
     monkeypatch.setattr(torch.nn, "DataParallel", Replicas)
     trainer = make_trainer(gradient_accumulation_steps=4, max_steps=3, average_tokens_across_devices=average)

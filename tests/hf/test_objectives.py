@@ -6,15 +6,22 @@ incomplete last group of an epoch then looks like a fall of the loss by half, an
 docs/versions.md tells users.
 """
 
+import contextlib
+import math
+
 import pytest
+import torch
 import transformers
 from packaging.version import Version
-from transformers import Trainer
+from transformers import GPT2Config, GPT2ForSequenceClassification, Trainer
 
+from emo_hf.errors import OptionError
+from emo_hf.hf.trainer import EmoTrainer, EmoTrainerMixin
 from tests.hf.loss_functions import IgnoresCount, Stream, UsesCount, batch_mean, token_mean
 from tests.hf.tiny_gpt2 import Meter, freeze, make_data
 
 INSTALLED = Version(transformers.__version__)
+IGNORED = "makes no use of num_items_in_batch, so Trainer adds up the losses of the 4 micro-batches"
 RIGHT, SUMMED = [1, 1, 1], [4, 4, 2]  # 10 micro-batches: groups of 4, 4 and 2
 HAS_KNOB = Version("5.19") <= INSTALLED  # Trainer.loss_is_scaled_for_ga
 SMOOTHER_COUNTS = Version("5.15") <= INSTALLED
@@ -59,6 +66,43 @@ def test_objective_in_units_of_the_loss_of_a_micro_batch(case, make_trainer):
     freeze(trainer.model)
     unit = token_mean(trainer.model(row["input_ids"][None]), row["labels"][None]).item()
     measured = Meter(trainer)
-    trainer.train()
+    with pytest.warns(UserWarning, match=IGNORED) if expected is SUMMED else contextlib.nullcontext():
+        trainer.train()
     assert measured.fed == measured.truth
     assert measured.truth == pytest.approx([n * unit for n in expected], rel=1e-5)
+
+
+class Classes(Trainer):
+    """Knows the tokens of `make_data` as questions of two classes."""
+
+    def __init__(self, *args, **kwargs):
+        config = GPT2Config(vocab_size=32, n_positions=8, n_embd=16, n_layer=1, n_head=2, num_labels=2, pad_token_id=0)
+        super().__init__(*args, **kwargs | {"model": GPT2ForSequenceClassification(config)})
+
+
+class EmoClasses(EmoTrainerMixin, Classes):
+    pass
+
+
+def classified() -> list[dict]:
+    return [{"input_ids": row["input_ids"], "labels": torch.tensor(n % 2)} for n, row in enumerate(make_data())]
+
+
+@pytest.mark.parametrize("cured", [False, True])
+def test_a_head_that_swallows_the_count_is_told(cured, make_trainer, read_signals):
+    kind, more = (EmoClasses, {"normalize_accumulation": True}) if cured else (Classes, {})
+    options = {"gradient_accumulation_steps": 4, "max_steps": 3, "eval_on_start": True, "eval_strategy": "epoch"}
+    trainer = make_trainer(kind, {"train_dataset": classified(), "eval_dataset": classified()[:4], **more}, **options)
+    told = pytest.warns(UserWarning, match=f"The loss of GPT2ForSequenceClassification {IGNORED}")
+    with contextlib.nullcontext() if cured else told:
+        trainer.train()
+    losses = [row["emo/loss"] for row in read_signals(trainer.args.output_dir)]
+    unit = losses[0] if cured else losses[0] / 4
+    assert unit == pytest.approx(math.log(2), rel=0.2)
+    assert losses[2] == pytest.approx(unit if cured else 2 * unit, rel=0.3)
+    assert "compute_loss" not in vars(trainer)
+
+
+def test_a_function_of_ones_own_divides_by_itself(make_trainer):
+    with pytest.raises(OptionError, match="divide the sum of your losses by it"):
+        make_trainer(EmoTrainer, {"compute_loss_func": batch_mean, "normalize_accumulation": True})
