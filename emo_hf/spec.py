@@ -48,6 +48,7 @@ class OptimizerSpec:
         defaults: upstream's constructor defaults of the arguments that act.
         dead: upstream's arguments that have no effect. `resolve` refuses them; the constructor warns of them instead.
         recommended_lr: the author's advice, in words.
+        trainer_lr: what takes the place of Trainer's own default; None: the constructor's default.
         source: repository@commit; "emo_hf" for what is ours.
         quirks: what this version does that its user would not expect, a sentence each.
     """
@@ -61,6 +62,7 @@ class OptimizerSpec:
     source: str
     recommended_lr: str
     geometry: Geometry | None = None
+    trainer_lr: float | None = None
     dead: tuple[str, ...] = ()
     quirks: tuple[str, ...] = field(default=(), repr=False)
 

@@ -89,7 +89,7 @@ def _specs_of(
     versions: dict[str, updates.Update],
     *,
     betas: dict[str, tuple[float, float]],
-    advice: dict[str, str] | None = None,
+    advised_lr: dict[str, float] | None = None,
     extra: dict[str, dict[str, Any]] | None = None,
     dead: dict[str, tuple[str, ...]] | None = None,
     own_quirks: dict[str, tuple[str, ...]] | None = None,
@@ -99,7 +99,7 @@ def _specs_of(
     """Rows of one family; the dicts hold what differs by version."""
     for version, update in versions.items():
         shared = (generations or {}).get(version, GENERATIONS[version])
-        idle = (dead or {}).get(version, ())
+        idle, rate = (dead or {}).get(version, ()), (advised_lr or {}).get(version)
         defaults = {
             "lr": 1.0 if shared.mechanism.pulse else 1e-3,
             "betas": betas[version],
@@ -119,7 +119,8 @@ def _specs_of(
             defaults={k: v for k, v in defaults.items() if k not in idle},
             dead=idle,
             source=shared.source,
-            recommended_lr=(advice or {}).get(version, shared.advice),
+            recommended_lr=f"base learning rate, {rate:g}" if rate else shared.advice,
+            trainer_lr=rate,
             quirks=(*(own_quirks or {}).get(version, ()), *shared.quirks),
         )
 
@@ -139,14 +140,14 @@ SPECS: tuple[OptimizerSpec, ...] = (
         "emonavi",
         _all(updates.ADAM, FIRST),
         betas={**_all(SLOW, FIRST), "3.6": SHARP},
-        advice={"3.6": "base learning rate, 6e-5"},
+        advised_lr={"3.6": 6e-5},
         own_quirks=_all((quirks.UNBIASED,), FIRST),
     ),
     *_specs_of(
         "emofact",
         {**_all(updates.FACTORED, FIRST), "3.1": updates.FACTORED_OR_SQUARE, "3.6": updates.SIGN},
         betas={**_all(SLOW, FIRST), "3.6": SHARP},
-        advice={"3.6": "base learning rate, 1e-4"},
+        advised_lr={"3.6": 1e-4},
         dead={"3.6": ("betas", "eps")},
         own_quirks={"3.1": (quirks.VECTORS,), "3.6": (quirks.SIGN,)},
         generations={"3.6": PLAIN_3_6},
@@ -155,7 +156,7 @@ SPECS: tuple[OptimizerSpec, ...] = (
         "emolynx",
         _all(updates.LION, FIRST),
         betas={**_all(FAST, FIRST), "3.1": SLOW, "3.6": SHARP},
-        advice={"3.6": "base learning rate, 8e-5"},
+        advised_lr={"3.6": 8e-5},
         extra=_all(UNCOUPLED, ("1.0", "2.0", "3.0")),
         dead=_all(("eps",), FIRST),
         generations={"3.6": PLAIN_3_6},

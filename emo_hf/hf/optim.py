@@ -45,7 +45,8 @@ def class_and_kwargs(args: TrainingArguments) -> tuple[type, dict[str, Any]]:
     spec, written = _read_options(args)
     fields_set = _set_fields(args)
     chosen = {**_from_fields(fields_set, spec), **written}
-    chosen.setdefault("lr", spec.options["lr"])  # who makes groups of other rates (LoRA+, embeddings) asks for it
+    # always given: who makes groups of other rates (LoRA+, embeddings) asks for it
+    chosen.setdefault("lr", spec.trainer_lr or spec.options["lr"])
     if args.process_index == 0:
         _advise(args, spec, fields_set)
     return registry.optimizer_class(spec.name), {"version": spec.version, **_with_tuples(spec, chosen)}

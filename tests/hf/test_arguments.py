@@ -290,7 +290,7 @@ def test_set_optimizer_without_a_learning_rate_leaves_it_to_the_row(name, kind, 
     spec = registry.find(name)
     assert class_and_kwargs(args) == (
         registry.optimizer_class(name),
-        {"version": spec.version, "lr": spec.options["lr"]},
+        {"version": spec.version, "lr": spec.trainer_lr or spec.options["lr"]},
     )
     assert args.weight_decay == 0
 

@@ -30,7 +30,8 @@ def test_every_registered_name_builds_its_spec(name, make_trainer):
     optimizer = build(trainer)
     assert optimizer.spec is registry.find(name)
     assert type(optimizer) is registry.optimizer_class(name)
-    assert optimizer.options == registry.find(name).options
+    rate = optimizer.spec.trainer_lr or optimizer.spec.options["lr"]
+    assert optimizer.options == optimizer.spec.options | {"lr": rate}
     assert all(group["weight_decay"] == 0.0 for group in optimizer.param_groups if "weight_decay" in group)
 
 
@@ -225,6 +226,11 @@ def test_defaults_are_those_of_the_class_of_the_arguments(tmp_path):
     # 5e-5 is TrainingArguments' default, not this class's: it was set.
     chosen = FineTuning(output_dir=str(tmp_path), optim="emosens", use_cpu=True, learning_rate=5e-5, adam_beta2=0.999)
     assert optim.class_and_kwargs(chosen)[1] == {"version": "3.9", "lr": 5e-5, "betas": (0.9, 0.999)}
+
+
+@pytest.mark.parametrize(("name", "rate"), [("emonavi", 6e-5), ("emofact", 1e-4), ("emolynx-3.1", 1e-3)])
+def test_a_learning_rate_that_the_author_advises_wins_over_the_constructors(make_args, name, rate):
+    assert optim.class_and_kwargs(make_args(optim=name))[1]["lr"] == rate
 
 
 class Generated(TrainingArguments):

@@ -8,7 +8,8 @@ def facts(spec: OptimizerSpec) -> dict[str, str]:
     """Returns what is known about a spec, except its quirks, as Markdown by title."""
     own = formulas.formulas_of(spec)
     rows = {title: formula.formula for title, formula in own.items()}
-    rows["learning rate"] = f"{spec.recommended_lr} (default {spec.options['lr']:g})"
+    under_trainer = f"; under Trainer {spec.trainer_lr:g}" if spec.trainer_lr else ""
+    rows["learning rate"] = f"{spec.recommended_lr} (default {spec.options['lr']:g}{under_trainer})"
     rows["options"] = ", ".join(f"`{name}={value!r}`" for name, value in spec.options.items())
     if spec.dead:
         rows["without effect"] = (
