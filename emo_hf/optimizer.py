@@ -5,8 +5,6 @@ One step, in this order, which the golden traces pin:
     loss -> mechanism (once, floats only) -> geometry (whole model, Tion and Void)
          -> per parameter with a gradient: shadow, update -> signals
 
-A mechanism that measures (EmoFree) gets what a step measured of its gradients at the next one.
-
 The loss arrives by ``step(loss=...)``, ``step(closure)`` or a preceding ``observe(loss)``; without it `step` raises.
 The optimizer never writes ``group["lr"]``: that belongs to the scheduler. What the mechanism remembers lives in every
 parameter group as a tuple of plain floats (``group["emo"]``), the one place that survives every kind of checkpoint.
@@ -26,9 +24,10 @@ from torch.optim.optimizer import ParamsT
 from emo_hf import geometry, kernels, updates
 from emo_hf.errors import CheckpointError, EmoError, MissingLossError, NonFiniteLossError, OptionError
 from emo_hf.free import Found
-from emo_hf.kernels import compensation, measuring
+from emo_hf.kernels import compensation
 from emo_hf.loss import Scalar, gradients_are_finite, hear, is_main_process, say_left_out
-from emo_hf.mechanism import GradientStatistics, Rate
+from emo_hf.measurement import Measurement
+from emo_hf.mechanism import Rate
 from emo_hf.moments import Moments, gradient_moments
 from emo_hf.signals import Signals
 from emo_hf.spec import GROUP_OPTIONS, OptimizerSpec
@@ -68,7 +67,6 @@ class EmoOptimizer(torch.optim.Optimizer):
     """
 
     _observed: float | Scalar | None  # the loss of the coming step
-    _clipped: float | Tensor  # what its gradients were divided by
 
     def __init__(self, params: ParamsT, spec: OptimizerSpec, *, writer: Writer | None = None, **options: Any) -> None:
         self.spec = spec
@@ -124,7 +122,7 @@ class EmoOptimizer(torch.optim.Optimizer):
 
     def note_clipping(self, divisor: float | Tensor) -> None:
         """Notes what the gradients of the coming step were divided by, >= 1 or a 0-d tensor. Only EmoFree heeds it."""
-        self._clipped = divisor
+        self._measurement.clipped = divisor
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
@@ -202,13 +200,8 @@ class EmoOptimizer(torch.optim.Optimizer):
             return
         self._skipping = False
         was_ready = self._state.ready
-        if not self.mechanism.measures:
-            self.mechanism.advance(self._state, self._loss)
-        else:
-            self._settle()
-            if not self.mechanism.has_started(self._state):
-                self._measure_magnitude()
-            self.mechanism.advance(self._state, self._loss, self._schedule())
+        schedule = self._measurement.begin(self.mechanism, self._state, self.param_groups)
+        self.mechanism.advance(self._state, self._loss, schedule)
         self._move_geometry(rising=bool(self._state.ready) and not was_ready)
 
     def _continues(self) -> bool:
@@ -229,15 +222,13 @@ class EmoOptimizer(torch.optim.Optimizer):
         self._stepped: set[int] = set()  # ids of the groups that used the current loss
         self._rate: Rate | None = None
         self._moments: Moments | None = None
-        self._measured: Tensor | None = None  # what this step measured, still on its device
-        self._clipped = 1.0
+        self._measurement = Measurement(self.options["lr"])
 
     # -- the parameters --------------------------------------------------------------------------------------------
 
     def _apply(self) -> None:
         if self.options["moments"] != "off":
             self._moments = gradient_moments([p.grad for p in self._with_gradient() if p.grad is not None])
-        sums = measuring.Sums() if self.mechanism.measures else None
         for i, group in enumerate(self.param_groups):
             rate = self.mechanism.rate(self._state, float(group["lr"]), group["scope"])
             if self._moments is not None and self.options["moments"] == "drive":
@@ -245,61 +236,19 @@ class EmoOptimizer(torch.optim.Optimizer):
             if i == 0 and not self._stepped:
                 self._rate = rate
             group["effective_lr"] = rate.step  # what loggers of other trainers look for
-            self._update(group, self._hyper(group, rate), sums)
+            self._update(group, self._hyper(group, rate))
         self._geometry.scale = 1.0
-        if sums is not None:
-            self._measured = sums.total(self._clipped)
-            self._clipped = 1.0
+        self._measurement.end()
 
-    def _update(self, group: dict[str, Any], hyper: Hyper, sums: measuring.Sums | None) -> None:
+    def _update(self, group: dict[str, Any], hyper: Hyper) -> None:
         params = [param for param in group["params"] if param.grad is not None]
-        joining = self._joining(params)
-        states = self._states_of(params)
-        for param in joining:
-            assert self.spec.update.join is not None
-            assert param.grad is not None
-            self.spec.update.join(self.state[param], param.grad, hyper)
+        states = self._states_of(params, hyper)
         if self._uses_shadow:
             for param, state in zip(params, states, strict=True):
                 self.spec.shadow.apply(param, state, self._state.scalar)
         lists = params, [param.grad for param in params if param.grad is not None], states
-        if sums is not None:
-            sums.before(self._weight(group), self.spec.update, lists, hyper)
-        kernels.apply(self.options["implementation"], self.spec.update, lists, hyper, self._geometry.scale)
-        if sums is not None:
-            sums.after(self._weight(group), self.spec.update, lists, hyper)
-
-    def _joining(self, params: list[Tensor]) -> list[Tensor]:
-        """Returns the parameters that get their first gradient after others of the optimizer."""
-        if self.spec.update.join is None or self._state.steps <= 1:
-            return []
-        return [param for param in params if not self.state.get(param)]
-
-    # -- what a mechanism measures ---------------------------------------------------------------------------------
-
-    def _schedule(self) -> float:
-        """What a scheduler multiplies this step by: that of the group that it leaves the most."""
-        return max((float(group["lr"]) / group["scope"] for group in self.param_groups), default=1.0)
-
-    def _weight(self, group: dict[str, Any]) -> float:
-        """How fast a group goes, in units of the optimizer's own lr and without the schedule; 0 if it is frozen."""
-        schedule = self._schedule()
-        lr = float(group["lr"]) / schedule if schedule else group["scope"]
-        return lr / self.options["lr"]
-
-    def _measure_magnitude(self) -> None:
-        """Notes the size of the gradients of this step, for the first one, which has nothing measured before it."""
-        sums = measuring.Sums()
-        for group in self.param_groups:
-            sums.magnitude(self._weight(group), [p.grad for p in group["params"] if p.grad is not None])
-        self._measured = sums.total(self._clipped)
-        self._settle()
-
-    def _settle(self) -> None:
-        """Reads what the last step measured; only here the host waits for the device."""
-        measured, self._measured = self._measured, None
-        if measured is not None:
-            self.mechanism.note(self._state, GradientStatistics(*measured.tolist()))
+        sums = self._measurement.sums_of(group)
+        kernels.apply(self.options["implementation"], self.spec.update, lists, hyper, self._geometry.scale, sums)
 
     def _hyper(self, group: dict[str, Any], rate: Rate) -> Hyper:
         beta1, beta2 = group.get("betas", (0.0, 0.0))
@@ -317,13 +266,16 @@ class EmoOptimizer(torch.optim.Optimizer):
             age=int(self._state.steps - group["start"]) if "start" in group else 0,
         )
 
-    def _states_of(self, params: list[Tensor]) -> list[dict[str, Tensor]]:
+    def _states_of(self, params: list[Tensor], hyper: Hyper | None = None) -> list[dict[str, Tensor]]:
+        """Returns the states of parameters with a gradient; at the step `hyper` a new one may join older ones."""
         states = [self.state[param] for param in params]
         stateless = self.spec.update.init is updates.nothing and not self._uses_shadow
         if not all(states) and not (stateless and not any(map(compensation.applies_to, params))):
             for param, state in zip(params, states, strict=True):
                 if not state:
                     state.update(self._new_state(param))
+                    if hyper is not None and hyper.age > 1 and self.spec.update.join and param.grad is not None:
+                        self.spec.update.join(state, param.grad, hyper)
         return states
 
     def _new_state(self, param: Tensor) -> dict[str, Tensor]:
@@ -487,12 +439,11 @@ class EmoOptimizer(torch.optim.Optimizer):
             group["geometry"] = self._geometry.pack()
 
     def state_dict(self) -> dict[str, Any]:
-        self._settle_and_publish()
+        self._settle()
         return super().state_dict()
 
-    def _settle_and_publish(self) -> None:
-        if self._measured is not None:
-            self._settle()
+    def _settle(self) -> None:
+        if self._measurement.settle(self.mechanism, self._state):
             for group in self.param_groups:
                 self._publish_to(group)
 
@@ -523,7 +474,7 @@ class EmoOptimizer(torch.optim.Optimizer):
             self._geometry = geometry.GeometryState(*self.param_groups[0]["geometry"])
 
     def __getstate__(self) -> dict[str, Any]:
-        self._settle_and_publish()
+        self._settle()
         return {
             **super().__getstate__(),
             **{name: getattr(self, name) for name in ("spec", "options", "mechanism", "_shapes", "_said")},

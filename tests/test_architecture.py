@@ -15,7 +15,7 @@ from emo_hf import errors
 
 PACKAGE = Path(emo_hf.__file__).parent
 FORMULAS = {"emotion", "pulse", "mechanism", "updates", "shadow", "geometry", "moments", "quirks", "spec", "kernels"}
-FORMULAS |= {"free", "loss"}
+FORMULAS |= {"free", "loss", "measurement"}
 CORE = {*FORMULAS, "optimizer", "versions", "families", "registry", "scheduler"}
 # The rooms of the lab: each imports only from those before it.
 ROOMS = ("recipe", "sources", "tasks", "run", "analysis", "figures", "report")
@@ -25,6 +25,7 @@ ALLOWED = {
     "pulse": {"emotion"},
     "mechanism": {"pulse", "emotion"},
     "free": {"mechanism", "emotion"},
+    "measurement": {"mechanism", "kernels"},
     "updates": set(),
     "kernels": {"updates"},
     "shadow": {"pulse", "emotion"},
@@ -33,7 +34,18 @@ ALLOWED = {
     "quirks": set(),
     "loss": set(),
     "spec": {"loss", "mechanism", "kernels", "updates", "shadow", "geometry", "emotion"},
-    "optimizer": {"loss", "spec", "kernels", "mechanism", "free", "updates", "geometry", "moments", "emotion"},
+    "optimizer": {
+        "loss",
+        "spec",
+        "kernels",
+        "mechanism",
+        "free",
+        "measurement",
+        "updates",
+        "geometry",
+        "moments",
+        "emotion",
+    },
     "scheduler": {"loss", "optimizer", "mechanism", "pulse", "emotion"},
     "versions": FORMULAS,
     "families": {"versions", "optimizer", "kernels", "emotion", "spec", "loss"},

@@ -13,12 +13,13 @@ DTensor, an elementwise rule takes the local shard.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from emo_hf.kernels import compensation, compiled, foreach, fused, native
+from emo_hf.kernels.measuring import Layout, Sums
 from emo_hf.updates import Hyper, TensorState, Update
 
 ApplyUpdate = Callable[[Update, list[Tensor], list[Tensor], list[TensorState], Hyper], None]
@@ -37,7 +38,9 @@ IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
 AUTO = {"cpu": "fused", "cuda": "foreach"}  # fused has not been run on CUDA yet
 
 
-def apply(implementation: str, update: Update, lists: Lists, h: Hyper, scale: float = 1.0) -> None:
+def apply(
+    implementation: str, update: Update, lists: Lists, h: Hyper, scale: float = 1.0, sums: Sums | None = None
+) -> None:
     """Applies `update` to the tensors of a parameter group, in place.
 
     Args:
@@ -46,13 +49,17 @@ def apply(implementation: str, update: Update, lists: Lists, h: Hyper, scale: fl
         lists: parameters, their gradients and their states, of equal length.
         h: the numbers of this step.
         scale: the parameters are multiplied by it first.
+        sums: get what this step tells, for a mechanism that measures.
     """
     if implementation in ("auto", "fused"):
         lists = native.run(update, lists, h, scale, build=implementation == "fused")
     if scale != 1 and lists[0]:
         torch._foreach_mul_(lists[0], scale)
-    for run, batch in _batches(implementation, update, *lists):
-        run(update, *batch, h)
+    for kind, batch in _batches(implementation, update, *lists):
+        if sums is None:
+            kind.run(update, *batch, h)
+        else:
+            sums.measure(kind.run, update, batch, h, kind.layout)
 
 
 def l1_norm(implementation: str, params: Sequence[Tensor]) -> float | None:
@@ -62,23 +69,35 @@ def l1_norm(implementation: str, params: Sequence[Tensor]) -> float | None:
     return native.l1_norm(params, build=implementation == "fused")
 
 
+class _Kind(NamedTuple):
+    """What tensors that go together have in common."""
+
+    run: ApplyUpdate  # the way they go
+    regular: bool
+    device: torch.device
+    dtype: torch.dtype
+    dim: int
+    layout: Layout | None  # of DTensors whose shards go
+
+
 def _batches(
     implementation: str, update: Update, params: list[Tensor], grads: list[Tensor], states: list[TensorState]
-) -> Iterator[tuple[ApplyUpdate, Lists]]:
-    batches: dict[tuple[Any, ...], Lists] = {}
+) -> Iterator[tuple[_Kind, Lists]]:
+    batches: dict[_Kind, Lists] = {}
     for param, grad, state in zip(params, grads, states, strict=True):
+        layout = None
         if update.elementwise and hasattr(param, "to_local"):
+            layout = param.device_mesh, param.placements
             param, grad, state = _local(param, grad, state)
-        batch = batches.setdefault(_key(implementation, param, grad, state), ([], [], []))
+        kind = _kind(implementation, layout, param, grad, state)
+        batch = batches.setdefault(kind, ([], [], []))
         batch[0].append(param)
         batch[1].append(grad)
         batch[2].append(state)
-    for (run, *_), batch in batches.items():
-        yield run, batch
+    yield from batches.items()
 
 
-def _key(implementation: str, param: Tensor, grad: Tensor, state: TensorState) -> tuple[Any, ...]:
-    """Returns what tensors that go together have in common, first of all the way they go."""
+def _kind(implementation: str, layout: Layout | None, param: Tensor, grad: Tensor, state: TensorState) -> _Kind:
     regular = _is_regular(param, grad, state)
     run: ApplyUpdate
     if compensation.KEY in state:
@@ -91,7 +110,7 @@ def _key(implementation: str, param: Tensor, grad: Tensor, state: TensorState) -
         run = foreach.run
     else:
         run = RUNS[implementation]
-    return run, regular, param.device, param.dtype, param.dim()
+    return _Kind(run, regular, param.device, param.dtype, param.dim(), layout)
 
 
 def _is_regular(param: Tensor, grad: Tensor, state: TensorState) -> bool:

@@ -8,6 +8,9 @@ Here they are passes of their own over the state, for every way to apply an upda
 registers can add them up in its one pass. Sums are of float64, on the device of the tensors; nobody waits for them.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,63 +18,82 @@ from emo_hf.kernels import foreach
 from emo_hf.updates import Hyper, TensorState, Update
 
 Lists = tuple[list[Tensor], list[Tensor], list[TensorState]]
+Layout = tuple[Any, tuple[Any, ...]]  # mesh and placements of a DTensor
 
 
 class Sums:
-    """The sums of one step, group by group. `before` and `after` enclose the update of a group.
+    """The sums of one step.
 
-    A group that goes `weight` times as fast as others counts that much.
+    Attributes:
+        weight: what the tensors to come count: so many times as fast as others they go.
     """
 
     def __init__(self) -> None:
-        self._following: list[Tensor] = []  # one for each tensor, and so on
-        self._magnitude: list[Tensor] = []
-        self._descent: list[Tensor] = []
+        self.weight = 1.0
+        self._parts: dict[Layout | None, list[Tensor]] = {}  # each of the three sums, of the shards of a layout
 
-    def magnitude(self, weight: float, grads: list[Tensor]) -> None:
-        """Adds the size of gradients alone."""
-        sizes = [weight * grad.abs().sum(dtype=torch.float64) for grad in grads]
-        self._magnitude += sizes
-        self._following += (zeros := [torch.zeros_like(size) for size in sizes])
-        self._descent += zeros
+    def measure(
+        self, run: Callable[..., None], update: Update, lists: Lists, h: Hyper, layout: Layout | None = None
+    ) -> None:
+        """Applies `update` by `run`, and adds what it tells.
 
-    def before(self, weight: float, update: Update, lists: Lists, h: Hyper) -> None:
-        """Adds what the state before the update tells."""
+        Args:
+            lists: tensors of one device, their gradients and states; of a DTensor the shard that this rank holds.
+            layout: how these shards are spread over ranks.
+        """
         _, grads, states = lists
-        sizes = [weight * grad.abs().sum(dtype=torch.float64) for grad in grads]
-        earlier = h._replace(age=h.age - 1)
-        self._magnitude += sizes
-        if earlier.age:
-            self._following += [weight * product for product in _inner(update, grads, states, earlier)]
-        else:
-            self._following += [torch.zeros_like(size) for size in sizes]
+        magnitude, earlier = _magnitude(grads), h._replace(age=h.age - 1)
+        following = _inner(update, grads, states, earlier) if earlier.age else torch.zeros_like(magnitude)
+        run(update, *lists, h)
+        self.add(torch.stack((following, magnitude, _inner(update, grads, states, h))), layout)
 
-    def after(self, weight: float, update: Update, lists: Lists, h: Hyper) -> None:
-        """Adds what the state after the update tells of the same group."""
-        self._descent += [weight * product for product in _inner(update, *lists[1:], h)]
+    def add_magnitude(self, grads: Sequence[Tensor]) -> None:
+        """Adds the size of gradients alone."""
+        for grad in grads:
+            magnitude = _magnitude([grad])
+            magnitude = magnitude.full_tensor() if hasattr(magnitude, "full_tensor") else magnitude  # DTensor
+            self.add(torch.stack((torch.zeros_like(magnitude), magnitude, torch.zeros_like(magnitude))))
+
+    def add(self, part: Tensor, layout: Layout | None = None) -> None:
+        """Adds following, magnitude and descent: a tensor (3,) of float64."""
+        self._parts.setdefault(layout, []).append(part * self.weight)
 
     def total(self, clipped: float | Tensor) -> Tensor | None:
-        """Returns the three sums and `clipped` as one tensor of float64, on the device of the first tensor."""
-        parts = [_whole(part) for part in (*self._following, *self._magnitude, *self._descent)]
-        if not parts:
+        """Returns the three sums and `clipped`: a tensor (4,) of float64, on the device of the first tensor."""
+        if not self._parts:
             return None
-        device = parts[0].device
-        sums = torch.stack([part.to(device) for part in parts]).view(3, -1).sum(dim=1)
+        sums = _added([_whole(_added(parts), layout) for layout, parts in self._parts.items()])
         # filled there, not copied from the host: that would wait for the device
         last = clipped.detach().to(sums) if isinstance(clipped, Tensor) else torch.full_like(sums[0], clipped)
         return torch.cat([sums, last.reshape(1)])
 
 
-def _whole(part: Tensor) -> Tensor:
-    return part.full_tensor() if hasattr(part, "full_tensor") else part  # DTensor
+def _added(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack([part.to(parts[0].device) for part in parts]).sum(dim=0)
 
 
-def _inner(update: Update, grads: list[Tensor], states: list[TensorState], h: Hyper) -> list[Tensor]:
-    """Returns <g, u> of every tensor."""
+def _whole(part: Tensor, layout: Layout | None) -> Tensor:
+    """Returns the sum over all ranks of what each has of the shards of a layout."""
+    if layout is None:
+        return part
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    mesh, placements = layout
+    spread = [Replicate() if placement.is_replicate() else Partial() for placement in placements]
+    return DTensor.from_local(part, mesh, spread).full_tensor()
+
+
+def _magnitude(grads: Sequence[Tensor]) -> Tensor:
+    return torch.stack([grad.abs().sum(dtype=torch.float64) for grad in grads]).sum()
+
+
+def _inner(update: Update, grads: list[Tensor], states: list[TensorState], h: Hyper) -> Tensor:
+    """Returns <g, u>."""
     form = update.direction
     assert form is not None
-    if grads and all(grad.device.type == "cuda" and not hasattr(grad, "to_local") for grad in grads):
+    if grads[0].device.type == "cuda":
         products = torch._foreach_mul(grads, foreach.direction(form, states, h))
-        return [product.sum(dtype=torch.float64) for product in products]
+        return torch.stack([product.sum(dtype=torch.float64) for product in products]).sum()
     # one by one: no temporary is larger than the largest tensor
-    return [(grad * form(state, h)).sum(dtype=torch.float64) for grad, state in zip(grads, states, strict=True)]
+    each = [(grad * form(state, h)).sum(dtype=torch.float64) for grad, state in zip(grads, states, strict=True)]
+    return torch.stack(each).sum()

@@ -51,8 +51,8 @@ def test_only_the_optimizer_whose_gradients_were_clipped_is_told():
         emo_hf.attach(accelerator)
     accelerator.backward(sum(model(torch.ones(1, 2)).sum() for model in models))
     norm = accelerator.clip_grad_norm_(models[0].parameters(), 0.1)
-    assert float(optimizers[0]._clipped) == pytest.approx(float(norm) / 0.1)
-    assert optimizers[1]._clipped == 1.0
+    assert float(optimizers[0]._measurement.clipped) == pytest.approx(float(norm) / 0.1)
+    assert optimizers[1]._measurement.clipped == 1.0
 
 
 def test_what_it_found_is_said_once(make_trainer, caplog):
