@@ -41,10 +41,11 @@ class Measurement:
         self.settle(mechanism, state)
         self._schedule = max((float(group["lr"]) / group["scope"] for group in groups), default=1.0)
         if not mechanism.has_started(state):
-            self._sums = Sums()
+            sums = Sums()
             for group in groups:
-                self.sums_of(group).add_magnitude([p.grad for p in group["params"] if p.grad is not None])
-            self._measured = self._sums.total(self.clipped)
+                sums.weight = self._speed(group)
+                sums.add_magnitude([p.grad for p in group["params"] if p.grad is not None])
+            self._measured = sums.total(self.clipped)
             self.settle(mechanism, state)
         self._sums = Sums()
         return self._schedule

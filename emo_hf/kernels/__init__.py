@@ -87,7 +87,7 @@ def _batches(
     for param, grad, state in zip(params, grads, states, strict=True):
         layout = None
         if update.elementwise and hasattr(param, "to_local"):
-            layout = param.device_mesh, param.placements
+            layout = _layout(param)
             param, grad, state = _local(param, grad, state)
         kind = _kind(implementation, layout, param, grad, state)
         batch = batches.setdefault(kind, ([], [], []))
@@ -119,6 +119,11 @@ def _is_regular(param: Tensor, grad: Tensor, state: TensorState) -> bool:
         if tensor.dtype is not dtype or not tensor.is_contiguous():
             return False
     return not hasattr(param, "to_local")
+
+
+def _layout(param: Any) -> Layout:
+    """Returns how the shards of a DTensor are spread over ranks."""
+    return param.device_mesh, param.placements
 
 
 def _local(param: Any, grad: Any, state: Mapping[str, Any]) -> tuple[Tensor, Tensor, TensorState]:

@@ -1,7 +1,7 @@
 """The rules by torch's fused kernels, which read and write every tensor once.
 
     adam_                          torch._fused_adamw_, told that it is so late that its bias corrections are 1
-    corrected_adam_                torch._fused_adamw_
+    corrected_adam_                as adam_, the corrections in the step size and in eps
     sign_, lion_, momentum_sign_   the direction of a portion, then torch._fused_sgd_ on it
     factored_ and its like         matrices in two passes over blocks of rows; vectors by the rule
     others that are elementwise    the rule, portion by portion
@@ -12,6 +12,7 @@ weight decay as a share of the step size.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -43,12 +44,18 @@ def portions(params: Tensors, grads: Tensors, states: States) -> Iterator[tuple[
             yield [param_piece], [grad_piece], [{name: part[i] for name, part in parts.items()}]
 
 
-LATE = 1_000_000_000
+@functools.cache
+def _late(device: torch.device) -> Tensor:
+    return torch.tensor(1e9, device=device)
 
 
-@functools.lru_cache(maxsize=8)
-def _step(count: int, device: torch.device) -> Tensor:
-    return torch.tensor(float(count), device=device)
+def correction(h: Hyper) -> tuple[float, float]:
+    """Returns k and e, with which k m / (sqrt(v) + e) is the direction of `emo_hf.updates.corrected_adam_`.
+
+    Before the first step there is no direction: k = 0.
+    """
+    root = math.sqrt(1 - h.beta2**h.age)
+    return (root / (1 - h.beta1**h.age), h.eps * root) if h.age else (0.0, 1.0)
 
 
 def _share(params: Tensors, decay: float, step: float) -> float:
@@ -59,17 +66,13 @@ def _share(params: Tensors, decay: float, step: float) -> float:
 
 
 def adam_(params: Tensors, grads: Tensors, states: States, h: Hyper) -> None:
-    corrected_adam_(params, grads, states, h._replace(age=LATE))
-
-
-def corrected_adam_(params: Tensors, grads: Tensors, states: States, h: Hyper) -> None:
     torch._fused_adamw_(
         params,
         grads,
         [state["exp_avg"] for state in states],
         [state["exp_avg_sq"] for state in states],
         [],
-        [_step(h.age, params[0].device)] * len(params),
+        [_late(params[0].device)] * len(params),
         lr=h.step,
         beta1=h.beta1,
         beta2=h.beta2,
@@ -78,6 +81,11 @@ def corrected_adam_(params: Tensors, grads: Tensors, states: States, h: Hyper) -
         amsgrad=False,
         maximize=False,
     )
+
+
+def corrected_adam_(params: Tensors, grads: Tensors, states: States, h: Hyper) -> None:
+    factor, eps = correction(h)
+    adam_(params, grads, states, h._replace(step=h.step * factor, eps=eps))
 
 
 def _descend_(params: Tensors, directions: Tensors | tuple[Tensor, ...], decay: float, step: float) -> None:
