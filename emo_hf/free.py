@@ -17,6 +17,7 @@ need not be waited for; only the first step needs the size of its own gradient.
 
 import math
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from emo_hf.emotion import relative
@@ -112,7 +113,7 @@ class FreeState(MechanismState):
 
     def pack(self) -> tuple[float, ...]:
         """Returns the state as plain floats, always as many."""
-        return (*MechanismState.pack(self)[:EMOTION], *(getattr(self, name) for name in OWN))
+        return (*MechanismState.pack(self)[:EMOTION], *own(self))
 
     @classmethod
     def unpack(cls, values: tuple[float, ...]) -> "FreeState":
@@ -127,6 +128,7 @@ class FreeState(MechanismState):
 
 EMOTION = 14  # floats of a MechanismState without its history
 OWN = tuple(each.name for each in fields(FreeState))[len(fields(MechanismState)) :]
+own = attrgetter(*OWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,14 +213,12 @@ class Free(Mechanism):
         state.ready = float(self._is_done(state))
 
     def _hear(self, state: FreeState, loss: float, schedule: float) -> None:
-        steps = state.steps
-        state.fast = loss if steps == 1 else _moved(state.fast, loss, self.loss_span, steps)
-        state.slow = loss if steps == 1 else _moved(state.slow, loss, SLOW * self.loss_span, steps)
+        steps, fast, slow = state.steps, self.loss_span, SLOW * self.loss_span
+        state.fast = loss if steps == 1 else _moved(state.fast, loss, fast, steps)
+        state.slow = loss if steps == 1 else _moved(state.slow, loss, slow, steps)
         if steps > 1:
-            jump = (loss - state.last) ** 2 / 2
-            state.variance = _moved(state.variance, jump, SLOW * self.loss_span, steps - 1)
-            apart = _lag(SLOW * self.loss_span, steps) - _lag(self.loss_span, steps)
-            state.seen = (state.slow - state.fast) / apart
+            state.variance = _moved(state.variance, (loss - state.last) ** 2 / 2, slow, steps - 1)
+            state.seen = (state.slow - state.fast) / (_lag(slow, steps) - _lag(fast, steps))
         state.last = loss
         state.schedule, state.peak = schedule, max(state.peak, schedule)
         if schedule < state.peak * (1 - 1e-9):

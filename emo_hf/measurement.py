@@ -32,7 +32,7 @@ class Measurement:
         self._lr = lr
         self._schedule = 1.0
         self._sums: Sums | None = None  # of the step that is being made
-        self._measured: Tensor | None = None  # by the last step, and not heard yet
+        self._unheard: tuple[Sums, float | Tensor] | None = None  # of the last step, with its `clipped`
 
     def begin(self, mechanism: Mechanism, state: MechanismState, groups: Sequence[dict[str, Any]]) -> float:
         """Opens a step. Returns what a scheduler multiplies it by: that of the group that it leaves the most."""
@@ -45,7 +45,7 @@ class Measurement:
             for group in groups:
                 sums.weight = self._speed(group)
                 sums.add_magnitude([p.grad for p in group["params"] if p.grad is not None])
-            self._measured = sums.total(self.clipped)
+            self._close(sums)
             self.settle(mechanism, state)
         self._sums = Sums()
         return self._schedule
@@ -59,15 +59,20 @@ class Measurement:
     def end(self) -> None:
         """Closes a step."""
         if self._sums is not None:
-            self._measured = self._sums.total(self.clipped)
+            self._close(self._sums)
         self._sums, self.clipped = None, 1.0
+
+    def _close(self, sums: Sums) -> None:
+        if sums.close():
+            self._unheard = sums, self.clipped
 
     def settle(self, mechanism: Mechanism, state: MechanismState) -> bool:
         """Tells the mechanism what was measured, once; returns whether there was anything."""
-        measured, self._measured = self._measured, None
-        if measured is not None:
-            mechanism.note(state, GradientStatistics(*measured.tolist()))
-        return measured is not None
+        if self._unheard is None:
+            return False
+        (sums, clipped), self._unheard = self._unheard, None
+        mechanism.note(state, GradientStatistics(*sums.read(), float(clipped)))
+        return True
 
     def _speed(self, group: dict[str, Any]) -> float:
         """How fast a group goes, in units of the optimizer's own lr and without the schedule; 0 if it is frozen."""

@@ -121,12 +121,16 @@ class EmoOptimizer(torch.optim.Optimizer):
         self.mechanism = self.mechanism.plan(total_steps, anneals)
 
     def note_clipping(self, divisor: float | Tensor) -> None:
-        """Notes what the gradients of the coming step were divided by, >= 1 or a 0-d tensor. Only EmoFree heeds it."""
-        self._measurement.clipped = divisor
+        """Notes what the gradients of the coming step were divided by, >= 1 or a 0-d tensor. Only EmoFree heeds it.
+
+        It is forgotten with these gradients, at `zero_grad`, or at a step that is left out.
+        """
+        self._measurement.clipped = divisor.detach() if isinstance(divisor, Tensor) else divisor
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
         self.zeroed += 1
+        self.note_clipping(1.0)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: float | Scalar | None = None) -> Any:
@@ -194,6 +198,7 @@ class EmoOptimizer(torch.optim.Optimizer):
                 raise
             self._skipping = True
             self._state.skipped += 1
+            self.note_clipping(1.0)
             if "left out" not in self._said:
                 self._said.add("left out")
                 say_left_out(self.key, self._state.steps + self._state.skipped)
@@ -223,6 +228,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         self._rate: Rate | None = None
         self._moments: Moments | None = None
         self._measurement = Measurement(self.options["lr"])
+        self._whole = False  # whether no parameter is a flat partition; whoever makes them does so before a first step
 
     # -- the parameters --------------------------------------------------------------------------------------------
 
@@ -330,7 +336,7 @@ class EmoOptimizer(torch.optim.Optimizer):
                 )
 
     def _refuse_flat_partitions(self) -> None:
-        if self.spec.elementwise and self.options["moments"] == "off":
+        if self._whole or (self.spec.elementwise and self.options["moments"] == "off"):
             return
         for param in (p for group in self.param_groups for p in group["params"]):
             if getattr(param, "_fsdp_flattened", False) or param.shape not in self._shapes:
@@ -340,6 +346,7 @@ class EmoOptimizer(torch.optim.Optimizer):
                     f" {tuple(param.shape)}, as DeepSpeed ZeRO and FSDP1 make them. Use DDP or FSDP2, or an"
                     " element-wise optimizer, such as emosens, emoairy or emocats, with moments='off'."
                 )
+        self._whole = True
 
     def _on(self, option: str) -> bool:
         return bool(self.options.get(option, False))
@@ -412,6 +419,7 @@ class EmoOptimizer(torch.optim.Optimizer):
             group["weight_decay"] = 0.0
         group["optimizer"] = self.spec.key
         self._shapes.update(p.shape for p in group["params"])
+        self._whole = False
         self._publish_to(group)
 
     def _advise_on_rate(self, lr: float) -> None:

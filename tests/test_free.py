@@ -277,6 +277,55 @@ def test_clipped_gradients_change_nothing_if_told():
     assert sizes[1] == pytest.approx(sizes[0], rel=1e-9)
 
 
+@pytest.mark.parametrize("way", ["zeroed", "left out"])
+def test_what_was_clipped_is_forgotten_with_its_gradients(way):
+    seen = []
+    for clipped in (False, True):
+        problem = Problem()
+        optimizer = EmoFree(problem.params, total_steps=STEPS)
+        train(optimizer, problem, range(50))
+        if clipped:
+            optimizer.note_clipping(7.0)
+            optimizer.zero_grad() if way == "zeroed" else optimizer.step(loss=math.nan)
+        for t in (50, 51):
+            for param in problem.params:
+                param.grad = None  # as a model's zero_grad does
+            loss = problem.loss(t)
+            loss.backward()
+            optimizer.step(loss=loss)
+        seen.append(optimizer.signals())
+    assert seen[0] == seen[1]
+
+
+def test_a_step_that_a_grad_scaler_skips_is_not_counted():
+    """In the ramp and after it: agreement, trust and weights are those of a training without it."""
+    alone, problem = Problem(), Problem()
+    plain, optimizer = (EmoFree(each.params, total_steps=STEPS) for each in (alone, problem))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    skipped = []
+    for t in range(STEPS):
+        for overflows in (True, False) if t in (1, 7, 60) else (False,):
+            optimizer.zero_grad()
+            loss = problem.loss(t) * (3 if overflows else 1)  # a loss that is not to be heard
+            scaler.scale(loss).backward()
+            if overflows:
+                problem.params[0].grad[0] = math.inf
+            scaler.unscale_(optimizer)
+            norm = torch.nn.utils.clip_grad_norm_(problem.params, 1e9)
+            optimizer.observe(loss)
+            if overflows:
+                optimizer.note_clipping(norm)
+            before = optimizer.steps
+            scaler.step(optimizer)
+            scaler.update()
+            skipped.append(optimizer.steps == before)
+    train(plain, alone, range(STEPS))
+    assert sum(skipped) == 3
+    assert same([p.detach() for p in problem.params], [p.detach() for p in alone.params])
+    assert same(optimizer.state_dict(), plain.state_dict())
+    assert optimizer.signals() == plain.signals()
+
+
 def test_a_loss_that_differs_by_1e_12_changes_the_steps_by_about_that():
     sizes = [train(EmoFree(p.params, total_steps=STEPS), p, range(STEPS)) for p in (Problem(), Problem(offset=1e-12))]
     assert sizes[1] == pytest.approx(sizes[0], rel=1e-9)

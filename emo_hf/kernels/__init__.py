@@ -52,7 +52,7 @@ def apply(
         sums: get what this step tells, for a mechanism that measures.
     """
     if implementation in ("auto", "fused"):
-        lists = native.run(update, lists, h, scale, build=implementation == "fused")
+        lists = native.run(update, lists, h, scale, sums, build=implementation == "fused")
     if scale != 1 and lists[0]:
         torch._foreach_mul_(lists[0], scale)
     for kind, batch in _batches(implementation, update, *lists):

@@ -2,7 +2,8 @@
 // read and written once (the factored step reads the gradient twice). emo_hf/kernels/native.py builds and calls it.
 //
 // Numbers are computed in float (double for double) and rounded when they are stored. Results do not depend on the
-// number of threads: entries are independent, and sums are of blocks that depend on the shape only.
+// number of threads: entries are independent, and sums are of blocks that depend on the shape only. What is measured of
+// a block is summed in float, and blocks in double.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
@@ -12,19 +13,27 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
 namespace {
 
 constexpr int64_t GRAIN = 1 << 15;               // elements worth a thread
+constexpr int64_t BLOCK = 1 << 13;               // elements whose sums are in float
 constexpr int64_t MOST_SUMS = int64_t{1} << 19;  // doubles for the sums of columns: 4 MB
 
 template <class T>
 using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 template <class W>
-struct Hyper { W step, keep, beta1, rest1, beta2, rest2, eps, scale; };
+struct Hyper { W step, keep, beta1, rest1, beta2, rest2, eps, scale, eps_before; };
+
+// Over all entries: g u_old, with the direction of the step before; |g|; g u.
+struct Sums {
+  double following = 0, magnitude = 0, descent = 0;
+  void operator+=(const Sums& x) { following += x.following, magnitude += x.magnitude, descent += x.descent; }
+};
 
 struct Item { at::Tensor param, grad, first, second, lost; };  // what a rule has no use for is undefined
 
@@ -47,6 +56,9 @@ inline W sign(W x) { return W(x > 0) - W(x < 0); }  // 0 for nan, as in torch
 
 enum Rule { SIGN, MOMENTUM_SIGN, LION, ADAM };
 
+template <class W>
+inline W quotient(W m, W v, W eps) { return m / (std::sqrt(v) + eps); }
+
 // Returns the direction u and moves the averages m and v.
 template <Rule RULE, class W>
 inline W direction(W g, W& m, W& v, const Hyper<W>& h) {
@@ -59,21 +71,25 @@ inline W direction(W g, W& m, W& v, const Hyper<W>& h) {
   m = blend;
   if constexpr (RULE == MOMENTUM_SIGN) return sign(m);
   v = v * h.beta2 + h.rest2 * g * g;
-  return m / (std::sqrt(v) + h.eps);
+  return quotient(m, v, h.eps);
 }
 
 // p = (1 - decay) scale p - step u, for n entries; c holds what rounding cut off of p, if COMPENSATED
-template <Rule RULE, bool COMPENSATED, class T>
-void advance(T* __restrict p, const T* __restrict g, T* __restrict m, T* __restrict v, T* __restrict c, int64_t n,
+template <Rule RULE, bool COMPENSATED, bool MEASURED, class T>
+Sums advance(T* __restrict p, const T* __restrict g, T* __restrict m, T* __restrict v, T* __restrict c, int64_t n,
              const Hyper<Wide<T>>& numbers) {
   using W = Wide<T>;
   const Hyper<W> h = numbers;
-#pragma omp simd
+  W following = 0, magnitude = 0, descent = 0;
+#pragma omp simd reduction(+ : following, magnitude, descent)
   for (int64_t i = 0; i < n; ++i) {
+    const W grad = load(g[i]);
     W first = 0, second = 0;
     if constexpr (RULE != SIGN) first = load(m[i]);
     if constexpr (RULE == ADAM) second = load(v[i]);
-    const W u = direction<RULE>(load(g[i]), first, second, h);
+    if constexpr (MEASURED) following += grad * quotient(first, second, h.eps_before);
+    const W u = direction<RULE>(grad, first, second, h);
+    if constexpr (MEASURED) magnitude += std::abs(grad), descent += grad * u;
     W w = load(p[i]) * h.scale;
     if constexpr (COMPENSATED) w += load(c[i]);
     w = w * h.keep - h.step * u;
@@ -82,6 +98,7 @@ void advance(T* __restrict p, const T* __restrict g, T* __restrict m, T* __restr
     if constexpr (RULE != SIGN) store(m[i], first);
     if constexpr (RULE == ADAM) store(v[i], second);
   }
+  return {following, magnitude, descent};
 }
 
 template <class T>
@@ -89,21 +106,32 @@ T* data(const at::Tensor& tensor, int64_t at = 0) {
   return tensor.defined() ? static_cast<T*>(tensor.data_ptr()) + at : nullptr;
 }
 
-// Cuts the line of all entries of all tensors into equal shares, one for every thread.
-template <Rule RULE, class T>
-void elementwise(const std::vector<Item>& items, const Hyper<Wide<T>>& h) {
-  std::vector<int64_t> ends;
-  int64_t total = 0;
-  for (const auto& item : items) ends.push_back(total += item.param.numel());
-  at::parallel_for(0, total, GRAIN, [&](int64_t begin, int64_t end) {
-    size_t i = std::upper_bound(ends.begin(), ends.end(), begin) - ends.begin();
-    for (; begin < end; begin = ends[i++]) {
+// Cuts the line of all entries of all tensors into equal shares, one for every thread. A block belongs to the thread in
+// whose share it begins.
+template <Rule RULE, bool MEASURED, class T>
+Sums elementwise(const std::vector<Item>& items, const Hyper<Wide<T>>& h) {
+  std::vector<int64_t> starts{0}, blocks{0};  // of every tensor on the line, and its first block
+  for (const auto& item : items) {
+    starts.push_back(starts.back() + item.param.numel());
+    blocks.push_back(blocks.back() + (item.param.numel() + BLOCK - 1) / BLOCK);
+  }
+  std::vector<Sums> sums(MEASURED ? blocks.back() : 0);
+  at::parallel_for(0, starts.back(), GRAIN, [&](int64_t begin, int64_t end) {
+    size_t i = std::upper_bound(starts.begin(), starts.end(), begin) - starts.begin() - 1;
+    for (int64_t block = (begin - starts[i] + BLOCK - 1) / BLOCK; i < items.size(); ++i, block = 0) {
       const auto& [param, grad, first, second, lost] = items[i];
-      const int64_t at = begin - (ends[i] - param.numel()), n = std::min(end, ends[i]) - begin;
-      const auto run = lost.defined() ? advance<RULE, true, T> : advance<RULE, false, T>;
-      run(data<T>(param, at), data<T>(grad, at), data<T>(first, at), data<T>(second, at), data<T>(lost, at), n, h);
+      const auto run = lost.defined() ? advance<RULE, true, MEASURED, T> : advance<RULE, false, MEASURED, T>;
+      for (int64_t at = block * BLOCK; at < param.numel(); at += BLOCK, ++block) {
+        if (starts[i] + at >= end) return;
+        const auto found = run(data<T>(param, at), data<T>(grad, at), data<T>(first, at), data<T>(second, at),
+                               data<T>(lost, at), std::min(BLOCK, param.numel() - at), h);
+        if constexpr (MEASURED) sums[blocks[i] + block] = found;
+      }
     }
   });
+  Sums total;
+  for (const auto& each : sums) total += each;
+  return total;
 }
 
 // p = (1 - decay) scale p - step u,  u = g / (sqrt(r c) + eps);  r, c average the root mean squares of rows, columns
@@ -168,19 +196,22 @@ bool takes(const Item& item, bool factors) {
 }
 
 template <class T>
-void apply(const std::string& rule, const std::vector<Item>& items, const Hyper<double>& d) {
+Sums apply(const std::string& rule, const std::vector<Item>& items, const Hyper<double>& d) {
   using W = Wide<T>;
-  const Hyper<W> h{W(d.step),  W(d.keep),  W(d.beta1), W(d.rest1), W(d.beta2), W(d.rest2), W(d.eps), W(d.scale)};
-  if (rule == "sign") return elementwise<SIGN, T>(items, h);
-  if (rule == "momentum_sign") return elementwise<MOMENTUM_SIGN, T>(items, h);
-  if (rule == "lion") return elementwise<LION, T>(items, h);
-  if (rule == "adam") return elementwise<ADAM, T>(items, h);
+  const Hyper<W> h{W(d.step),  W(d.keep),  W(d.beta1), W(d.rest1),     W(d.beta2),
+                   W(d.rest2), W(d.eps),   W(d.scale), W(d.eps_before)};
+  if (rule == "sign") return elementwise<SIGN, false, T>(items, h);
+  if (rule == "momentum_sign") return elementwise<MOMENTUM_SIGN, false, T>(items, h);
+  if (rule == "lion") return elementwise<LION, false, T>(items, h);
+  if (rule == "adam") return elementwise<ADAM, false, T>(items, h);
+  if (rule == "measured_adam") return elementwise<ADAM, true, T>(items, h);
   TORCH_CHECK(rule == "factored", "emo_hf: no rule is called ", rule);
   const auto small = [](const Item& item) { return item.param.numel() <= GRAIN; };  // worth one thread
   for (const auto& item : items) if (!small(item)) factored<T>(item, h);
   at::parallel_for(0, items.size(), 4, [&](int64_t begin, int64_t end) {
     for (; begin < end; ++begin) if (small(items[begin])) factored<T>(items[begin], h);
   });
+  return {};
 }
 
 // Calls f with a value of the C++ type of a dtype that `plain` lets through.
@@ -192,11 +223,12 @@ void with_type(at::ScalarType type, F f) {
 }
 
 // Applies `rule` in place. Returns the indices of the tensors it did not take: not on the CPU, strided, or of another
-// dtype than their gradient or state.
-std::vector<int64_t> step(const std::string& rule, at::TensorList params, at::TensorList grads, at::TensorList first,
-                          at::TensorList second, at::TensorList lost, double step, double decay, double beta1,
-                          double beta2, double eps, double scale) {
-  const Hyper<double> h{step, 1 - decay, beta1, 1 - beta1, beta2, 1 - beta2, eps, scale};
+// dtype than their gradient or state; and the sums over those it took, which only "measured_adam" makes.
+std::tuple<std::vector<int64_t>, std::vector<double>> step(
+    const std::string& rule, at::TensorList params, at::TensorList grads, at::TensorList first, at::TensorList second,
+    at::TensorList lost, double step, double decay, double beta1, double beta2, double eps, double scale,
+    double eps_before) {
+  const Hyper<double> h{step, 1 - decay, beta1, 1 - beta1, beta2, 1 - beta2, eps, scale, eps_before};
   const auto at = [](at::TensorList list, size_t i) { return list.empty() ? at::Tensor() : list[i]; };
   std::map<at::ScalarType, std::vector<Item>> items;
   std::vector<int64_t> left;
@@ -208,10 +240,11 @@ std::vector<int64_t> step(const std::string& rule, at::TensorList params, at::Te
     }
     items[item.param.scalar_type()].push_back(std::move(item));
   }
+  Sums total;
   for (const auto& [type, list] : items) {
-    with_type(type, [&, &list = list](auto zero) { apply<decltype(zero)>(rule, list, h); });
+    with_type(type, [&, &list = list](auto zero) { total += apply<decltype(zero)>(rule, list, h); });
   }
-  return left;
+  return {left, {total.following, total.magnitude, total.descent}};
 }
 
 template <class T>
@@ -243,7 +276,8 @@ std::optional<double> l1_norm(at::TensorList tensors) {
 
 TORCH_LIBRARY(emo_hf, library) {
   library.def("step(str rule, Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] first, Tensor(c!)[] second, "
-              "Tensor(d!)[] lost, float step, float decay, float beta1, float beta2, float eps, float scale) -> int[]",
+              "Tensor(d!)[] lost, float step, float decay, float beta1, float beta2, float eps, float scale, "
+              "float eps_before) -> (int[], float[])",
               &step);
   library.def("l1_norm(Tensor[] tensors) -> float?", &l1_norm);
 }

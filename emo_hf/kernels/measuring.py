@@ -4,8 +4,9 @@
     magnitude    sum |g|
     descent      <g, u>        u: the direction of this step, formed again from the state after the update
 
-Here they are passes of their own over the state, for every way to apply an update; a kernel that holds g, m and v in
-registers can add them up in its one pass. Sums are of float64, on the device of the tensors; nobody waits for them.
+The C++ kernel, which holds g, m and v in registers, adds them up in its one pass. Here they are passes of their own
+over the state, for every other way to apply an update; they are of float64, stay on the device of the tensors, and
+nobody waits for them. Of a tensor that was without a gradient, u_old is the direction of its own last step.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ Layout = tuple[Any, tuple[Any, ...]]  # mesh and placements of a DTensor
 
 
 class Sums:
-    """The sums of one step.
+    """The three sums of one step.
 
     Attributes:
         weight: what the tensors to come count: so many times as fast as others they go.
@@ -30,7 +31,8 @@ class Sums:
 
     def __init__(self) -> None:
         self.weight = 1.0
-        self._parts: dict[Layout | None, list[Tensor]] = {}  # each of the three sums, of the shards of a layout
+        self._here: list[tuple[float, ...]] = []  # known to the host
+        self._there: dict[Layout | None, list[Tensor]] = {}  # of the shards of a layout, on their device
 
     def measure(
         self, run: Callable[..., None], update: Update, lists: Lists, h: Hyper, layout: Layout | None = None
@@ -45,27 +47,34 @@ class Sums:
         magnitude, earlier = _magnitude(grads), h._replace(age=h.age - 1)
         following = _inner(update, grads, states, earlier) if earlier.age else torch.zeros_like(magnitude)
         run(update, *lists, h)
-        self.add(torch.stack((following, magnitude, _inner(update, grads, states, h))), layout)
+        self._add_there(following, magnitude, _inner(update, grads, states, h), layout)
+
+    def add(self, following: float, magnitude: float, descent: float) -> None:
+        """Adds what a kernel has measured by itself."""
+        self._here.append((following * self.weight, magnitude * self.weight, descent * self.weight))
 
     def add_magnitude(self, grads: Sequence[Tensor]) -> None:
         """Adds the size of gradients alone."""
         for grad in grads:
             magnitude = _magnitude([grad])
             magnitude = magnitude.full_tensor() if hasattr(magnitude, "full_tensor") else magnitude  # DTensor
-            self.add(torch.stack((torch.zeros_like(magnitude), magnitude, torch.zeros_like(magnitude))))
+            self._add_there(torch.zeros_like(magnitude), magnitude, torch.zeros_like(magnitude))
 
-    def add(self, part: Tensor, layout: Layout | None = None) -> None:
-        """Adds following, magnitude and descent: a tensor (3,) of float64."""
-        self._parts.setdefault(layout, []).append(part * self.weight)
+    def _add_there(self, following: Tensor, magnitude: Tensor, descent: Tensor, layout: Layout | None = None) -> None:
+        part = torch.stack((following, magnitude, descent)) * self.weight
+        self._there.setdefault(layout, []).append(part)
 
-    def total(self, clipped: float | Tensor) -> Tensor | None:
-        """Returns the three sums and `clipped`: a tensor (4,) of float64, on the device of the first tensor."""
-        if not self._parts:
-            return None
-        sums = _added([_whole(_added(parts), layout) for layout, parts in self._parts.items()])
-        # filled there, not copied from the host: that would wait for the device
-        last = clipped.detach().to(sums) if isinstance(clipped, Tensor) else torch.full_like(sums[0], clipped)
-        return torch.cat([sums, last.reshape(1)])
+    def close(self) -> bool:
+        """Adds up over ranks, which have to do so together; returns whether there was anything."""
+        if self._there:
+            whole = [_whole(_added(parts), layout) for layout, parts in self._there.items()]
+            self._there = {None: [_added(whole)]}
+        return bool(self._here or self._there)
+
+    def read(self) -> list[float]:
+        """Returns following, magnitude and descent of all that was added; waits for the device."""
+        there = [part.tolist() for parts in self._there.values() for part in parts]
+        return [sum(parts) for parts in zip(*self._here, *there, strict=True)]
 
 
 def _added(parts: Sequence[Tensor]) -> Tensor:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from emo_hf import updates
 from emo_hf.kernels import compensation, fused
+from emo_hf.kernels.measuring import Sums
 from emo_hf.updates import Hyper, TensorState, Update
 
 Lists = tuple[list[Tensor], list[Tensor], list[TensorState]]
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("cpu.cpp")
 RULES = {  # rule -> its name in C++ and its state
     updates.adam_: ("adam", "exp_avg", "exp_avg_sq"),
+    updates.corrected_adam_: ("adam", "exp_avg", "exp_avg_sq"),
     updates.lion_: ("lion", "exp_avg"),
     updates.momentum_sign_: ("momentum_sign", "exp_avg"),
     updates.sign_: ("sign",),
@@ -48,9 +50,14 @@ FLAGS = {
 PLAIN = {Tensor, torch.nn.Parameter}  # a DTensor is neither
 
 
-def run(update: Update, lists: Lists, h: Hyper, scale: float = 1.0, *, build: bool = False) -> Lists:
-    """Applies `update` to the tensors that it can take, after multiplying them by `scale`, and returns the others."""
-    params, grads, _ = lists
+def run(
+    update: Update, lists: Lists, h: Hyper, scale: float = 1.0, sums: Sums | None = None, *, build: bool = False
+) -> Lists:
+    """Applies `update` to the tensors that it can take, after multiplying them by `scale`, and returns the others.
+
+    What those that it took tell goes into `sums`.
+    """
+    params, grads, states = lists
     if not params or params[0].device.type != "cpu" or {*map(type, params), *map(type, grads)} - PLAIN:
         return lists
     if update.apply not in {*RULES, *fused.FACTORED}:
@@ -58,28 +65,44 @@ def run(update: Update, lists: Lists, h: Hyper, scale: float = 1.0, *, build: bo
     kernel = library(build)
     if kernel is None:
         return lists
+    compensated = [compensation.KEY in state for state in states]
+    if any(compensated) and not all(compensated):
+        return _join(*(run(update, each, h, scale, sums, build=build) for each in _split(lists, compensated)))
+    if update.apply is updates.corrected_adam_:
+        return _take_corrected(kernel, lists, h, scale, sums)
     if update.apply in RULES:
-        return _take(kernel, RULES[update.apply], lists, h, scale)
+        return _take(kernel, RULES[update.apply], lists, h, scale)[0]
     matrices, vectors = _split(lists, [param.dim() >= 2 for param in params])
-    matrices = _take(kernel, MATRICES, matrices, h, scale)
+    matrices, _ = _take(kernel, MATRICES, matrices, h, scale)
     if update.apply is updates.factored_:
-        vectors = _take(kernel, RULES[updates.adam_], vectors, h, scale)
+        vectors, _ = _take(kernel, RULES[updates.adam_], vectors, h, scale)
     return _join(matrices, vectors)
 
 
-def _take(kernel: Any, rule: tuple[str, ...], lists: Lists, h: Hyper, scale: float) -> Lists:
-    compensated = [compensation.KEY in state for state in lists[2]]
-    if any(compensated) and not all(compensated):
-        with_it, without = _split(lists, compensated)
-        return _join(_take(kernel, rule, with_it, h, scale), _take(kernel, rule, without, h, scale))
+def _take_corrected(kernel: Any, lists: Lists, h: Hyper, scale: float, sums: Sums | None) -> Lists:
+    """Adam with bias correction, by its numbers; the sums are of directions without their factors."""
+    (factor, eps), (factor_before, eps_before) = map(fused.correction, (h, h._replace(age=h.age - 1)))
+    name, *keys = RULES[updates.corrected_adam_]
+    rule = (name, *keys) if sums is None else (f"measured_{name}", *keys)
+    left, found = _take(kernel, rule, lists, h._replace(step=h.step * factor, eps=eps), scale, eps_before)
+    if sums is not None:
+        following, magnitude, descent = found
+        sums.add(following * factor_before, magnitude, descent * factor)
+    return left
+
+
+def _take(
+    kernel: Any, rule: tuple[str, ...], lists: Lists, h: Hyper, scale: float, eps_before: float = 0.0
+) -> tuple[Lists, list[float]]:
     params, grads, states = lists
     name, *keys = rule
     first, second = [[state[key] for state in states] for key in keys] + [[]] * (2 - len(keys))
-    lost = [state[compensation.KEY] for state in states] if any(compensated) else []
+    lost = [state[compensation.KEY] for state in states if compensation.KEY in state]
     decay = h.lion_decay if name == "lion" else h.decay
     beta1 = 1 - (1 - h.beta1) * h.freshness if name == "momentum_sign" else h.beta1
-    left = kernel.step(name, params, grads, first, second, lost, h.step, decay, beta1, h.beta2, h.eps, scale)
-    return _pick(lists, left)
+    numbers = h.step, decay, beta1, h.beta2, h.eps, scale, eps_before
+    left, found = kernel.step(name, params, grads, first, second, lost, *numbers)
+    return _pick(lists, left), found
 
 
 def _pick(lists: Lists, places: Sequence[int]) -> Lists:

@@ -1,5 +1,6 @@
 """The C++ kernel for CPUs computes what the rules of `emo_hf.updates` say, and nobody needs it."""
 
+import copy
 import functools
 import logging
 import shutil
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from emo_hf import geometry, registry, updates
-from emo_hf.kernels import compensation, native
+from emo_hf.kernels import compensation, loop, native
+from emo_hf.kernels.measuring import Sums
 from tests.kernels.test_kernels import distance, drift, trained
 from tests.optimizer_contract import build, every_row, released, same, without_3_1_warning, without_16_bit_warning
 from tests.test_updates import follow_the_traces
@@ -75,7 +77,9 @@ def lists_of(spec, params):
     return params, [param.grad for param in params], [spec.update.init(param) for param in params]
 
 
-H = updates.Hyper(step=0.01, decay=0.1, lion_decay=0.2, beta1=0.9, beta2=0.99, eps=1e-8, scalar=0.5, freshness=0.7)
+H = updates.Hyper(
+    step=0.01, decay=0.1, lion_decay=0.2, beta1=0.9, beta2=0.99, eps=1e-8, scalar=0.5, freshness=0.7, age=3
+)
 LARGE = ((300, 301), (70_001,), (3,), (), (5, 40_000), (0,))  # more than one thread's share, and remainders
 
 
@@ -97,18 +101,19 @@ def test_large_and_small_tensors_in_one_call(spec, dtype, kernel):
         torch.testing.assert_close({k: v.double() for k, v in a.items()}, b, rtol=close, atol=close)
 
 
-@pytest.mark.parametrize("key", ["emosens-3.9", "emotion-3.9", "emofact-3.0"])
+@pytest.mark.parametrize("key", ["emosens-3.9", "emotion-3.9", "emofact-3.0", "emofree-1.0"])
 def test_the_number_of_threads_changes_nothing(key, kernel):
     spec = registry.find(key)
 
     def after(threads):
         torch.set_num_threads(threads)
+        sums = Sums()
         try:
             lists = lists_of(spec, group(LARGE))
             with torch.no_grad():
                 for _ in range(3):
-                    native.run(spec.update, lists, H)
-            return lists[0], lists[2], native.l1_norm(lists[0])
+                    native.run(spec.update, lists, H, 1.0, sums)
+            return lists[0], lists[2], native.l1_norm(lists[0]), sums.read()
         finally:
             torch.set_num_threads(1)
 
@@ -171,6 +176,104 @@ def test_the_norm(dtype, kernel):
     assert native.l1_norm(params) == pytest.approx(exact, rel=1e-12)
     assert native.l1_norm([*params, params[0].mT]) is None
     assert geometry.l1_norm(params) == pytest.approx(exact, rel=1e-7)
+
+
+# -- measuring -------------------------------------------------------------------------------------------------------
+
+FREE = registry.find("emofree")
+
+
+def measured(lists, h, run, weight=1.0):
+    """Takes a step by `run`; returns the three sums."""
+    sums = Sums()
+    sums.weight = weight
+    with torch.no_grad():
+        run(lists, h, sums)
+    return sums.read()
+
+
+def by_rule(lists, h, sums):
+    sums.measure(loop, FREE.update, lists, h)
+
+
+def by_kernel(lists, h, sums):
+    assert native.run(FREE.update, lists, h, 1.0, sums) == ([], [], [])
+
+
+@pytest.mark.parametrize("kahan", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_measured_is_what_the_rule_measures_in_float64(dtype, kahan, kernel):
+    ours, theirs = lists_of(FREE, group(LARGE, dtype)), lists_of(FREE, group(LARGE, torch.float64))
+    if kahan:
+        ours[2][0][compensation.KEY] = torch.zeros_like(ours[0][0])  # of one tensor: they go in two calls
+    for step in range(1, 4):
+        for param, other, state, twin in zip(ours[0], theirs[0], ours[2], theirs[2], strict=True):
+            param.grad.copy_(torch.randn(param.shape, generator=torch.Generator().manual_seed(step)) + 0.3)
+            other.grad.copy_(param.grad)
+            for name, tensor in twin.items():
+                tensor.copy_(state[name])
+        h = H._replace(age=step)
+        expected = measured(theirs, h, by_rule, weight=2.0)
+        close = 1e-12 if dtype is torch.float64 else 1e-6
+        assert measured(ours, h, by_kernel, weight=2.0) == pytest.approx(expected, rel=close)
+        assert (expected[0] == 0) == (step == 1)  # nothing was followed yet
+
+
+def free_training(implementation, dtype=torch.float32, steps=50, stop=None, **options):
+    """Trains a network that EmoFree sees whole; returns step sizes, weights and the optimizer.
+
+    At the step `stop` it continues from what a checkpoint of optimizer and weights holds.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((20, 40), (40,), (40, 3))
+    params = [torch.nn.Parameter((0.3 * torch.randn(shape, generator=generator)).to(dtype)) for shape in shapes]
+    strided = torch.nn.Parameter(torch.zeros(3, 2).mT.to(dtype))  # which the kernel does not take
+    inputs, target = torch.randn(256, 20, generator=generator), torch.randn(20, 3, generator=generator)
+    make = functools.partial(build, FREE, implementation=implementation, total_steps=steps, **options)
+    optimizer = make([*params, strided])
+    sizes = []
+    for t in range(steps):
+        if t == stop:
+            saved = copy.deepcopy(optimizer.state_dict())
+            params = [torch.nn.Parameter(param.detach().clone()) for param in params]
+            strided = torch.nn.Parameter(strided.detach().mT.clone().mT)
+            optimizer = make([*params, strided])
+            optimizer.load_state_dict(saved)
+        batch = inputs[torch.randint(256, (16,), generator=generator)]
+        noise = 0.3 * torch.randn(16, 3, generator=generator)
+        first, bias, second = (param.float() for param in params)
+        output = torch.tanh(batch @ first + bias) @ second + strided.float().sum(0).sum()
+        optimizer.zero_grad()
+        loss = (output - torch.tanh(batch @ target) - noise).square().mean()
+        loss.backward()
+        if t in (5, 30):  # a tensor goes without
+            params[1].grad = None
+        optimizer.step(loss=loss)
+        sizes.append(optimizer.effective_lr)
+    return sizes, [param.detach() for param in (*params, strided)], optimizer
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "close"),
+    [(torch.float64, {}, 1e-9), (torch.float32, {}, 1e-4), (torch.bfloat16, {"compensation": "kahan"}, 0.1)],
+)
+def test_a_training_is_that_of_the_written_rule(dtype, options, close, kernel):
+    sizes, params, optimizer = free_training("auto", dtype, **options)
+    expected, others, other = free_training("forloop", dtype, **options)
+    assert optimizer.found.steps == other.found.steps < 30
+    assert sizes == pytest.approx(expected, rel=close)
+    assert optimizer.signals().log() == pytest.approx(other.signals().log(), rel=close, abs=close)
+    for ours, theirs in zip(params, others, strict=True):
+        torch.testing.assert_close(ours.double(), theirs.double(), rtol=close, atol=close)
+
+
+def test_a_training_resumes_bit_for_bit_in_the_ramp(kernel):
+    sizes, params, optimizer = free_training("auto")
+    assert optimizer.found.steps > 7
+    resumed, others, other = free_training("auto", stop=7)
+    assert resumed == sizes
+    assert same(others, params)
+    assert same(other.state_dict(), optimizer.state_dict())
 
 
 # -- building --------------------------------------------------------------------------------------------------------
