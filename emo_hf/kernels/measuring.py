@@ -9,13 +9,13 @@ over the state, for every other way to apply an update; they are of float64, sta
 nobody waits for them. Of a tensor that was without a gradient, u_old is the direction of its own last step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from emo_hf.kernels import foreach
+from emo_hf.kernels import foreach, fused
 from emo_hf.updates import Hyper, TensorState, Update
 
 Lists = tuple[list[Tensor], list[Tensor], list[TensorState]]
@@ -43,11 +43,11 @@ class Sums:
             lists: tensors of one device, their gradients and states; of a DTensor the shard that this rank holds.
             layout: how these shards are spread over ranks.
         """
-        _, grads, states = lists
-        magnitude, earlier = _magnitude(grads), h._replace(age=h.age - 1)
-        following = _inner(update, grads, states, earlier) if earlier.age else torch.zeros_like(magnitude)
+        portions, earlier = list(_portions(*lists[1:])), h._replace(age=h.age - 1)
+        magnitude = _sum(grad.abs() for grads, _ in portions for grad in grads)
+        following = _inner(update, portions, earlier) if earlier.age else torch.zeros_like(magnitude)
         run(update, *lists, h)
-        self._add_there(following, magnitude, _inner(update, grads, states, h), layout)
+        self._add_there(following, magnitude, _inner(update, portions, h), layout)
 
     def add(self, following: float, magnitude: float, descent: float) -> None:
         """Adds what a kernel has measured by itself."""
@@ -56,7 +56,7 @@ class Sums:
     def add_magnitude(self, grads: Sequence[Tensor]) -> None:
         """Adds the size of gradients alone."""
         for grad in grads:
-            magnitude = _magnitude([grad])
+            magnitude = _sum([grad.abs()])
             magnitude = magnitude.full_tensor() if hasattr(magnitude, "full_tensor") else magnitude  # DTensor
             self._add_there(torch.zeros_like(magnitude), magnitude, torch.zeros_like(magnitude))
 
@@ -71,10 +71,11 @@ class Sums:
             self._there = {None: [_added(whole)]}
         return bool(self._here or self._there)
 
-    def read(self) -> list[float]:
-        """Returns following, magnitude and descent of all that was added; waits for the device."""
+    def read(self) -> tuple[float, float, float]:
+        """Returns following, magnitude and descent of all that was added, if any; waits for the device."""
         there = [part.tolist() for parts in self._there.values() for part in parts]
-        return [sum(parts) for parts in zip(*self._here, *there, strict=True)]
+        following, magnitude, descent = (sum(parts) for parts in zip(*self._here, *there, strict=True))
+        return following, magnitude, descent
 
 
 def _added(parts: Sequence[Tensor]) -> Tensor:
@@ -92,17 +93,28 @@ def _whole(part: Tensor, layout: Layout | None) -> Tensor:
     return DTensor.from_local(part, mesh, spread).full_tensor()
 
 
-def _magnitude(grads: Sequence[Tensor]) -> Tensor:
-    return torch.stack([grad.abs().sum(dtype=torch.float64) for grad in grads]).sum()
+def _portions(grads: list[Tensor], states: list[TensorState]) -> Iterator[tuple[list[Tensor], list[TensorState]]]:
+    """Splits tensors so that temporaries stay in the cache of a CPU; on a GPU few calls count for more."""
+    if grads[0].device.type != "cpu":
+        yield grads, states
+    elif all(
+        tensor.is_contiguous() for grad, state in zip(grads, states, strict=True) for tensor in (grad, *state.values())
+    ):
+        yield from ((pieces, parts) for _, pieces, parts in fused.portions(grads, grads, states))
+    else:
+        yield from (([grad], [state]) for grad, state in zip(grads, states, strict=True))
 
 
-def _inner(update: Update, grads: list[Tensor], states: list[TensorState], h: Hyper) -> Tensor:
+def _inner(update: Update, portions: Sequence[tuple[list[Tensor], list[TensorState]]], h: Hyper) -> Tensor:
     """Returns <g, u>."""
     form = update.direction
     assert form is not None
-    if grads[0].device.type == "cuda":
-        products = torch._foreach_mul(grads, foreach.direction(form, states, h))
-        return torch.stack([product.sum(dtype=torch.float64) for product in products]).sum()
-    # one by one: no temporary is larger than the largest tensor
-    each = [(grad * form(state, h)).sum(dtype=torch.float64) for grad, state in zip(grads, states, strict=True)]
-    return torch.stack(each).sum()
+    return _sum(
+        product
+        for grads, states in portions
+        for product in torch._foreach_mul(grads, foreach.direction(form, states, h))
+    )
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.stack([tensor.sum(dtype=torch.float64) for tensor in tensors]).sum()

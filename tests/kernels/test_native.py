@@ -113,7 +113,7 @@ def test_the_number_of_threads_changes_nothing(key, kernel):
             with torch.no_grad():
                 for _ in range(3):
                     native.run(spec.update, lists, H, 1.0, sums)
-            return lists[0], lists[2], native.l1_norm(lists[0]), sums.read()
+            return lists[0], lists[2], native.l1_norm(lists[0]), sums.close() and sums.read()
         finally:
             torch.set_num_threads(1)
 
