@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 import emo_hf
 from emo_hf.hf.callback import anneals
@@ -53,6 +54,33 @@ def test_only_the_optimizer_whose_gradients_were_clipped_is_told():
     norm = accelerator.clip_grad_norm_(models[0].parameters(), 0.1)
     assert float(optimizers[0]._measurement.clipped) == pytest.approx(float(norm) / 0.1)
     assert optimizers[1]._measurement.clipped == 1.0
+
+
+def test_accumulation_is_a_larger_batch():
+    """With clipping, which is told once per step: the same steps, to rounding."""
+    seen = []
+    for parts in (1, 2):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=parts)
+        generator = torch.Generator().manual_seed(0)
+        inputs, targets = (torch.randn(n, generator=generator, dtype=torch.float64) for n in ((8, 3), (8, 1)))
+        model = torch.nn.Linear(3, 1, dtype=torch.float64)
+        torch.nn.init.constant_(model.weight, 1.0)
+        torch.nn.init.zeros_(model.bias)
+        optimizer = emo_hf.EmoFree(model.parameters(), total_steps=30)
+        model, prepared = accelerator.prepare(model, optimizer)
+        for _ in range(30):
+            for part in torch.arange(8).chunk(parts):
+                with accelerator.accumulate(model):
+                    loss = (model(inputs[part]) - targets[part]).square().mean()
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(model.parameters(), 0.1)
+                    prepared.step()
+                    prepared.zero_grad()
+        assert optimizer.steps == 30
+        seen.append((*optimizer.found, *optimizer.signals().log().values()))
+    assert seen[0] == pytest.approx(seen[1], rel=1e-9, abs=1e-9)
 
 
 def test_what_it_found_is_said_once(make_trainer, caplog):
