@@ -3,7 +3,7 @@
     EmoError
     ├── MissingLossError (RuntimeError)         step() without the loss of this step
     ├── NonFiniteLossError (FloatingPointError) the loss is NaN or infinite
-    ├── CheckpointError (RuntimeError)          optimizer state of another row, or unreadable
+    ├── CheckpointError (RuntimeError)          optimizer state of another row, or one that does not fit
     ├── UnknownOptimizerError (ValueError)      no such name or version in the registry
     ├── OptionError (ValueError)                unknown, dead or out-of-range optimizer option
     ├── RegistrationError (ImportError)         transformers moved what the ``optim`` string relies on
@@ -32,7 +32,7 @@ class NonFiniteLossError(EmoError, FloatingPointError):
 
 
 class CheckpointError(EmoError, RuntimeError):
-    """A saved optimizer state does not belong to this optimizer."""
+    """A saved optimizer or scheduler state does not belong to this one, or is damaged."""
 
 
 class UnknownOptimizerError(EmoError, ValueError):

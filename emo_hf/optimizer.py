@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from emo_hf import geometry, kernels, updates
-from emo_hf.errors import CheckpointError, EmoError, MissingLossError, NonFiniteLossError, OptionError
+from emo_hf import geometry, kernels, saved_state, updates
+from emo_hf.errors import EmoError, MissingLossError, NonFiniteLossError, OptionError
 from emo_hf.free import Found
 from emo_hf.kernels import compensation
 from emo_hf.loss import Scalar, gradients_are_finite, hear, is_main_process, say_left_out
@@ -459,16 +459,19 @@ class EmoOptimizer(torch.optim.Optimizer):
         """Loads a state of the same spec; `state_dict` is not changed.
 
         Raises:
-            CheckpointError: the state belongs to another spec, another version or another optimizer.
+            CheckpointError: the state belongs to another spec, another version or another optimizer, or it does not
+                fit the parameters and groups of this one (`emo_hf.saved_state`); nothing was changed.
         """
-        for group in state_dict.get("param_groups") or [{}]:
-            saved = group.get("optimizer", "another optimizer")
-            if saved != self.spec.key or "emo" not in group:
-                raise CheckpointError(
-                    f"The saved optimizer state is of {saved}, this optimizer is {self.spec.key}. Continue with"
-                    f" {saved}, or start {self.spec.key} anew from the saved weights without the optimizer state."
-                )
-        super().load_state_dict(state_dict)
+        if not isinstance(state_dict, dict):
+            saved_state.check(state_dict, self.spec, self.param_groups)
+        # as the last hook: what other hooks make of the state is looked at, and before anything is loaded
+        last = self.register_load_state_dict_pre_hook(
+            lambda _, state: saved_state.check(state, self.spec, self.param_groups)
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            last.remove()
         for param, state in self.state.items():  # an option that was switched on since has its state start now
             state.update({**self._new_state(param), **{name: _owned(tensor) for name, tensor in state.items()}})
         self._forget_step()

@@ -13,7 +13,7 @@ Source: muooon/EmoSens@397c573, scheduler/emopulse_scheduler.py, whose upper cla
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -27,7 +27,9 @@ from emo_hf.loss import LossOverRanks, Scalar, gradients_are_finite, hear, say_l
 from emo_hf.mechanism import MechanismState, Rate
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.pulse import Pulse
+from emo_hf.saved_state import flaw_of_emotion
 from emo_hf.signals import Signals
+from emo_hf.spec import plain
 
 NAME, VERSION = "emopulse", mechanism.V3_9.version
 KEY = f"{NAME}-{VERSION}"
@@ -223,26 +225,46 @@ class EmoPulse(LRScheduler):
         """Loads a state of the same scheduler; `state_dict` is not changed.
 
         Raises:
-            CheckpointError: the state belongs to another scheduler, or to other parameter groups.
+            CheckpointError: the state belongs to another scheduler or to other parameter groups, or it is damaged;
+                nothing was changed.
         """
-        saved = state_dict.get("scheduler", "another scheduler")
-        if saved != KEY or not state_dict.keys() >= {"emo", *KEPT}:
+        whole = state_dict if isinstance(state_dict, dict) else {}
+        saved = whole.get("scheduler", "another scheduler")
+        if saved != KEY or not whole.keys() >= {"emo", *KEPT}:
             raise CheckpointError(
                 f"The saved scheduler state is of {saved}, this scheduler is {KEY}. Continue with the scheduler that"
                 " was saved, or start anew from the saved weights."
             )
-        if len(state_dict["base_lrs"]) != len(self.base_lrs):
+        if flaws := list(self._flaws(state_dict)):
             raise CheckpointError(
-                f"The saved scheduler state has {len(state_dict['base_lrs'])} parameter groups, this optimizer has"
-                f" {len(self.base_lrs)}. Build the optimizer as it was when it was saved."
+                f"The saved scheduler state does not fit {KEY}, and nothing was loaded: {'; '.join(flaws)}. Build the"
+                " optimizer as it was when it was saved, or start the scheduler anew from the saved weights."
             )
         self._state = MechanismState.unpack(tuple(state_dict["emo"]))
         self._forget_step()
         self.__dict__.update({name: state_dict[name] for name in KEPT})
 
+    def _flaws(self, saved: dict[str, Any]) -> Iterator[str]:
+        if flaw := flaw_of_emotion(saved["emo"], self._mechanism):
+            yield f"emo: {flaw}"
+        for name in ("base_lrs", "_last_lr"):
+            rates = saved[name]
+            if not isinstance(rates, list) or not all(_is_rate(rate) for rate in rates):
+                yield f"{name}: got {rates!r:.60}, expected a list of rates >= 0"
+            elif len(rates) != len(self.base_lrs):
+                yield f"{name}: of {len(rates)} parameter groups, expected {len(self.base_lrs)}"
+        for name in ("last_epoch", "_step_count"):
+            if type(saved[name]) is not int or saved[name] < 0:
+                yield f"{name}: got {saved[name]!r:.60}, expected a count"
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._listen()  # a copy or an unpickled one drives the copy of the optimizer, whose hooks were not copied
+
+
+def _is_rate(value: Any) -> bool:
+    number = plain(value)
+    return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < math.inf
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float | torch.Tensor]) -> None:

@@ -116,7 +116,7 @@ class OptimizerSpec:
             elif name not in options:
                 near = did_you_mean(name, options)
                 problems.append(f"unknown option {name!r}" + (f".{near}" if near else ""))
-            elif problem := _out_of_range(self, name, value):
+            elif problem := flaw_of_option(self, name, value):
                 problems.append(f"{name}: got {value!r}, expected {problem}")
         if problems:
             text = "; ".join(problems)
@@ -132,7 +132,7 @@ def plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") and math.prod(getattr(value, "shape", ())) == 1 else value
 
 
-def _out_of_range(spec: OptimizerSpec, name: str, value: Any) -> str:
+def flaw_of_option(spec: OptimizerSpec, name: str, value: Any) -> str:
     """Returns what was expected of an option, or an empty string if `value` is that."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     match name:

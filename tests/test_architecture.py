@@ -16,7 +16,7 @@ from emo_hf import errors
 PACKAGE = Path(emo_hf.__file__).parent
 FORMULAS = {"emotion", "pulse", "mechanism", "updates", "shadow", "geometry", "moments", "quirks", "spec", "kernels"}
 FORMULAS |= {"free", "loss", "measurement"}
-CORE = {*FORMULAS, "optimizer", "versions", "families", "registry", "scheduler"}
+CORE = {*FORMULAS, "saved_state", "optimizer", "versions", "families", "registry", "scheduler"}
 # The rooms of the lab: each imports only from those before it.
 ROOMS = ("recipe", "sources", "tasks", "run", "analysis", "figures", "report")
 # Each part and the parts it may import; all may import EVERYWHERE.
@@ -34,7 +34,9 @@ ALLOWED = {
     "quirks": set(),
     "loss": set(),
     "spec": {"loss", "mechanism", "kernels", "updates", "shadow", "geometry", "emotion"},
+    "saved_state": {"spec", "mechanism", "free", "kernels"},
     "optimizer": {
+        "saved_state",
         "loss",
         "spec",
         "kernels",
@@ -46,7 +48,7 @@ ALLOWED = {
         "moments",
         "emotion",
     },
-    "scheduler": {"loss", "optimizer", "mechanism", "pulse", "emotion"},
+    "scheduler": {"loss", "spec", "saved_state", "optimizer", "mechanism", "pulse", "emotion"},
     "versions": FORMULAS,
     "families": {"versions", "optimizer", "kernels", "emotion", "spec", "loss"},
     "registry": {"versions", "families", "optimizer"},

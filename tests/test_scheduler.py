@@ -386,7 +386,28 @@ def foreign_states():
     yield "an empty dict", {}, "of another scheduler"
     yield "another version", {**mine, "scheduler": "emopulse-2.0"}, r"of emopulse-2\.0"
     yield "a name only", {"scheduler": KEY}, "of emopulse-3.9"
-    yield "other groups", {**mine, "base_lrs": [1e-4, 1e-4], "_last_lr": [1e-4, 1e-4]}, "has 2 parameter groups.* 1"
+    two = {**mine, "base_lrs": [1e-4, 1e-4], "_last_lr": [1e-4, 1e-4]}
+    yield "other groups", two, "base_lrs: of 2 parameter groups, expected 1; _last_lr: of 2"
+    for state in ([], None, "text"):
+        yield f"{state!r}", state, "of another scheduler"
+    emo = mine["emo"]
+    for what, value in {
+        "in words": "calm",
+        "nothing": None,
+        "too short": emo[:9],
+        "too long": (*emo, 0.0),
+        "nan": (*emo[:3], math.nan, *emo[4:]),
+        "a word in it": ("x", *emo[1:]),
+        "an infinite ratio": (*emo[:5], math.inf, *emo[6:]),
+        "drift above 1": (*emo[:8], 400.0, *emo[9:]),
+    }.items():
+        yield f"emo: {what}", {**mine, "emo": value}, "does not fit emopulse-3.9, and nothing was loaded: emo: "
+    for name in ("base_lrs", "_last_lr"):
+        for value in (None, 1e-4, "1e-4", [None], [math.nan], [-1.0], ["1"], [True]):
+            yield f"{name}: {value!r}", {**mine, name: value}, f"{name}: got .*, expected a list of rates >= 0"
+    for name in ("last_epoch", "_step_count"):
+        for value in (None, 1.5, -1, "1"):
+            yield f"{name}: {value!r}", {**mine, name: value}, f"{name}: got .*, expected a count"
 
 
 @pytest.mark.parametrize(("state", "message"), [pytest.param(*case[1:], id=case[0]) for case in foreign_states()])

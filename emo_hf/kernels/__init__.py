@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from emo_hf.errors import EmoError
 from emo_hf.kernels import compensation, compiled, foreach, fused, native
 from emo_hf.kernels.measuring import Layout, Sums
 from emo_hf.updates import Hyper, TensorState, Update
@@ -89,7 +90,7 @@ def _batches(
         if update.elementwise and hasattr(param, "to_local"):
             layout = _layout(param)
             param, grad, state = _local(param, grad, state)
-        kind = _kind(implementation, layout, param, grad, state)
+        kind = _kind(implementation, update, layout, param, grad, state)
         batch = batches.setdefault(kind, ([], [], []))
         batch[0].append(param)
         batch[1].append(grad)
@@ -97,8 +98,10 @@ def _batches(
     yield from batches.items()
 
 
-def _kind(implementation: str, layout: Layout | None, param: Tensor, grad: Tensor, state: TensorState) -> _Kind:
-    regular = _is_regular(param, grad, state)
+def _kind(
+    implementation: str, update: Update, layout: Layout | None, param: Tensor, grad: Tensor, state: TensorState
+) -> _Kind:
+    regular = _is_regular(update, param, grad, state)
     run: ApplyUpdate
     if compensation.KEY in state:
         run = compensation.run
@@ -113,12 +116,26 @@ def _kind(implementation: str, layout: Layout | None, param: Tensor, grad: Tenso
     return _Kind(run, regular, param.device, param.dtype, param.dim(), layout)
 
 
-def _is_regular(param: Tensor, grad: Tensor, state: TensorState) -> bool:
-    dtype = param.dtype
-    for tensor in (param, grad, *state.values()):
-        if tensor.dtype is not dtype or not tensor.is_contiguous():
-            return False
-    return not hasattr(param, "to_local")
+def _is_regular(update: Update, param: Tensor, grad: Tensor, state: TensorState) -> bool:
+    """Tells whether a list can take the tensors. Fused operators trust the shapes of what they are given.
+
+    Raises:
+        EmoError: a tensor has another shape than the rule makes for `param`.
+    """
+    regular = not hasattr(param, "to_local")
+    for tensor in (grad, *state.values()):
+        if update.elementwise and tensor.shape != param.shape:
+            raise _another_shape(param, grad, state)
+        regular = regular and tensor.dtype is param.dtype and tensor.is_contiguous()
+    return regular and param.is_contiguous()
+
+
+def _another_shape(param: Tensor, grad: Tensor, state: TensorState) -> EmoError:
+    shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in {"gradient": grad, **state}.items())
+    return EmoError(
+        f"A parameter of shape {tuple(param.shape)} has tensors of another shape: {shapes}. Its shape was changed"
+        " after its first step, or its state was. Build the optimizer anew after changing the model."
+    )
 
 
 def _layout(param: Any) -> Layout:
