@@ -7,6 +7,9 @@ It is never needed: whatever goes wrong is logged once, and `emo_hf.kernels.fuse
 ``EMO_HF_NATIVE=0`` switches it off. It is off where several processes train together as well: ranks that found it and
 ranks that did not would drift apart in the last bits.
 
+What lies there runs in this process. So the folder is this user's own, closed to all others, and a library's name ends
+in its SHA-256: one of another user is refused, a damaged one is left alone, and `fused` builds it anew.
+
 A build happens in a folder of its own and is then moved into place at once, so processes that build together do no
 harm, and a killed one leaves nothing that anyone would wait for.
 """
@@ -16,10 +19,11 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,37 +143,82 @@ def library(build: bool) -> Any:
     return _found() or (_built() if build else None)
 
 
-def _path() -> Path:
-    """Where the library of this source, torch and CPU lies; a home that several machines share is no hazard."""
-    traits = f"{SOURCE.read_text()} {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {os.uname().machine}"
+def _folder() -> Path:
+    """Where the libraries of this user lie, also where TORCH_EXTENSIONS_DIR is shared; it need not exist."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or os.path.join(cache, "torch_extensions")
-    return Path(root) / f"emo_hf_{hashlib.sha256(traits.encode()).hexdigest()[:16]}.so"
+    return Path(root, f"emo_hf-{os.getuid()}")
+
+
+def _name() -> str:
+    """What this source, torch and CPU are called; a home that several machines share is no hazard."""
+    traits = f"{SOURCE.read_text()} {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {os.uname().machine}"
+    return f"emo_hf_{hashlib.sha256(traits.encode()).hexdigest()[:16]}"
+
+
+def _libraries() -> tuple[list[Path], list[Path]]:
+    """Returns the whole libraries of this name, and the damaged ones.
+
+    Raises:
+        PermissionError: the folder or a library is not this user's alone.
+    """
+    folder = _folder()
+    if not os.path.lexists(folder):
+        return [], []
+    _refuse_others(folder, stat.S_ISDIR)
+    whole, damaged = [], []
+    for path in sorted(folder.glob(f"{_name()}-*.so")):
+        _refuse_others(path, stat.S_ISREG)
+        is_whole = path.stem.endswith(f"-{hashlib.sha256(path.read_bytes()).hexdigest()}")
+        (whole if is_whole else damaged).append(path)
+    return whole, damaged
+
+
+def _refuse_others(path: Path, has_kind: Callable[[int], bool]) -> None:
+    """Raises `PermissionError` unless `path` is of that kind, no link, this user's, and closed to others' writing."""
+    found = path.lstat()
+    if not has_kind(found.st_mode):
+        raise PermissionError(f"{path} is a link, or not what emo_hf makes: remove it")
+    if found.st_uid != os.getuid():
+        raise PermissionError(
+            f"{path} belongs to user {found.st_uid}, not to {os.getuid()}, and is not run: remove it"
+        )
+    if found.st_mode & 0o022:
+        raise PermissionError(f"{path} can be written by others (mode {found.st_mode & 0o777:o}): remove it")
 
 
 @functools.cache
 def _found() -> Any:
     try:
-        path = _path()
-        if not path.exists():
-            return None
-        torch.ops.load_library(path)
+        whole, damaged = _libraries()
+        if whole:
+            torch.ops.load_library(whole[0])
+            return torch.ops.emo_hf
+        if damaged:
+            logger.warning("%s is damaged and not used: implementation='fused' builds it anew.", damaged[0])
     except (OSError, RuntimeError) as error:
-        return _without(error)
-    return torch.ops.emo_hf
+        _without(error)
+    return None
 
 
 @functools.cache
 def _built() -> Any:
     try:
-        path = _path()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="emo_hf_", dir=path.parent))
+        home = _folder()
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _, damaged = _libraries()
+        folder = Path(tempfile.mkdtemp(prefix="emo_hf_", dir=home))
         try:
-            _compile(folder, path.stem)
-            (folder / path.name).replace(path)
+            _compile(folder, _name())
+            library = folder / f"{_name()}.so"
+            digest = hashlib.sha256(library.read_bytes()).hexdigest()
+            library.chmod(0o700)
+            library.replace(home / f"{library.stem}-{digest}.so")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        for path in damaged:
+            if not path.stem.endswith(digest):  # else it has just been replaced
+                path.unlink(missing_ok=True)
     except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
         return _without(error)
     return torch.ops.emo_hf
@@ -197,10 +246,14 @@ def search_path() -> str:
 
 def _without(error: Exception) -> None:
     lines = str(error).splitlines() or [type(error).__name__]
-    reason = next((line for line in lines[1:] if "error:" in line or "not found" in line), lines[0])
+    _say(next((line for line in lines[1:] if "error:" in line or "not found" in line), lines[0])[:300])
+
+
+@functools.cache  # once for each reason: what cannot be loaded often cannot be built either
+def _say(reason: str) -> None:
     logger.warning(
         "emo_hf goes on with torch's own kernels: its C++ kernel could not be built or loaded (%s). It needs a C++"
-        " compiler and ninja (pip install ninja) and a folder to write to (TORCH_EXTENSIONS_DIR). EMO_HF_NATIVE=0"
-        " switches it off.",
-        reason[:300],
+        " compiler and ninja (pip install ninja) and a folder of its own to write to (below TORCH_EXTENSIONS_DIR)."
+        " EMO_HF_NATIVE=0 switches it off.",
+        reason,
     )

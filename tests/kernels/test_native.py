@@ -2,7 +2,9 @@
 
 import copy
 import functools
+import hashlib
 import logging
+import os
 import shutil
 
 import pytest
@@ -31,7 +33,10 @@ def built(tmp_path_factory):
         assert FOUND() is None
         library = native._built()
         assert library is not None
-        assert native._path().exists()
+        (path,), damaged = native._libraries()
+        assert not damaged
+        assert [each.stat().st_mode & 0o777 for each in (path, path.parent)] == [0o700, 0o700]
+        assert os.listdir(path.parent) == [path.name]
     return library
 
 
@@ -285,6 +290,7 @@ def nothing_built(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     monkeypatch.setattr(native, "_found", functools.cache(FOUND))
     monkeypatch.setattr(native, "_built", functools.cache(BUILT))
+    monkeypatch.setattr(native, "_say", functools.cache(native._say.__wrapped__))
     return tmp_path
 
 
@@ -315,13 +321,80 @@ def test_without_a_compiler_the_work_is_done_and_one_message_says_so(error, noth
     assert distance(ours[-1], one_step("forloop")) < 1e-6
     assert [record.message for record in caplog.records if str(error) in record.message and "ninja" in record.message]
     assert len(caplog.records) == 1
-    assert not list(nothing_built.iterdir())
+    assert not list(native._folder().iterdir())
+
+
+def put(content, digest=None):
+    """Puts a library of `content` where it belongs, under its own SHA-256 or another."""
+    native._folder().mkdir(mode=0o700)
+    path = native._folder() / f"{native._name()}-{digest or hashlib.sha256(content).hexdigest()}.so"
+    path.write_bytes(content)
+    path.chmod(0o700)
+    return path
 
 
 def test_a_broken_library_is_no_disaster(nothing_built, caplog):
-    native._path().write_text("not a library")
+    put(b"not a library")
     one_step("auto")
     assert "could not be built or loaded" in caplog.text
+
+
+def replaced_by_a_link(path, monkeypatch):
+    path.rename(path.with_suffix(".other"))
+    path.symlink_to(path.with_suffix(".other"))
+
+
+def owned_by_another(path, monkeypatch):
+    user = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    path.parent.rename(native._folder())
+
+
+def folder_is_a_link(path, monkeypatch):
+    path.parent.rename(path.parent.with_name("elsewhere"))
+    path.parent.symlink_to(path.parent.with_name("elsewhere"))
+
+
+REFUSED = {
+    "a link": (replaced_by_a_link, "is a link"),
+    "another user's": (owned_by_another, "belongs to user"),
+    "a folder that is a link": (folder_is_a_link, "is a link"),
+    "a folder open to others": (lambda path, _: path.parent.chmod(0o777), "can be written by others"),
+    "a library open to others": (lambda path, _: path.chmod(0o720), "can be written by others"),
+}
+
+
+@pytest.mark.parametrize("implementation", ["auto", "fused"])
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_another_user_may_have_put_there_is_not_run(kind, implementation, nothing_built, monkeypatch, caplog):
+    monkeypatch.setattr(native, "_compile", lambda *_: pytest.fail("built into it"))
+    monkeypatch.setattr(torch.ops, "load_library", lambda path: pytest.fail("loaded"))
+    path = put(b"a library")
+    change, message = REFUSED[kind]
+    change(path, monkeypatch)
+    with caplog.at_level(logging.WARNING, "emo_hf"):
+        ours = [one_step(implementation) for _ in range(2)]
+    assert distance(ours[-1], one_step("forloop")) < 1e-6
+    (record,) = caplog.records
+    assert message in record.message
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"", lambda content: b"x" + content])
+def test_a_damaged_library_is_never_loaded_and_built_anew(damage, nothing_built, monkeypatch, caplog):
+    content, loaded = b"a library", []
+    monkeypatch.setattr(torch.ops, "load_library", loaded.append)
+    monkeypatch.setattr(native, "_compile", lambda folder, name: (folder / f"{name}.so").write_bytes(content + b"2"))
+    path = put(damage(content), hashlib.sha256(content).hexdigest())
+    assert native.library(build=False) is None
+    assert "is damaged and not used" in caplog.text
+    assert path.exists()
+    assert not loaded
+    assert native.library(build=True) is not None
+    (whole,), damaged = native._libraries()
+    assert whole.read_bytes() == content + b"2"
+    assert not damaged
+    FOUND()
+    assert loaded == [whole]
 
 
 @pytest.mark.parametrize("why", ["switched off", "several processes"])
