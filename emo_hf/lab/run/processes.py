@@ -35,6 +35,7 @@ SERVER = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
 FORKS = sys.platform == "linux"  # elsewhere system libraries may not survive a fork
+LOST = 255  # what multiprocessing says of a process whose server is gone
 PATIENCE = 5  # seconds between the request to end and the kill
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 # torchrun's own lines, with a path seen from the current folder:
@@ -47,7 +48,7 @@ _RANK = re.compile(r"^\[rank\d+\]: ")  # torch's mark on the lines of a tracebac
 def start(
     module: str, arguments: Sequence[str], log: Path, processes: int | None = None, offline: bool = True
 ) -> "Worker":
-    """Starts what trains a run.
+    """Starts what trains a run. If the system gives no process, the log says so, and what is returned has failed.
 
     Args:
         module: the name of a module whose `main(arguments)` trains.
@@ -57,18 +58,22 @@ def start(
         offline: nothing comes from the hub, so no library asks it.
     """
     environment = {**os.environ, **(OFFLINE if offline else {})}
-    log.touch()
-    if FORKS and offline and not processes:
-        return Forked(module, arguments, environment, log)
     with log.open("ab") as file:
-        return subprocess.Popen(
-            command(module, arguments, processes),
-            stdin=subprocess.PIPE,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
+        try:
+            if FORKS and offline and not processes:
+                return Forked(module, arguments, environment, log)
+            return subprocess.Popen(
+                command(module, arguments, processes),
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        except (EOFError, OSError) as error:  # EOFError: the server was killed
+            reason = str(error) or "the process that it is forked from was killed"
+            file.write(f"no process could be started: {reason} (out of memory?)\n".encode())
+            return NotStarted()
 
 
 def command(module: str, arguments: Sequence[str], processes: int | None) -> list[str]:
@@ -90,7 +95,14 @@ class Forked:
         self.pid = self._process.pid or 0
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        code = self._process.exitcode
+        if code != LOST:
+            return code
+        # its server was killed: nobody tells how it ends, and it could still write into a folder that is used again
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(self.pid) == self.pid:  # no other process that got the number since
+                os.killpg(self.pid, signal.SIGKILL)
+        return -signal.SIGKILL
 
     def terminate(self) -> None:
         self._process.terminate()
@@ -100,12 +112,29 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
-        if (code := self._process.exitcode) is None:
+        if (code := self.poll()) is None:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
         return code
 
 
-Worker = subprocess.Popen[bytes] | Forked
+class NotStarted:
+    """Stands for a process that there is none of."""
+
+    pid = 0
+
+    def poll(self) -> int:
+        return 1
+
+    def terminate(self) -> None:
+        pass
+
+    kill = terminate
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self.poll()
+
+
+Worker = subprocess.Popen[bytes] | Forked | NotStarted
 
 
 def start_server() -> None:

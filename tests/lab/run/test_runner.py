@@ -4,9 +4,11 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +18,7 @@ import yaml
 from filelock import FileLock
 
 from emo_hf.lab.recipe import loading
-from emo_hf.lab.run import runner
+from emo_hf.lab.run import processes, runner
 from emo_hf.lab.run.runner import Settings
 from tests import ROOT
 
@@ -306,3 +308,67 @@ def wait_for(happened) -> None:
             return
         time.sleep(0.1)
     pytest.fail("it did not happen within two minutes")
+
+
+def kill_server() -> None:
+    """Does what the system does when it runs out of memory."""
+    pid = forkserver._forkserver._forkserver_pid
+    os.kill(pid, signal.SIGKILL)
+    while is_alive(pid):
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not processes.FORKS, reason="no server")
+def test_a_killed_server_fails_its_runs_and_no_others(run_configs, run, monkeypatch):
+    """Those that it had forked would go on unseen, and write into a folder that is used again."""
+    monkeypatch.setenv("KIND", "meeting")
+    pids = []
+
+    def watch(progress):
+        under_way = [run.folder.path / "about.json" for run in progress.running.values()]
+        if not pids and len(under_way) == 1 and under_way[0].exists() and under_way[0].stat().st_size:
+            pids.append(about(under_way[0].parent)[0])
+            kill_server()
+
+    outcomes = run(run_configs[:3], watch)
+    assert [outcome.error for outcome in outcomes] == ["killed by SIGKILL (out of memory?)", None, None]
+    assert not is_alive(pids[0])
+
+
+@pytest.mark.parametrize(
+    "error", [EOFError(), BrokenPipeError(32, "Broken pipe"), OSError(12, "Cannot allocate memory")]
+)
+def test_where_no_process_can_be_started_finished_runs_are_kept(error, run_configs, run, monkeypatch):
+    started = []
+
+    def forked(*arguments, made=processes.Forked):
+        if len(started) == 1:
+            raise error
+        started.append(made(*arguments))
+        return started[-1]
+
+    monkeypatch.setattr(processes, "FORKS", True)
+    monkeypatch.setattr(processes, "Forked", forked)
+    monkeypatch.setattr(processes, "end", lambda workers, end=processes.end: end([w for w in workers if w.pid]))
+    first, *rest = run(run_configs[:3])
+    assert first.error is None
+    assert first.folder.is_finished
+    for outcome in rest:
+        assert outcome.error.startswith("no process could be started: ")
+        assert outcome.error.endswith("(out of memory?)")
+
+
+@pytest.mark.skipif(not processes.FORKS, reason="no server")
+def test_a_server_that_dies_while_it_forks_is_one_clear_error(run_configs, run, monkeypatch):
+    """What multiprocessing then raises is an EOFError without a word."""
+
+    def dies(fds, connect=forkserver.connect_to_new_process):
+        forkserver.ensure_running()
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGSTOP)  # it takes no request any more
+        found = connect(fds)
+        kill_server()
+        return found
+
+    monkeypatch.setattr(forkserver, "connect_to_new_process", dies)
+    (outcome,) = run(run_configs[:1])
+    assert outcome.error.startswith("no process could be started: ")
