@@ -15,6 +15,7 @@
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from emo_hf.extras import needing
 
 SIGNALS, SETTINGS = "emo_signals.jsonl", "emo_run.json"
 HISTORY, STATE = "history.jsonl", "trainer_state.json"
+_CHECKPOINT = re.compile(r"checkpoint-[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,8 @@ class RunFolder:
         return self.summary.exists()
 
     def checkpoints(self) -> list[Path]:
-        """Returns the folders of its checkpoints, in no order."""
-        return list(self.path.glob("checkpoint-*"))
+        """Returns the folders of its checkpoints, in no order. Others whose name begins so are somebody else's."""
+        return [path for path in self.path.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name) and path.is_dir()]
 
     def newest_state(self) -> Path | None:
         """Returns the state that Trainer wrote last, at the end or into a checkpoint; None if there is none."""
