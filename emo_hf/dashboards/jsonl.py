@@ -14,16 +14,23 @@ import errno
 import json
 import logging
 import os
+import re
 import weakref
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from emo_hf import run_folder
 from emo_hf.errors import RecordError
+from emo_hf.reading import is_count, is_number, shown
+from emo_hf.signals import PREFIX
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME, RUN_NAME = run_folder.SIGNALS, run_folder.SETTINGS
+NUMBERS = re.compile(r"loss|grad_norm|learning_rate|train_loss|train_runtime|eval_(.*_)?loss")  # of Trainer
+NEWLINE = b"\n"
+PIECE = 2**20  # bytes copied at once
 
 LogRow = dict[str, Any]
 
@@ -34,13 +41,52 @@ def read_signals(path: str | os.PathLike[str]) -> list[LogRow]:
     Raises:
         RecordError: A line other than the last is no row.
     """
-    return [row for row, _ in _rows_and_rest(Path(path))[0]]
+    return list(iterate(Path(path)))
+
+
+def iterate(path: Path) -> Iterator[LogRow]:
+    """Yields the rows of a signals file one by one; see `read_signals`."""
+    return (row for row, _ in _rows(path))
 
 
 def read_new(path: Path, start: int) -> tuple[list[LogRow], int]:
     """Returns the rows of a growing file from byte ``start`` on, and the byte where the last whole one ends."""
-    found, _ = _rows_and_rest(path, start)
-    return [row for row, _ in found], start + sum(len(line) for _, line in found)
+    found = list(_rows(path, start))
+    return [row for row, _ in found], found[-1][1] if found else start
+
+
+def parse_row(line: bytes, place: str) -> LogRow:
+    """Returns the row in a line of a signals file or a history.
+
+    Raises:
+        RecordError: It is none, or a value in it is of the wrong type.
+    """
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict) or "step" not in row:
+        raise RecordError(f'{place}: expected a row {{"step": ..., ...}}, got {shown(line.rstrip(NEWLINE))}.')
+    check_row(row, place)
+    return row
+
+
+def check_row(row: LogRow, place: str) -> None:
+    """Looks at the types in a row of signals, or of what Trainer logs; values with other names may be anything.
+
+    Raises:
+        RecordError: One is wrong.
+    """
+    if not is_count(row["step"]):
+        raise RecordError(f"{place}: expected a row with the number of its step, got step {shown(row['step'])}.")
+    for name, value in row.items():
+        if (name.startswith(PREFIX) or NUMBERS.fullmatch(name)) and not (value is None or is_number(value)):
+            raise RecordError(f"{place}: {shown(name)[1:-1]}: expected a number, got {shown(value)}.")
+    names = row.get("nonfinite", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RecordError(f"{place}: nonfinite: expected a list of names, got {shown(names)}.")
+    if not is_count(row.get("total_steps", 0)):
+        raise RecordError(f"{place}: total_steps: expected a whole number, got {shown(row['total_steps'])}.")
 
 
 class JsonlSink:
@@ -76,28 +122,50 @@ def start_afresh(path: Path) -> None:
         logger.info("%s was of another run and is now %s.", path, aside)
 
 
-def rewind(path: Path, step: int) -> list[LogRow]:
-    """Cuts off what follows ``step`` and returns the rows that stay.
+def rewind(path: Path, step: int) -> LogRow:
+    """Cuts off what follows ``step`` and returns the last row that stays, an empty one if none does.
 
     What is cut off (a torn last line as well) goes to ``<stem>.after-<step>.1.jsonl``, or the next free number. A
     crash in between leaves it in both places. A file that cannot be read is moved aside whole.
     """
     if not path.exists():
-        return []
+        return {}
+    last: LogRow = {}
+    kept, cut = [], []  # bytes from and to
+    begin = 0
     try:
-        rows, rest = _rows_and_rest(path)
+        for row, end in _rows(path):
+            _join(kept if row["step"] <= step else cut, begin, end)
+            last, begin = row if row["step"] <= step else last, end
     except RecordError as error:
         logger.warning("%s Starting a new file.", error)
         start_afresh(path)
-        return []
-    kept = [(row, line) for row, line in rows if row["step"] <= step]
-    rest = b"".join(line for row, line in rows if row["step"] > step) + rest
-    if rest:
+        return {}
+    if begin < path.stat().st_size:
+        _join(cut, begin, path.stat().st_size)
+    if cut:
         backup = _free_name(path, f"after-{step}.")
-        write_whole(backup, rest)
-        write_whole(path, b"".join(line for _, line in kept))
+        write_whole(backup, _parts(path, cut))
+        write_whole(path, _parts(path, kept))
         logger.info("%s is back at step %d; what followed is in %s.", path, step, backup)
-    return [row for row, _ in kept]
+    return last
+
+
+def _join(ranges: list[tuple[int, int]], begin: int, end: int) -> None:
+    """Adds a range of bytes in place, to the last one if it follows it."""
+    if ranges and ranges[-1][1] == begin:
+        begin = ranges.pop()[0]
+    ranges.append((begin, end))
+
+
+def _parts(path: Path, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
+    """Yields these ranges of bytes of a file, in pieces."""
+    with path.open("rb") as file:
+        for begin, end in ranges:
+            file.seek(begin)
+            while begin < end and (piece := file.read(min(PIECE, end - begin))):
+                begin += len(piece)
+                yield piece
 
 
 def describe(path: Path, settings: LogRow) -> None:
@@ -105,26 +173,19 @@ def describe(path: Path, settings: LogRow) -> None:
     write_whole(path.with_name(RUN_NAME), json.dumps(settings, indent=2).encode())
 
 
-def _rows_and_rest(path: Path, start: int = 0) -> tuple[list[tuple[LogRow, bytes]], bytes]:
-    """Returns each row from byte ``start`` on with its line, and the torn last line, if there is one."""
+def _rows(path: Path, start: int = 0) -> Iterator[tuple[LogRow, int]]:
+    """Yields each row from byte ``start`` on and the byte where it ends, but for a torn last line."""
     with path.open("rb") as file:
         file.seek(start)
-        *lines, last = file.read().split(b"\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line.decode())
-        except ValueError:
-            row = None
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            after = f" after byte {start}" if start else ""
-            raise RecordError(f'{path}, line {number}{after}: expected a row {{"step": ..., ...}}, got {line[:60]!r}.')
-        rows.append((row, line + b"\n"))
-    return rows, last
+        end, after = start, f" after byte {start}" if start else ""
+        for number, line in enumerate(file, start=1):
+            if line.endswith(NEWLINE):
+                end += len(line)
+                yield parse_row(line, f"{path}, line {number}{after}"), end
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes the whole file or nothing, also through a loss of power.
+def write_whole(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Writes the whole file or nothing, also through a loss of power; `content` may come in pieces.
 
     Raises:
         OSError: with the file's name, also where the system tells none (a full disk).
@@ -132,7 +193,7 @@ def write_whole(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -71,16 +71,16 @@ class Recorder:
         self.path = Path(output_dir) / jsonl.FILE_NAME
         self._file: jsonl.JsonlSink | None = None
         self._failing = False
-        rows: list[LogRow] = []
+        last: LogRow = {}
         try:
-            rows = self._open_file(start_step, resume)
+            last = self._open_file(start_step, resume)
             jsonl.describe(self.path, {**config, "total_steps": total_steps})
         except OSError as error:
             logger.error("The signals cannot be recorded in %s: %s. The training goes on.", self.path, error)
         origin = Origin(self.path, config, writer, guard, trainer_counts, total_steps)
         self._remotes = self._open_remotes(set(report_to), origin)
         self._health = Health(origin.config, Plan(start_step, total_steps, warmup_steps))
-        stop_count = max((row.get("emo/stop_count", 0) for row in rows), default=0)
+        stop_count = int(last.get("emo/stop_count") or 0)
         size = window_size(total_steps)
         self._window, self._slow_window = Window(size, stop_count), Window(max(size, SLOW_WINDOW), stop_count)
 
@@ -105,23 +105,23 @@ class Recorder:
         if self._file is not None:
             try:
                 self._file.close()
-                summary = summarize(jsonl.read_signals(self.path))  # what was recorded before a resume counts as well
+                summary = summarize(jsonl.iterate(self.path))  # what was recorded before a resume counts as well
             except (OSError, RecordError) as error:
                 logger.error("The signals in %s cannot be summarized: %s.", self.path, error)
         for sink in tuple(self._remotes):
             self._try(sink, sink.close, summary)
         self._file, self._remotes = None, []
 
-    def _open_file(self, start_step: int, resume: bool) -> list[LogRow]:
-        """Returns the rows that stay in the file."""
+    def _open_file(self, start_step: int, resume: bool) -> LogRow:
+        """Returns the last row that stays in the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        rows = []
+        last: LogRow = {}
         if resume:
-            rows = jsonl.rewind(self.path, start_step)
+            last = jsonl.rewind(self.path, start_step)
         else:
             jsonl.start_afresh(self.path)
         self._file = jsonl.JsonlSink(self.path)
-        return rows
+        return last
 
     def _open_remotes(self, names: set[str], origin: Origin) -> list[Sink]:
         sinks = []

@@ -5,21 +5,22 @@ logarithmic axis where it is declared so. Two colours tell the signs.
 """
 
 import math
-import statistics
 import time
-from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from emo_hf.dashboards.health import RECENT
-from emo_hf.dashboards.jsonl import FILE_NAME, read_new
+from emo_hf.dashboards.jsonl import FILE_NAME
 from emo_hf.dashboards.metrics import Metric, find, of_sets
 from emo_hf.dashboards.report.numbers import findings
-from emo_hf.dashboards.report.runs import RecordedRun, described, run_places
+from emo_hf.dashboards.report.runs import RecordedRun, described, named, run_places
+from emo_hf.dashboards.series import Series, Values, joined, read_blocks
 from emo_hf.errors import RecordError
 from emo_hf.run_folder import HISTORY, RunFolder
 
@@ -89,11 +90,9 @@ class Follower:
             self.run, self._read = described(newest.parent), {}
         for file in files:
             _, start = self._read.get(file, (0, 0))
-            rows, end = read_new(file, start)
-            self._read[file] = file.stat().st_ino, end
-            for row in rows:
-                self.run.add(row["step"], row)
-                self.run.total_steps = row.get("total_steps", self.run.total_steps)
+            block = joined(read_blocks(file, named, start))
+            self._read[file] = file.stat().st_ino, max(start, block.end)
+            self.run.take(block)
 
     def _was_replaced(self, file: Path) -> bool:
         """A resumed training cuts its record by putting a shorter file in its place."""
@@ -121,7 +120,7 @@ class View:
             table.add_column(name, justify="right")
         for key in (*SHOWN[:2], *of_sets(run.series), *SHOWN[2:]):
             if key in run.series:
-                values = [value for _, value in sorted(run.series[key].items())]
+                values = run.series[key].y
                 table.add_row(find(key).name, Sparkline(values, find(key)), *_numbers(values))
         yield table
         for text in findings(run, RECENT):
@@ -132,56 +131,52 @@ class View:
         if not run.series:
             return []
         parts = [f"step {run.steps:,}" + (f" of {total:,}" if total else "")]
-        seconds = [value for _, value in sorted(run.series.get("emo/step_seconds", {}).items())][-RECENT:]
+        seconds = run.series.get("emo/step_seconds", Series()).y[-RECENT:]
         quiet = time.time() - self._follower.written
         if RunFolder(run.path).is_finished or (total and run.steps >= total):
             parts.append("finished")
         elif quiet > QUIET:
             parts.append(f"nothing new for {_duration(quiet)}")
-        elif seconds:
-            parts.append(f"{statistics.median(seconds):.3g} s per step")
+        elif len(seconds):
+            parts.append(f"{np.median(seconds):.3g} s per step")
             if total:
-                parts.append(f"{_duration(statistics.fmean(seconds) * (total - run.steps))} left")
+                parts.append(f"{_duration(np.mean(seconds) * (total - run.steps))} left")
         return parts
 
 
 class Sparkline:
     """Values as a line of bars, as wide as there is room; x stands for values that are not finite."""
 
-    def __init__(self, values: Sequence[float], metric: Metric) -> None:
-        self._values = values
+    def __init__(self, values: Values, metric: Metric) -> None:
+        self._values = np.asarray(values)
         self._metric = metric
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         values, bars = self._values, ASCII_BARS if options.ascii_only else BARS
         width = min(options.max_width, len(values))
-        parts = [values[len(values) * at // width : len(values) * (at + 1) // width] for at in range(width)]
-        log = self._metric.axis == "log" and all(value > 0 for value in values if math.isfinite(value))
-        heights = [_height(part, log) for part in parts]
-        seen = [height for height in heights if height is not None]
-        low, high = (0, 1) if self._metric.range == (0, 1) else (min(seen, default=0), max(seen, default=0))
+        starts = len(values) * np.arange(width) // width
+        # a mean of values that are not all finite is not finite either
+        heights = np.add.reduceat(values, starts) / np.diff(starts, append=len(values))
+        signs = values[np.append(starts[1:], len(values)) - 1] >= 0
+        seen = heights[np.isfinite(heights)]
+        if self._metric.axis == "log" and (seen > 0).all():
+            heights, seen = np.log(heights), np.log(seen)
+        low, high = (0, 1) if self._metric.range == (0, 1) else (seen.min(initial=inf), seen.max(initial=-inf))
         above, below = ("green", "red") if self._metric.key in MARGINS else ("cyan", "magenta")
         line = Text()
-        for part, height in zip(parts, heights, strict=True):
-            if height is None:
+        for height, positive in zip(heights.tolist(), signs.tolist(), strict=True):
+            if not math.isfinite(height):
                 line.append("x", style="bold red")
                 continue
             place = (height - low) / (high - low) if high > low else 0.5
-            bar = bars[min(int(place * len(bars)), len(bars) - 1)]
-            line.append(bar, style=above if part[-1] >= 0 else below)
+            bar = bars[max(0, min(int(place * len(bars)), len(bars) - 1))]
+            line.append(bar, style=above if positive else below)
         yield line
 
 
-def _height(values: Sequence[float], log: bool) -> float | None:
-    """Returns the mean on the axis, None if a value is not finite."""
-    if not all(map(math.isfinite, values)):
-        return None
-    return statistics.fmean(map(math.log, values) if log else values)
-
-
-def _numbers(values: list[float]) -> list[str]:
-    finite = [value for value in values if math.isfinite(value)]
-    ends = [min(finite), max(finite)] if finite else [math.nan] * 2
+def _numbers(values: Values) -> list[str]:
+    finite = values[np.isfinite(values)]
+    ends = [finite.min(), finite.max()] if len(finite) else [math.nan] * 2
     return [f"{value:.3g}" for value in (values[-1], *ends)]
 
 

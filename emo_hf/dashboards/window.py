@@ -13,7 +13,8 @@
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from emo_hf.signals import EXTREMES, PREFIX, SHARES, Signals
@@ -90,14 +91,21 @@ def merged(rows: list[LogRow]) -> LogRow:
     return whole | ({"nonfinite": nonfinite} if nonfinite else {})
 
 
-def summarize(rows: list[LogRow]) -> dict[str, float]:
+def summarize(rows: Iterable[LogRow]) -> dict[str, float]:
     """Returns the flat numbers that sum up a training: ``emo/lr_median``, ``emo/lr_ceiling_share``, if it was ever
     ready to stop ``emo/first_stop_step`` (the last step of the window in which it first was)."""
     summary: dict[str, float] = {}
-    if lrs := [row["emo/lr"] for row in rows if "emo/lr" in row]:
+    lrs, shares, first = array("d"), array("d"), None  # of rows that are read one by one
+    for row in rows:
+        for key, values in (("emo/lr", lrs), ("emo/lr_at_ceiling", shares)):
+            if row.get(key) is not None:
+                values.append(row[key])
+        if first is None and (row.get("emo/stop_share") or 0) > 0:
+            first = row["step"]
+    if lrs:
         summary["emo/lr_median"] = statistics.median(lrs)
-    if shares := [row["emo/lr_at_ceiling"] for row in rows if "emo/lr_at_ceiling" in row]:
+    if shares:
         summary["emo/lr_ceiling_share"] = statistics.fmean(shares)
-    if stops := [row["step"] for row in rows if row.get("emo/stop_share", 0) > 0]:
-        summary["emo/first_stop_step"] = stops[0]
+    if first is not None:
+        summary["emo/first_stop_step"] = first
     return summary

@@ -1,11 +1,14 @@
 """The numbers beside the charts: what sums up a run, and what stands out in it."""
 
 import math
-import statistics
 from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
 
 from emo_hf.dashboards.metrics import EVAL_LOSS, METRICS, of_sets
-from emo_hf.dashboards.report.runs import RecordedRun, Series
+from emo_hf.dashboards.report.runs import RecordedRun
+from emo_hf.dashboards.series import Series, Values
 
 CEILING, FLOOR = "emo/lr_at_ceiling", "emo/lr_at_floor"
 
@@ -14,28 +17,29 @@ Number = float | None  # None: there is no such number; nan: it is not finite
 
 def summary(run: RecordedRun) -> dict[str, Number]:
     """Returns what sums up `run`, by name, in the order of a table."""
-    loss = run.series.get("train/loss") or run.series.get("emo/loss", {})
+    loss = run.series.get("train/loss") or run.series.get("emo/loss")
     losses = [EVAL_LOSS, *of_sets(run.series)]
     scores = [key for key in run.series if key.startswith("eval/") and key not in losses]
-    ready = [step for step, share in run.series.get("emo/stop_share", {}).items() if share > 0]
+    share = run.series.get("emo/stop_share", Series())
+    ready = share.x[share.y > 0]
     return {
-        **{f"best {key.replace('/', ' ').replace('_', ' ')}": _of(run.series.get(key, {}), min) for key in losses},
+        **{f"best {key.replace('/', ' ').replace('_', ' ')}": _of(run.series.get(key), np.min) for key in losses},
         **{f"last {key.replace('/', ' ')}": _of(run.series[key], lambda values: values[-1]) for key in scores},
-        "loss, last tenth": _of(loss, lambda values: statistics.fmean(values[-math.ceil(len(values) / 10) :])),
-        "median step size": _of(run.series.get("emo/lr", {}), statistics.median),
-        "share at the ceiling": _of(run.series.get(CEILING, {}), statistics.fmean),
-        "first ready at step": min(ready, default=None),
+        "loss, last tenth": _of(loss, lambda values: np.mean(values[-math.ceil(len(values) / 10) :])),
+        "median step size": _of(run.series.get("emo/lr"), np.median),
+        "share at the ceiling": _of(run.series.get(CEILING), np.mean),
+        "first ready at step": int(ready[0]) if len(ready) else None,
         "steps": run.steps,
-        "seconds per step": _of(run.series.get("emo/step_seconds", {}), statistics.median),
+        "seconds per step": _of(run.series.get("emo/step_seconds"), np.median),
     }
 
 
 def ranges(series: Series) -> list[Number]:
     """Returns first, least, median, greatest and last of the finite values."""
-    values = [value for _, value in sorted(series.items()) if math.isfinite(value)]
-    if not values:
+    values = series.finite
+    if not len(values):
         return [math.nan] * 5
-    return [values[0], min(values), statistics.median(values), max(values), values[-1]]
+    return [float(value) for value in (values[0], values.min(), np.median(values), values.max(), values[-1])]
 
 
 def findings(run: RecordedRun, steps: int = 0) -> Iterator[str]:
@@ -46,14 +50,15 @@ def findings(run: RecordedRun, steps: int = 0) -> Iterator[str]:
         steps: judge the last `steps` only; 0 judges all.
     """
     since = run.steps - steps if steps else 0
-    recent = {key: [v for step, v in series.items() if step > since] for key, series in run.series.items()}
+    recent = {key: series.since(since) for key, series in run.series.items()}
     for key in ("emo/loss", "train/loss", EVAL_LOSS, *of_sets(run.series)):
-        if bad := [step for step, value in run.series.get(key, {}).items() if math.isnan(value)]:
+        series = run.series.get(key, Series())
+        if len(bad := series.x[np.isnan(series.y)]):
             yield f"{key} was not finite at {len(bad)} recorded steps, first at step {bad[0]:,}."
     if "emo/loss" not in run.series:
         if not run.optimizer or run.optimizer.startswith("emo"):
             yield "There are no signals of an emotion: the optimizer has none, or nothing records them."
-    elif recent["emo/loss"] and not any(recent["emo/loss"]):
+    elif len(recent["emo/loss"]) and not recent["emo/loss"].any():
         yield "The optimizer was fed a loss of exactly 0: the training loss does not reach it."
     if (share := _mean(recent.get(CEILING))) > 0.5:
         yield f"The pulse is at its ceiling in {share:.0%} of the steps. {_advice(CEILING)}"
@@ -66,12 +71,14 @@ def _advice(key: str) -> str:
     return act[:1].upper() + act[1:] + "."
 
 
-def _mean(values: list[float] | None) -> float:
-    finite = [value for value in values or () if math.isfinite(value)]
-    return statistics.fmean(finite) if finite else 0.0
+def _mean(values: Values | None) -> float:
+    finite = values[np.isfinite(values)] if values is not None else ()
+    return float(np.mean(finite)) if len(finite) else 0.0
 
 
-def _of(series: Series, of: Callable[[list[float]], float]) -> Number:
+def _of(series: Series | None, of: Callable[[Values], Any]) -> Number:
     """Applies `of` to the finite values in the order of their steps."""
-    values = [value for _, value in sorted(series.items()) if math.isfinite(value)]
-    return of(values) if values else (math.nan if series else None)
+    if not series:
+        return None
+    values = series.finite
+    return float(of(values)) if len(values) else math.nan

@@ -10,11 +10,13 @@ import math
 import posixpath
 import statistics
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from emo_hf.dashboards.metrics import SECTIONS, Metric, Panel, find
-from emo_hf.dashboards.report.runs import RecordedRun, Series
+from emo_hf.dashboards.report.runs import RecordedRun
+from emo_hf.dashboards.series import Series
 
 POINTS = 1500  # per line of a single run
 POINTS_OF_ALL = 4000  # per metric of a comparison
@@ -99,7 +101,7 @@ def arrange(runs: list[RecordedRun], points: int = POINTS) -> Page:
     labels = [group.label for group in groups]
     title = ", ".join(labels) if len(labels) <= NAMED else f"{len(labels)} settings"
     title = runs[0].name if len(runs) == 1 else title
-    ready = _line("ready", 0, runs[0].series.get("emo/stop_share", {}), bucket) if len(runs) == 1 else None
+    ready = _line("ready", 0, runs[0].series.get("emo/stop_share", Series()), bucket) if len(runs) == 1 else None
     return Page(title, groups, sections, bucket, ready)
 
 
@@ -127,7 +129,7 @@ def _single(panel: Panel, run: RecordedRun, bucket: int) -> list[Chart]:
     lines = [_line(key, place, run.series[key], bucket) for place, key in enumerate(keys)]
     if keys and keys[0] == panel.keys[0]:
         low, high = (run.series.get(key, run.series[keys[0]]) for key in panel.band or (keys[0], keys[0]))
-        (of_low, least), (of_high, greatest) = _reduced(low, bucket, min), _reduced(high, bucket, max)
+        (of_low, least), (of_high, greatest) = _reduced(low, bucket, np.minimum), _reduced(high, bucket, np.maximum)
         if of_low == of_high == lines[0].x:
             lines[0].low, lines[0].high = least, greatest
     return [Chart(panel.title, tuple(map(find, keys)), panel.zero_line, lines)]
@@ -158,13 +160,20 @@ def _lines_of(group: Group, colour: int, key: str, bucket: int) -> list[Curve]:
 
 
 def _line(name: str, colour: int, series: Series, bucket: int) -> Curve:
-    return Curve(name, colour, *_reduced(series, bucket, statistics.fmean))
+    return Curve(name, colour, *_reduced(series, bucket))
 
 
-def _reduced(series: Series, bucket: int, of: Callable[[list[float]], float]) -> tuple[list[int], list[Point]]:
-    """Returns one x and one y per bucket of steps."""
-    buckets: dict[int, list[float]] = {}
-    for step, value in sorted(series.items()):
-        buckets.setdefault(math.ceil(step / bucket) * bucket, []).append(value)
-    finite = ([value for value in values if math.isfinite(value)] for values in buckets.values())
-    return list(buckets), [of(values) if values else None for values in finite]
+def _reduced(series: Series, bucket: int, of: np.ufunc | None = None) -> tuple[list[int], list[Point]]:
+    """Returns one x and one y per bucket of steps: `of` its finite values, or their mean."""
+    x, y = -(-series.x // bucket) * bucket, series.y
+    places = np.unique(x)
+    finite = np.isfinite(y)
+    x, y = x[finite], y[finite]
+    starts = np.flatnonzero(np.diff(x, prepend=-1))
+    if not len(starts):
+        return places.tolist(), [None] * len(places)
+    values = (of or np.add).reduceat(y, starts)
+    if of is None:
+        values = values / np.diff(starts, append=len(y))
+    by_place = dict(zip(x[starts].tolist(), values.tolist(), strict=True))
+    return places.tolist(), [by_place.get(place) for place in places.tolist()]

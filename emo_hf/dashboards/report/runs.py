@@ -9,7 +9,6 @@ Keys are those of `emo_hf.dashboards.metrics`. The step size of an optimizer wit
 ``learning_rate``, so that all can be compared.
 """
 
-import json
 import logging
 import math
 import os
@@ -21,9 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emo_hf.dashboards.jsonl import FILE_NAME, read_signals
+from emo_hf.dashboards.jsonl import FILE_NAME, LogRow, check_row
 from emo_hf.dashboards.metrics import METRICS
+from emo_hf.dashboards.series import Block, Series, gathered, joined, read_blocks, to_float
 from emo_hf.errors import RecordError
+from emo_hf.reading import expect, is_count, parse_json, read_json, shown
 from emo_hf.run_folder import HISTORY, STATE, RunFolder
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,6 @@ COST = re.compile(  # says nothing of the model
 )
 STEP = "train/global_step"  # of a row in W&B
 TIMEOUT = 120  # seconds for W&B to print a file
-
-Series = dict[int, float]  # step -> value; nan: it was not finite
 
 
 @dataclass(slots=True)
@@ -52,19 +51,34 @@ class RecordedRun:
 
     def add(self, step: int, row: dict[str, Any]) -> None:
         """Takes what one row says of `step`; a later row wins."""
-        values = {**row, **dict.fromkeys(row.get("nonfinite", ()), math.nan)}
-        for name, value in values.items():
-            key = OF_TRAINER.get(name) or name.replace("eval_", "eval/", 1)
-            of_evaluation = key.startswith("eval/") and not COST.fullmatch(key)
-            wanted = key in METRICS or key == "train/learning_rate" or of_evaluation
-            number = _number(value) if wanted else None
-            if number is not None:
-                self.series.setdefault(key, {})[step] = number
+        for key, number in named(row):
+            self.series.setdefault(key, Series())[step] = number
+
+    def take(self, block: Block) -> None:
+        """Takes what a stretch of rows says."""
+        self.total_steps = self.total_steps if block.total_steps is None else block.total_steps
+        for key, (x, y) in block.columns.items():
+            if key in self.series:
+                self.series[key].extend(x, y)
+            else:
+                self.series[key] = Series(x, y)
 
     @property
     def steps(self) -> int:
         """The last step of which anything is known."""
-        return max((max(series) for series in self.series.values()), default=0)
+        return max((int(series.x[-1]) for series in self.series.values() if series), default=0)
+
+
+def named(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yields the metrics in a row, by their keys."""
+    values = {**row, **dict.fromkeys(row.get("nonfinite", ()), math.nan)}
+    for name, value in values.items():
+        key = OF_TRAINER.get(name) or name.replace("eval_", "eval/", 1)
+        of_evaluation = key.startswith("eval/") and not COST.fullmatch(key)
+        wanted = key in METRICS or key == "train/learning_rate" or of_evaluation
+        number = to_float(value) if wanted else None
+        if number is not None:
+            yield key, number
 
 
 def read(paths: Iterable[str | os.PathLike[str]]) -> list[RecordedRun]:
@@ -156,40 +170,51 @@ def described(folder: Path) -> RecordedRun:
     """Returns an empty run, named by its configuration if it is one of the laboratory, else by its folder."""
     run, files = _named(folder, folder), RunFolder(folder)
     if files.settings.exists():
-        settings = _json(files.settings)
+        settings = _settings(files.settings)
         run.optimizer, run.seed = _emotion(settings), settings.get("seed")
         run.group = run.optimizer or run.group
         run.total_steps = settings.get("total_steps", 0)
     if (config := files.read_config()) is not None:
         try:
-            group, optimizer = f"{config['recipe']}/{config['size']}/{config['name']}", config["arm"]["optim"]
-            run.seed = config["seed"]
-        except (KeyError, TypeError):
+            *names, optimizer = [config[name] for name in ("recipe", "size", "name")] + [config["arm"]["optim"]]
+            seed = config["seed"]
+        except (KeyError, TypeError, IndexError):
             return run  # somebody else's file
-        run.name, run.group, run.optimizer = f"{group} seed {run.seed}", group, run.optimizer or optimizer
+        if not is_count(seed) or not all(isinstance(name, str) for name in (*names, optimizer)):
+            return run
+        group = "/".join(names)
+        run.name, run.group, run.seed, run.optimizer = f"{group} seed {seed}", group, seed, run.optimizer or optimizer
     return run
 
 
+def _settings(path: Path) -> dict[str, Any]:
+    """Returns what `Recorder` wrote down of a run."""
+    settings = expect(read_json(path, RecordError), dict, str(path), "a JSON object of settings", RecordError)
+    for name in ("emo_optimizer", "emo_version"):
+        expect(settings.get(name, ""), str, f"{path}, {name}", "a text", RecordError)
+    for name in ("seed", "total_steps"):
+        if not (is_count(settings.get(name, 0)) or (name == "seed" and settings[name] is None)):
+            raise RecordError(f"{path}, {name}: expected a whole number, got {shown(settings[name])}.")
+    return settings
+
+
 def _add_log(run: RecordedRun, path: Path) -> None:
-    rows: Any
     if path.suffix == ".jsonl":
-        rows = read_signals(path)
-    else:
-        rows = _json(path).get("log_history")
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and "step" in row for row in rows):
-            raise RecordError(f"{path} is no state of Trainer: expected a list log_history of rows with a step.")
-    for row in rows:
-        run.add(row["step"], row)
+        run.take(joined(read_blocks(path, named)))
+        return
+    state = expect(read_json(path, RecordError), dict, str(path), "a JSON object, Trainer's state", RecordError)
+    log = f"{path} is no state of Trainer: log_history"
+    rows = expect(state.get("log_history"), list, log, "a list of rows with a step", RecordError)
+    run.take(gathered(_checked(rows, log), named))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RecordError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise RecordError(f"{path}: expected a JSON object, got {str(content)[:60]!r}.")
-    return content
+def _checked(rows: list[Any], log: str) -> Iterator[LogRow]:
+    for number, row in enumerate(rows, start=1):
+        place = f"{log}, row {number}"
+        if "step" not in expect(row, dict, place, "a row with a step", RecordError):
+            raise RecordError(f"{place}: expected a row with a step, got {shown(row)}.")
+        check_row(row, place)
+        yield row
 
 
 def _read_wandb(path: Path) -> RecordedRun:
@@ -201,20 +226,28 @@ def _read_wandb(path: Path) -> RecordedRun:
         raise RecordError(f"W&B took more than {TIMEOUT} seconds to read {path}.") from None
     if done.returncode:
         raise RecordError(f"W&B cannot read {path}: {done.stderr.strip()[-200:]}")
+    try:
+        return _of_wandb(path, done.stdout)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RecordError(f"{path} holds something else than W&B writes ({type(error).__name__}: {error}).") from None
+
+
+def _of_wandb(path: Path, printed: str) -> RecordedRun:
     run = RecordedRun(path, path.parent.name, "")
     config: dict[str, Any] = {}
-    for record in map(json.loads, done.stdout.splitlines()):
+    for number, line in enumerate(printed.splitlines(), start=1):
+        record = parse_json(line, f"{path}, record {number}", RecordError)
         content = record.get(record["type"], {})
-        if record["type"] == "history" and STEP in content["item"]:
-            run.add(content["item"][STEP], content["item"])
+        if record["type"] == "history" and is_count(step := content["item"].get(STEP)):
+            run.add(step, content["item"])
         elif record["type"] == "run":
             run.name = content.get("display_name", run.name)
             run.group = content.get("run_group", "")
             config |= content.get("config", {}).get("update", {})
         elif record["type"] == "config":
             config |= content.get("update", {})
-    run.seed = config.get("seed")
-    run.optimizer = _emotion(config) or config.get("optim", "")
+    run.seed = config.get("seed") if is_count(config.get("seed")) else None
+    run.optimizer = _emotion(config) or str(config.get("optim", ""))
     run.group = run.group or run.optimizer or run.name
     return run
 
@@ -222,12 +255,3 @@ def _read_wandb(path: Path) -> RecordedRun:
 def _emotion(settings: dict[str, Any]) -> str:
     """Returns the emo optimizer that `Recorder` was told, e.g. "emosens-3.9", or an empty string."""
     return "-".join(str(settings[name]) for name in ("emo_optimizer", "emo_version") if name in settings)
-
-
-def _number(value: Any) -> float | None:
-    """Returns a float, nan for what is not finite, None for what is no number. W&B prints "NaN" and "Infinity"."""
-    if value in ("NaN", "Infinity", "-Infinity"):
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else math.nan
