@@ -14,7 +14,6 @@
 `emo-hf run` writes all of them. A training of one's own leaves some of them, and the dashboards read what is there.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,10 +22,15 @@ from typing import Any
 
 from emo_hf.errors import RecipeError
 from emo_hf.extras import needing
+from emo_hf.reading import expect, is_count, is_number, parse_json, read_text, shown
 
 SIGNALS, SETTINGS = "emo_signals.jsonl", "emo_run.json"
 HISTORY, STATE = "history.jsonl", "trainer_state.json"
 _CHECKPOINT = re.compile(r"checkpoint-[0-9]+")
+# what is in a summary; all else are numbers, None where one was not finite
+NEEDED = ("arm", "optimizer", "tuning")
+TEXTS = (*NEEDED, "recipe", "size", "data_sha256")
+COUNTS = ("seed", "steps", "parameters", "trained_parameters", "train_examples", "test_examples")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class RunFolder:
             import yaml  # only runs of recipes have this file
         try:
             return yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
             return None
 
     def read_log(self) -> str:
@@ -121,19 +125,28 @@ class RunFolder:
         Raises:
             RecipeError: the file is no summary.
         """
-        return parse_summary(self.summary.read_text(encoding="utf-8"), self.summary) if self.is_finished else None
+        if not self.is_finished:
+            return None
+        return parse_summary(read_text(self.summary, RecipeError), self.summary)
 
 
-def parse_summary(text: str, path: Path) -> dict[str, Any]:
-    """Returns the summary of a run in `text`, which is from the file `path`.
+def parse_summary(text: str, path: Path, line: int | None = None) -> dict[str, Any]:
+    """Returns the summary of a run in `text`, which is from the file `path`, or from one `line` of it.
 
     Raises:
         RecipeError: it is none.
     """
+    place = str(path) if line is None else f"{path}, line {line}"
+    summary: dict[str, Any] = {}
     try:
-        summary: dict[str, Any] = json.loads(text)
-        if not all(isinstance(summary[name], str) for name in ("arm", "optimizer", "tuning")):
-            raise TypeError("arm, optimizer and tuning are text")
-    except (ValueError, TypeError, KeyError) as error:
-        raise RecipeError(f"{path} is no summary ({error}): remove its folder and run again.") from None
+        summary = expect(parse_json(text, place, RecipeError), dict, place, "a JSON object", RecipeError)
+        for name in TEXTS:
+            expect(summary.get(name, None if name in NEEDED else ""), str, f"{place}, {name}", "a text", RecipeError)
+        for name, value in summary.items():
+            if name in COUNTS and not (value is None or is_count(value)):
+                raise RecipeError(f"{place}, {name}: expected a whole number, got {shown(value)}.")
+            if name not in TEXTS and not (value is None or is_number(value)):
+                raise RecipeError(f"{place}, {name}: expected a number, got {shown(value)}.")
+    except RecipeError as error:
+        raise RecipeError(f"{place} is no summary: remove its folder and run again. {error}") from None
     return summary

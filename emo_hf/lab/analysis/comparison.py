@@ -9,6 +9,7 @@ changes later, the earlier recipe is kept as ``recipe.aside-N.yaml``. A report w
 commit.
 """
 
+import json
 import logging
 import math
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
@@ -26,6 +28,7 @@ from emo_hf.lab.analysis import results, verdicts
 from emo_hf.lab.recipe import loading
 from emo_hf.lab.recipe.schema import Recipe, RunConfig, SizeName
 from emo_hf.lab.run import processes
+from emo_hf.reading import read_text
 from emo_hf.run_folder import RunFolder, parse_summary
 
 logger = logging.getLogger(__name__)
@@ -215,7 +218,7 @@ def read(place: Path, known: Mapping[RunFolder, Summary] = MappingProxyType({}))
     """
     if not is_comparison_folder(place):
         raise RecipeError(f"{place} has no {RECIPE}: expected RUNS/<recipe>/<size>, or what emo-hf report wrote.")
-    text = (place / RECIPE).read_text(encoding="utf-8")
+    text = read_text(place / RECIPE, RecipeError)
     recipe = loading.recipe(str(place / RECIPE))
     if not isinstance(recipe, Recipe):
         raise RecipeError(f"{place / RECIPE} descends a function: its picture is drawn by emo-hf plot functions.")
@@ -247,6 +250,7 @@ def _from_folders(
 ) -> tuple[list[Summary], dict[str, Any]]:
     runs, failed, ignored, folders = [], [], [], {}
     counts: dict[str, int] = {}
+    machines: dict[str, Any] = {}
     for folder in RunFolder.all_in_comparison(place):
         try:
             run_config = loading.run_config(folder.config)
@@ -257,11 +261,13 @@ def _from_folders(
         elif (summary := known.get(folder) or folder.read_summary()) is not None:
             runs.append(summary)
             folders[run_config.name, run_config.seed] = folder
-            environment = folder.environment.read_text("utf-8") if folder.environment.exists() else "{}"
-            counts[environment] = counts.get(environment, 0) + 1
+            environment = results.environment(folder.environment)
+            machine = json.dumps(environment, sort_keys=True)
+            counts[machine] = counts.get(machine, 0) + 1
+            machines[machine] = environment
         else:
             failed.append(FailedRun(run_config.name, run_config.seed, _reason(folder)))
-    environments = [{"runs": count, **results.parsed(place, content)} for content, count in sorted(counts.items())]
+    environments = [{"runs": count, **machines[machine]} for machine, count in sorted(counts.items())]
     changes = len(list(place.glob("recipe.aside-*.yaml")))
     rest = {"failed": sorted(failed), "ignored": ignored, "rule_changes": changes, "environments": environments}
     return runs, {**rest, "folders": folders}
@@ -275,14 +281,23 @@ def _reason(folder: RunFolder) -> str:
     return masked_of_log(processes.explain(1, text))[:LONGEST]
 
 
+class Report(BaseModel):
+    """What ``report.json`` tells of a comparison that its summaries do not."""
+
+    model_config = ConfigDict(strict=True)
+
+    environments: list[dict[str, Any]] = []
+    failed: list[FailedRun] = []
+    ignored: list[str] = []
+    rule_changes: NonNegativeInt = 0
+
+
 def _from_results(place: Path) -> tuple[list[Summary], dict[str, Any]]:
-    lines = (place / RUNS).read_text(encoding="utf-8").splitlines()
-    report = results.read_json(place / REPORT) if (place / REPORT).exists() else {}
-    try:
-        environments = [dict(environment) for environment in report.get("environments", [])]
-        failed = sorted(FailedRun(**run) for run in report.get("failed", []))
-        changes = int(report.get("rule_changes", 0))
-        rest = {"failed": failed, "ignored": list(report.get("ignored", [])), "rule_changes": changes}
-    except (TypeError, ValueError, AttributeError) as error:
-        raise RecipeError(f"{place / REPORT} is not as a report wrote it: {error}.") from None
-    return [parse_summary(line, place / RUNS) for line in lines], {**rest, "environments": environments, "folders": {}}
+    path = place / REPORT
+    report = results.checked(Report, read_text(path, RecipeError) if path.exists() else "{}", path)
+    for environment in report.environments:
+        results.checked(results.Environment, json.dumps(environment), path)
+    lines = read_text(place / RUNS, RecipeError).splitlines()
+    runs = [parse_summary(line, place / RUNS, number) for number, line in enumerate(lines, start=1)]
+    rest = {name: getattr(report, name) for name in ("environments", "ignored", "rule_changes")}
+    return runs, {**rest, "failed": sorted(report.failed), "folders": {}}

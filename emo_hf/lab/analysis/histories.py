@@ -12,6 +12,7 @@ import gzip
 import inspect
 import json
 import math
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -20,17 +21,24 @@ import pandas as pd
 from transformers import TrainingArguments
 
 from emo_hf import registry
+from emo_hf.dashboards import jsonl
 from emo_hf.dashboards.jsonl import write_whole
-from emo_hf.errors import RecipeError
+from emo_hf.errors import RecipeError, RecordError
 from emo_hf.lab.analysis import comparison
 from emo_hf.lab.analysis.comparison import Comparison
 from emo_hf.lab.recipe import baselines
 from emo_hf.lab.recipe.arms import Arm
 from emo_hf.lab.recipe.rules import METRICS
+from emo_hf.reading import GREATEST, is_number, shown
 from emo_hf.run_folder import RunFolder
 
 CURVES, TRAJECTORY = "curves.csv.gz", "trajectory.csv.gz"
+COLUMNS = {  # that a table cannot do without
+    CURVES: ("arm", "step"),
+    TRAJECTORY: ("arm", "step", "seed", "pc1", "pc2", "share1", "share2"),
+}
 LOGGED = {"loss": "loss", "eval_loss": "eval_loss", "eval_accuracy": "accuracy", "eval_perplexity": "perplexity"}
+SPREAD = (*LOGGED.values(), "fluctuation")  # have a standard deviation
 WINDOW = 20  # logged values in a rolling standard deviation
 LARGEST = 145_000  # bytes of the curves before they are compressed
 STRIDES = (1, 2, 3, 4, 5, 8, 10, 20, 50, 100)
@@ -72,9 +80,26 @@ def read(folder: Path, name: str) -> pd.DataFrame:
         raise RecipeError(f"{folder} has no {name}: expected a folder of results, as emo-hf report writes it.")
     try:
         # an arm may be called "3" or "null"
-        return pd.read_csv(path, comment="#", dtype={"arm": str}, keep_default_na=False, na_values=[""])
-    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        table = pd.read_csv(path, comment="#", dtype={"arm": str}, keep_default_na=False, na_values=[""])
+    except (ValueError, EOFError, OSError, zlib.error) as error:
         raise RecipeError(f"{path} is no table: {error}") from None
+    columns = [*COLUMNS[name], *(f"{column}_sd" for column in SPREAD if column in table)]
+    if missing := [column for column in columns if column not in table]:
+        raise RecipeError(f"{path} has no column {', '.join(missing)}: make the report again.")
+    if table.empty:
+        raise RecipeError(f"{path} has no row: make the report again.")
+    for column in table.columns.drop("arm"):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        wrong = ~np.isfinite(numbers) if column in COLUMNS[name] else numbers.isna() & table[column].notna()
+        wrong |= numbers.abs() > GREATEST if column in ("step", "seed") else np.isinf(numbers)
+        if wrong.any():
+            row = int(wrong.argmax())
+            value = shown(table[column].iloc[row])
+            raise RecipeError(f"{path}, row {row + 1}, {shown(column)}: expected a number, got {value}.")
+        table[column] = numbers
+    if table["arm"].isna().any():
+        raise RecipeError(f"{path}, row {int(table['arm'].isna().argmax()) + 1}: there is no arm.")
+    return table
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -162,12 +187,15 @@ def _history(path: Path) -> dict[str, pd.Series]:
     """Returns every logged number by step; nan stands for what was not finite."""
     values: dict[str, dict[int, float]] = {}
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+        if not path.read_bytes().endswith(jsonl.NEWLINE):
+            raise RecordError("Its last line is cut off.")
+        for number, row in enumerate(jsonl.iterate(path), start=1):
             for key in LOGGED.keys() & row.keys():
+                if not (row[key] is None or is_number(row[key])):
+                    raise RecordError(f"Line {number}, {key}: expected a number, got {shown(row[key])}.")
                 values.setdefault(LOGGED[key], {})[row["step"]] = math.nan if row[key] is None else float(row[key])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecipeError(f"{path} is no history of a run ({error}): remove its folder and run again.") from None
+    except (OSError, RecordError) as error:
+        raise RecipeError(f"{path} is no history of a run: remove its folder and run again. {error}") from None
     return {name: pd.Series(values[name]) for name in LOGGED.values() if name in values}
 
 
@@ -210,6 +238,10 @@ def trajectory(folders: Folders) -> pd.DataFrame | None:
         return None
     seed = min(common)
     parts = [(arm, *_weights(recorded[arm, seed])) for arm in arms]
+    if len({weights.shape[1] for _, _, weights in parts}) > 1:
+        raise RecipeError(
+            f"The trajectories of seed {seed} are of classifiers of several sizes: run the recipe again."
+        )
     labels = pd.DataFrame([(arm, int(step)) for arm, steps, _ in parts for step in steps], columns=["arm", "step"])
     points = np.concatenate([weights for _, _, weights in parts]).astype(np.float64)
     finite = np.isfinite(points).all(axis=1)
@@ -229,8 +261,11 @@ def trajectory(folders: Folders) -> pd.DataFrame | None:
 def _weights(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return file["steps"], file["weights"].reshape(len(file["steps"]), -1)
-    except (OSError, ValueError, KeyError) as error:
+            steps, weights = file["steps"], file["weights"]
+        if steps.ndim != 1 or steps.dtype.kind not in "iu" or weights.dtype.kind != "f":
+            raise ValueError("expected whole numbers as steps, and weights")
+        return steps, weights.reshape(len(steps), -1)
+    except (OSError, ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RecipeError(f"{path} is no trajectory ({error}): remove its folder and run again.") from None
 
 

@@ -6,9 +6,14 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from emo_hf.errors import RecipeError
+from emo_hf.reading import read_text, shown
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +68,40 @@ def number(value: Any) -> float | None:
     return float(value) if is_number else None
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
+class Environment(BaseModel):
+    """Where a run ran: the content of its ``env.json``, and how many runs did, in a report."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    runs: NonNegativeInt | None = None
+    python: str | None = None
+    system: str | None = None
+    device: str | None = None
+    cpu_threads: NonNegativeInt | None = None
+    packages: dict[str, str | None] = {}
+
+
+def environment(path: Path) -> dict[str, Any]:
+    """Returns the content of an ``env.json``, an empty one if there is none; raises `RecipeError` if it is no such."""
+    text = read_text(path, RecipeError) if path.exists() else "{}"
+    checked(Environment, text, path)
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def checked(model: type[Model], text: str, path: Path) -> Model:
+    """Returns the JSON `text` of the file `path` as a model.
 
     Raises:
-        RecipeError: it is no JSON.
+        RecipeError: it does not fit; its first mistake is named.
     """
-    return parsed(path, path.read_text(encoding="utf-8"))
-
-
-def parsed(path: Path, text: str) -> Any:
-    """Parses the JSON `text` of the file `path`; raises `RecipeError` if it is no JSON."""
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RecipeError(f"{path} cannot be read: {error}.") from None
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "".join(f", {part}" for part in first["loc"])
+        got = shown(first["input"])
+        raise RecipeError(f"{path} is not as emo-hf wrote it{place}: {first['msg']}, got {got}.") from None
 
 
 def table(summaries: Iterable[dict[str, Any]]) -> list[ArmResult]:

@@ -76,7 +76,9 @@ def trajectory(folder: Path, path: Path) -> None:
     figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.subplots()
     _draw_trajectory(axes, table, arm_styles)
-    handles = [Line2D([], [], label=arm, linewidth=1.8, **arm_styles[arm]) for arm in dict.fromkeys(table["arm"])]
+    handles = [
+        Line2D([], [], label=arm, linewidth=1.8, **_style(arm_styles, arm)) for arm in dict.fromkeys(table["arm"])
+    ]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9, handlelength=3)
     caption(figure, "dashed: the loss is withheld" if _drawn(folder)["withheld"].any() else "")
     save(figure, path)
@@ -123,7 +125,7 @@ def _draw(axes: Axes, table: pd.DataFrame, name: str, arm_styles: dict[str, Styl
     faint = min(0.15, 0.9 / table["arm"].nunique())  # many bands overlap
     wanted = table[table[f"{name}_n"].notna() if f"{name}_n" in table else table[name].notna()]
     for arm, rows in wanted.groupby("arm", sort=False):
-        style = arm_styles[arm]
+        style = _style(arm_styles, arm)
         axes.plot(rows["step"], rows[name], linewidth=1.0 if noisy else 1.5, **style)
         if name != "fluctuation":  # its own deviation would hide the lines
             low, high = rows[name] - rows[f"{name}_sd"], rows[name] + rows[f"{name}_sd"]
@@ -137,6 +139,12 @@ def _draw(axes: Axes, table: pd.DataFrame, name: str, arm_styles: dict[str, Styl
     plain(axes)
     _limit(axes, table, name)
     return ends
+
+
+def _style(arm_styles: dict[str, Style], arm: str) -> Style:
+    if arm not in arm_styles:
+        raise RecipeError(f"The curves hold an arm {arm!r}, of which there is no run: make the report again.")
+    return arm_styles[arm]
 
 
 def _limit(axes: Axes, table: pd.DataFrame, name: str) -> None:
@@ -171,7 +179,7 @@ def _is_cut(axes: Axes) -> bool:
 
 def _draw_trajectory(axes: Axes, table: pd.DataFrame, arm_styles: dict[str, Style]) -> None:
     for number, (arm, rows) in enumerate(table.groupby("arm", sort=False)):
-        style = arm_styles[arm]
+        style = _style(arm_styles, arm)
         axes.plot(rows["pc1"], rows["pc2"], linewidth=1.3, **style)
         marks = {"color": style["color"], "linestyle": "none", "markeredgecolor": "white", "zorder": 3}
         for place, marker, label in ((0, "o", "start"), (-1, "D", "end")):

@@ -14,9 +14,11 @@ from typing import Any
 from emo_hf.errors import RecipeError, did_you_mean
 from emo_hf.lab.analysis import comparison
 from emo_hf.lab.analysis.comparison import Comparison
-from emo_hf.lab.analysis.results import read_json
+from emo_hf.lab.analysis.results import environment
 from emo_hf.lab.recipe import loading
 from emo_hf.lab.recipe.schema import RunConfig
+
+NEEDED = ("parameters", "train_examples", "test_examples", "data_sha256", "steps")  # of every summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,9 @@ def read(folder: Path, arm: str | None = None) -> ArmData:
     runs = comparison.read(folder)
     arm = _chosen(folder, arm, [row.arm for row in runs.rows])
     summaries = next(row.runs for row in runs.rows if row.arm == arm)
+    for name in NEEDED:
+        if any(run.get(name) is None for run in summaries):
+            raise RecipeError(f"{folder}: a summary of {arm} has no {name}, which a card tells: run it again.")
     data = runs.recipe.task.data
     run_folders = [run_folder for key, run_folder in runs.folders.items() if key[0] == arm]
     if not run_folders:
@@ -74,7 +79,7 @@ def read(folder: Path, arm: str | None = None) -> ArmData:
         comparison=runs,
         run_config=run_config,
         summaries=summaries,
-        environments=_distinct([read_json(path) for each in run_folders if (path := each.environment).exists()]),
+        environments=_distinct([environment(each.environment) for each in run_folders if each.environment.exists()]),
         pictured=run_folders[0].path,
         from_hub=bool(data.hub) and run_config.data_dir is None,
     )

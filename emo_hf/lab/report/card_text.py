@@ -9,7 +9,7 @@ from typing import Any
 from emo_hf import registry
 from emo_hf.hf.card import plain, section, table
 from emo_hf.hf.confidential import places
-from emo_hf.lab.analysis.results import Stat
+from emo_hf.lab.analysis.results import Stat, number
 from emo_hf.lab.recipe.baselines import ALIASES
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.report import formulas, templating
@@ -143,10 +143,11 @@ def _results(data: ArmData, columns: list[str]) -> dict[str, list[str]]:
 
 def stat(data: ArmData, name: str) -> Stat:
     """Returns mean and standard deviation of a number over the seeds."""
-    return Stat.from_values([run.get(name) for run in data.summaries])
+    return Stat.from_values([number(run.get(name)) for run in data.summaries])
 
 
-def _number(value: float | None, form: str) -> str:
+def _number(value: Any, form: str) -> str:
+    value = number(value)
     return "not finite" if value is None else f"{value:{form}}"
 
 

@@ -65,7 +65,7 @@ def _is_earlier(content: bytes, comparison: Comparison) -> bool:
     try:
         old = json.loads(content)
         return [old[key] for key in ("kind", "recipe", "size")] == [KIND, comparison.recipe.name, comparison.size]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return False
 
 

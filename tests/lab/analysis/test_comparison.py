@@ -290,10 +290,10 @@ def test_nothing_else_is_overwritten(place, tmp_path, capsys):
     [
         ("runs.jsonl", "{", "is no summary"),
         ("runs.jsonl", SEEDLESS, "has no seed"),
-        ("report.json", "{", "cannot be read"),
-        ("report.json", '{"environments": 3}', "is not as a report wrote it"),
-        ("report.json", '{"failed": [{"arm": "x"}]}', "is not as a report wrote it"),
-        ("report.json", "[]", "is not as a report wrote it"),
+        ("report.json", "{", "is not as emo-hf wrote it"),
+        ("report.json", '{"environments": 3}', "is not as emo-hf wrote it"),
+        ("report.json", '{"failed": [{"arm": "x"}]}', "is not as emo-hf wrote it"),
+        ("report.json", "[]", "is not as emo-hf wrote it"),
         ("recipe.yaml", "name: tiny", "problems"),
     ],
 )
