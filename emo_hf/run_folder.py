@@ -25,6 +25,7 @@ from emo_hf.extras import needing
 from emo_hf.reading import expect, is_count, is_number, parse_json, read_text, shown
 
 SIGNALS, SETTINGS = "emo_signals.jsonl", "emo_run.json"
+RECIPE = "recipe.yaml"  # in the folder of a comparison
 HISTORY, STATE = "history.jsonl", "trainer_state.json"
 _CHECKPOINT = re.compile(r"checkpoint-[0-9]+")
 # what is in a summary; all else are numbers, None where one was not finite
@@ -128,6 +129,11 @@ class RunFolder:
         if not self.is_finished:
             return None
         return parse_summary(read_text(self.summary, RecipeError), self.summary)
+
+
+def is_comparison_folder(place: Path) -> bool:
+    """Whether `place` is the folder of a comparison."""
+    return (place / RECIPE).is_file()
 
 
 def parse_summary(text: str, path: Path, line: int | None = None) -> dict[str, Any]:

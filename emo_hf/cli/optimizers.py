@@ -7,10 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from emo_hf import registry
 from emo_hf.cli.printing import print_plain
-from emo_hf.lab.recipe import loading
-from emo_hf.lab.report import optimizer_page
 
 
 def add(commands: Any) -> None:
@@ -27,6 +24,8 @@ def add(commands: Any) -> None:
 def _ls(args: argparse.Namespace, console: Console) -> int:
     if args.recipes:
         return _ls_recipes(console)
+    from emo_hf import registry
+
     table = Table()
     for column in ("name", "lr", "state", "source"):
         table.add_column(column)
@@ -38,6 +37,8 @@ def _ls(args: argparse.Namespace, console: Console) -> int:
 
 
 def _ls_recipes(console: Console) -> int:
+    from emo_hf.lab.recipe import loading
+
     table = Table(caption="emo-hf run NAME trains one, emo-hf cp NAME copies it")
     table.add_column("name", no_wrap=True)
     table.add_column("description")
@@ -48,8 +49,12 @@ def _ls_recipes(console: Console) -> int:
 
 
 def _show(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf import registry
+
     spec = registry.find(args.name)
     if args.markdown:
+        from emo_hf.lab.report import optimizer_page
+
         print_plain(console, optimizer_page.section(spec))
         return 0
     table = Table(title=spec.key, show_header=False)

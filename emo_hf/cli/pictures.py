@@ -1,4 +1,4 @@
-"""Pictures: ``plot``. matplotlib, which is slow to import, is imported only where something is drawn."""
+"""Pictures: ``plot``."""
 
 import argparse
 from collections.abc import Callable
@@ -9,9 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from emo_hf.cli.printing import print_plain
-from emo_hf.dashboards import report
 from emo_hf.errors import RecipeError
-from emo_hf.lab.run import functions
 
 RESULTS = {  # pictures of a folder of results
     "loss": "training and validation loss",
@@ -50,19 +48,22 @@ def _plot_results(kinds: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 
 def _plot_coefficients(args: argparse.Namespace, console: Console) -> int:
-    from emo_hf.lab import figures  # needs matplotlib
+    from emo_hf.lab import figures
 
     return _drawn(args.output or Path("coefficients.png"), figures.coefficients, console)
 
 
 def _plot_functions(args: argparse.Namespace, console: Console) -> int:
-    from emo_hf.lab import figures  # needs matplotlib
+    from emo_hf.lab import figures
+    from emo_hf.lab.run import functions
 
     result = functions.read(args.paths)
     return _drawn(args.output or Path(f"{result.recipe}.png"), partial(figures.paths, result), console)
 
 
 def _plot_signals(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.dashboards import report
+
     runs = report.read([args.run])
     if len(runs) > 1:
         raise RecipeError(f"{args.run} holds {len(runs)} runs: give one of them. emo-hf report draws several at once.")
@@ -71,7 +72,7 @@ def _plot_signals(args: argparse.Namespace, console: Console) -> int:
 
 
 def _plot_comparison(args: argparse.Namespace, console: Console) -> int:
-    from emo_hf.lab import figures  # needs matplotlib
+    from emo_hf.lab import figures
 
     draw = getattr(figures, args.picture.replace("-", "_"))
     return _drawn(args.output or Path(f"{args.picture}.png"), partial(draw, *args.folders), console)

@@ -7,10 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from emo_hf.cli.printing import print_plain
-from emo_hf.dashboards import report
 from emo_hf.errors import RecipeError
-from emo_hf.lab.analysis import comparison
-from emo_hf.lab.report import card, card_data, comparison_report, comparison_text
+from emo_hf.run_folder import is_comparison_folder
 
 
 def add(commands: Any) -> None:
@@ -44,14 +42,12 @@ def add(commands: Any) -> None:
 
 def _report(args: argparse.Namespace, console: Console) -> int:
     output = args.output or Path("report.html")
-    if (
-        len(args.runs) == 1
-        and comparison.is_comparison_folder(args.runs[0])
-        and (not args.output or output.suffix != ".html")
-    ):
+    if len(args.runs) == 1 and is_comparison_folder(args.runs[0]) and (not args.output or output.suffix != ".html"):
         if args.png:
             raise RecipeError("The report of a comparison draws no picture: leave out --png, or give -o FILE.html.")
         return _report_comparison(args.runs[0], args.output, console)
+    from emo_hf.dashboards import report
+
     runs = report.read(args.runs)
     report.write_html(runs, output)
     written = [output]
@@ -63,6 +59,9 @@ def _report(args: argparse.Namespace, console: Console) -> int:
 
 
 def _report_comparison(place: Path, output: Path | None, console: Console) -> int:
+    from emo_hf.lab.analysis import comparison
+    from emo_hf.lab.report import comparison_report, comparison_text
+
     results = comparison.read(place)
     folder = output or (place / "report" if results.folders else place)
     if results.folders:
@@ -77,6 +76,8 @@ def _report_comparison(place: Path, output: Path | None, console: Console) -> in
 
 
 def _card(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.lab.report import card, card_data
+
     data = card_data.read(args.folder, args.arm)
     path = args.output or Path(f"{data.run_config.recipe}-{data.run_config.size}-{data.run_config.name}.md")
     written = card.write(data, path, args.license, args.force)

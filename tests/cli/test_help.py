@@ -9,6 +9,7 @@ import pytest
 
 from emo_hf import cli
 from tests import ROOT
+from tests.dashboards.recorded_runs import write_run
 
 Path = tuple[str, ...]
 
@@ -64,14 +65,57 @@ def test_completion(shell, capsys):
     assert all(name in script for name in ("emo-hf", "three-panel", "--runs-dir"))
 
 
-def test_version_needs_no_torch():
+@pytest.mark.parametrize("path", [path for path in SUBCOMMANDS if path], ids=" ".join)
+def test_a_slip_of_the_pen_is_understood(path, capsys):
+    *before, name = path
+    assert exit_code([*before, f"{name}x"]) == 2
+    said = capsys.readouterr().err
+    assert f"invalid choice: '{name}x'" in said
+    assert f"'{name}'" in said.partition("Did you mean ")[2]
+
+
+def alone(code, *args):
+    """Runs code in a process of its own."""
+    command = [sys.executable, "-c", code, *map(str, args)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert not done.returncode, done.stderr
+    return done.stdout
+
+
+def test_only_what_is_called_is_imported():
+    """torch and transformers take seconds, so no parser needs them."""
+    code = f"""
+import contextlib, io, sys
+from emo_hf.__main__ import main
+assert main(["--version"]) == 0
+assert not {{"torch", "rich"}} & sys.modules.keys()
+for path in {[list(path) for path in SUBCOMMANDS]!r}:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        main([*path, "--help"])
+assert not {{"torch", "transformers", "matplotlib", "numpy", "pydantic"}} & sys.modules.keys()
+"""
+    assert alone(code).startswith("emo-hf ")
+
+
+def test_records_are_read_without_torch(tmp_path):
+    """So that a report of a long run fits into memory, and ``watch`` is there at once."""
     code = """
 import sys
 from emo_hf.__main__ import main
-assert main(["--version"]) == 0
-assert not {"torch", "rich"} & sys.modules.keys()
+assert main(["watch", sys.argv[1], "--once"]) == 0
+assert main(["report", sys.argv[1], "-o", sys.argv[1] + "/report.html"]) == 0
+assert not {"torch", "transformers"} & sys.modules.keys()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.startswith("emo-hf ")
+    assert "Written" in alone(code, write_run(tmp_path / "run"))
+
+
+def test_run_says_something_before_it_loads_torch():
+    code = """
+import contextlib, sys
+from emo_hf.__main__ import main
+sys.modules["emo_hf.cli.recipe_commands"] = None  # what takes seconds to import
+with contextlib.suppress(ImportError):
+    main(["run", "quickstart"])
+assert "torch" not in sys.modules
+"""
+    assert alone(code) == "Loading torch and transformers ...\n"

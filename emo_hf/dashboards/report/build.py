@@ -9,38 +9,40 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from html import escape
 from importlib import resources
-from string import Template
 from typing import Any
+
+from jinja2 import Environment, StrictUndefined
 
 from emo_hf.dashboards.metrics import Metric
 from emo_hf.dashboards.report import tables
-from emo_hf.dashboards.report.page import Chart, Curve, Page, arrange
+from emo_hf.dashboards.report.page import COLOURS, Chart, Curve, Page, arrange
 from emo_hf.dashboards.report.runs import RecordedRun
 
 FILES = resources.files(__package__)
 
 
 def html(runs: list[RecordedRun]) -> str:
-    """Returns the report of `runs` as one HTML file."""
+    """Returns the report of `runs` as one HTML file. Its template escapes every value but those marked as safe."""
     page = arrange(runs)
     style = _file("uplot/uPlot.min.css") + _file("page.css")
     script = _file("uplot/uPlot.iife.min.js") + "\n" + _file("page.js")
-    return Template(_file("template.html")).substitute(
-        title=escape(page.title),
-        smooth="smooth" if page.is_comparison else "",
-        smooth_pressed=str(page.is_comparison).lower(),
-        subtitle=escape(_subtitle(page)),
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_file("template.html"))
+    return template.render(
+        title=page.title,
+        colours=COLOURS,
+        smooth=page.is_comparison,
+        subtitle=_subtitle(page),
         style=style,
         style_hash=_hash(style),
         script=script,
         script_hash=_hash(script),
         licence=_file("uplot/LICENSE").replace("--", "- -"),
         findings=tables.findings(page),
+        tiles=tables.tiles(page),
         summary=tables.summary(page),
-        ready=" Shaded: ready to stop." if page.ready and any(page.ready.y) else "",
-        sections="".join(_sections(page)),
+        ready=bool(page.ready and any(page.ready.y)),
+        sections=list(_sections(page)),
         numbers=tables.runs(page) if page.is_comparison else tables.ranges(page.runs[0]),
         data=_json(_data(page)),
     )
@@ -100,41 +102,27 @@ def _subtitle(page: Page) -> str:
     return " · ".join(part for part in (run.optimizer, steps, str(run.path)) if part)
 
 
-def _sections(page: Page) -> Iterator[str]:
+def _sections(page: Page) -> Iterator[tuple[str, bool, list[tuple[int, dict[str, Any]]]]]:
+    """Yields the title of each section, whether it is open, and its charts with their numbers."""
     number = 0
     for title, is_open, charts in page.sections:
-        figures = []
-        for chart in charts:
-            figures.append(_figure(chart, number))
-            number += 1
-        yield (
-            f"<details{' open' if is_open else ''}><summary><h2>{escape(title)}</h2></summary>"
-            f'<div class="charts">{"".join(figures)}</div></details>'
-        )
+        yield title, is_open, [(number + place, _figure(chart)) for place, chart in enumerate(charts)]
+        number += len(charts)
 
 
-def _figure(chart: Chart, number: int) -> str:
-    title, unit = escape(chart.title), escape(chart.metrics[0].unit)
-    noisy = " data-noisy" if _is_noisy(chart) else ""
-    shared = {line.name: line for line in chart.lines}  # a group's lines have one entry
-    legend = "".join(
-        f'<li><button type="button" aria-pressed="true" data-name="{escape(name)}">'
-        f"{tables.swatch(line.colour)}{escape(name)} <output></output></button></li>"
-        for name, line in shared.items()
-    )
-    return f"""<figure data-chart="{number}"{noisy}>
-<figcaption><h3>{title}</h3><span class="unit">{unit}</span>
-<button type="button" class="log" aria-label="{title}: logarithmic axis">log</button></figcaption>
-<div class="plot" tabindex="0" role="application" aria-label="{title}, line chart" aria-describedby="keys"></div>
-<ul class="legend">{legend}</ul>
-<details class="how"><summary>How to read it</summary><dl>{"".join(map(_reading, chart.metrics))}</dl></details>
-</figure>"""
+def _figure(chart: Chart) -> dict[str, Any]:
+    return {
+        "title": chart.title,
+        "unit": chart.metrics[0].unit,
+        "noisy": _is_noisy(chart),
+        "legend": list({line.name: line.colour for line in chart.lines}.items()),  # a group's lines have one entry
+        "reading": [(metric.key, list(_reading(metric))) for metric in chart.metrics],
+    }
 
 
-def _reading(metric: Metric) -> str:
-    facts = [
-        f"{metric.meaning[:1].upper()}{metric.meaning[1:]} ({metric.range_text}).",
-        f"Healthy: {metric.healthy}." if metric.healthy else "",
-        f"Act: {metric.act}." if metric.act else "",
-    ]
-    return f"<dt>{escape(metric.key)}</dt>" + "".join(f"<dd>{escape(fact)}</dd>" for fact in facts if fact)
+def _reading(metric: Metric) -> Iterator[str]:
+    yield f"{metric.meaning[:1].upper()}{metric.meaning[1:]} ({metric.range_text})."
+    if metric.healthy:
+        yield f"Healthy: {metric.healthy}."
+    if metric.act:
+        yield f"Act: {metric.act}."

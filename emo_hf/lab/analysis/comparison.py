@@ -29,11 +29,11 @@ from emo_hf.lab.recipe import loading
 from emo_hf.lab.recipe.schema import Recipe, RunConfig, SizeName
 from emo_hf.lab.run import processes
 from emo_hf.reading import read_text
-from emo_hf.run_folder import RunFolder, parse_summary
+from emo_hf.run_folder import RECIPE, RunFolder, is_comparison_folder, parse_summary
 
 logger = logging.getLogger(__name__)
 
-RECIPE, RUNS, REPORT = "recipe.yaml", "runs.jsonl", "report.json"
+RUNS, REPORT = "runs.jsonl", "report.json"
 # what may not change after the first run
 DECIDES = ("claim", "source", "metric", "baseline", "rule", "secondary", "judged_sweeps", "seeds")
 COMMAND = "# emo-hf run "
@@ -199,11 +199,6 @@ def _changed(file: Path, recipe: Recipe) -> list[str]:
         return [name for name in DECIDES if getattr(before, name) != getattr(recipe, name)]
     except (RecipeError, AttributeError):  # of an earlier version of the schema
         return ["format"]
-
-
-def is_comparison_folder(place: Path) -> bool:
-    """Whether `place` is the folder of a comparison."""
-    return (place / RECIPE).is_file()
 
 
 def read(place: Path, known: Mapping[RunFolder, Summary] = MappingProxyType({})) -> Comparison:

@@ -12,10 +12,11 @@ from typing import Any
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import EmoError, RecipeError
 from emo_hf.lab.analysis import histories
-from emo_hf.lab.analysis.comparison import RECIPE, REPORT, RUNS, Comparison
+from emo_hf.lab.analysis.comparison import REPORT, RUNS, Comparison
 from emo_hf.lab.analysis.results import ArmResult
 from emo_hf.lab.analysis.verdicts import JudgedLine
 from emo_hf.lab.report import comparison_text, templating
+from emo_hf.run_folder import RECIPE
 
 KIND = "emo-hf comparison"  # marks a report.json as one of these
 COLOURS = {"reproduced": "good", "not reproduced": "bad"}  # classes of page.css; "open" for all else

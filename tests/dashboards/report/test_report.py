@@ -336,15 +336,19 @@ def test_the_licence_of_uplot_goes_along(tmp_path: Path) -> None:
 
 
 def test_names_cannot_break_out(tmp_path: Path) -> None:
-    name = "</script><script>alert(1)</script><!-- & '\" $title"
-    runs = [RecordedRun(tmp_path / "x", name, f"{name}{place}", optimizer=name) for place in range(2)]
+    """Names of runs, groups, optimizers, folders and metrics: no element is there but those of a plain report."""
+    name = "</script><script>alert(1)</script><meta http-equiv=refresh><b onload=x><!-- & '\" $title"
+    runs = [RecordedRun(tmp_path / name, name, f"{name}{place}", optimizer=name) for place in range(2)]
     for run in runs:
         for step in range(1, 4):
-            run.add(step, row(step))
+            run.add(step, row(step) | {f"eval_{name}_loss": math.nan, f"eval_{name}": 1.0})
     for shown in (runs[:1], runs):
         page = report.html(shown)
         elements = Elements(page)
         assert "<script>alert" not in page
+        assert "<meta http-equiv=refresh" not in page
+        assert len([attrs for tag, attrs in elements.found if tag == "meta"]) == 4
+        assert not any(name.startswith("on") for _, attrs in elements.found for name in attrs)
         assert len(elements.text["script"]) == 2
         assert "<" not in elements.text["script"][0]
         assert "Step size used" in [chart["title"] for chart in data(page)["charts"]]
