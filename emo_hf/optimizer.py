@@ -462,8 +462,8 @@ class EmoOptimizer(torch.optim.Optimizer):
             CheckpointError: the state belongs to another spec, another version or another optimizer, or it does not
                 fit the parameters and groups of this one (`emo_hf.saved_state`); nothing was changed.
         """
-        if not isinstance(state_dict, dict):
-            saved_state.check(state_dict, self.spec, self.param_groups)
+        if not isinstance(state_dict, dict):  # hooks would fail over it
+            saved_state.check(state_dict, self.spec, self.param_groups)  # type: ignore[unreachable]
         # as the last hook: what other hooks make of the state is looked at, and before anything is loaded
         last = self.register_load_state_dict_pre_hook(
             lambda _, state: saved_state.check(state, self.spec, self.param_groups)

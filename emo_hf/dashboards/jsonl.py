@@ -131,7 +131,8 @@ def rewind(path: Path, step: int) -> LogRow:
     if not path.exists():
         return {}
     last: LogRow = {}
-    kept, cut = [], []  # bytes from and to
+    kept: list[tuple[int, int]] = []  # bytes from and to
+    cut: list[tuple[int, int]] = []
     begin = 0
     try:
         for row, end in _rows(path):

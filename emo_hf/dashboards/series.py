@@ -26,7 +26,8 @@ from emo_hf.reading import GREATEST
 BLOCK = 2**22  # bytes that are read at once
 SPARE = 8  # a series that grows gets an eighth more room than it needs
 
-Steps, Values = NDArray[np.int64], NDArray[np.float64]
+Steps = NDArray[np.int64]
+Values = NDArray[np.float64]
 
 
 class Series(Mapping[int, float]):

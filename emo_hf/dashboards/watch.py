@@ -140,7 +140,7 @@ class View:
         elif len(seconds):
             parts.append(f"{np.median(seconds):.3g} s per step")
             if total:
-                parts.append(f"{_duration(np.mean(seconds) * (total - run.steps))} left")
+                parts.append(f"{_duration(float(np.mean(seconds)) * (total - run.steps))} left")
         return parts
 
 

@@ -166,7 +166,8 @@ def _libraries() -> tuple[list[Path], list[Path]]:
     if not os.path.lexists(folder):
         return [], []
     _refuse_others(folder, stat.S_ISDIR)
-    whole, damaged = [], []
+    whole: list[Path] = []
+    damaged: list[Path] = []
     for path in sorted(folder.glob(f"{_name()}-*.so")):
         _refuse_others(path, stat.S_ISREG)
         is_whole = path.stem.endswith(f"-{hashlib.sha256(path.read_bytes()).hexdigest()}")

@@ -34,8 +34,10 @@ logger = logging.getLogger(__name__)
 WEIGHTS = ("*.safetensors", "*.bin")  # of the model, whole, in parts, or of an adapter
 TORN = "torn-"
 # what reading a damaged file raises
-DAMAGE = (OSError, ValueError, LookupError, AttributeError, TypeError, EOFError, RuntimeError)
-DAMAGE += (zipfile.BadZipFile, zlib.error, SafetensorError)
+DAMAGE: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, LookupError, AttributeError, TypeError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, SafetensorError),
+)
 
 
 def newest(run_config: RunConfig, folder: RunFolder) -> Path | None:
@@ -87,7 +89,7 @@ def _flaws_of_state(checkpoint: Path) -> Iterator[str]:
         if not math.isfinite(_seconds(content)):
             yield f"{STATE} has no time"
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        yield f"{STATE}: {error or type(error).__name__}"
+        yield f"{STATE}: {str(error) or type(error).__name__}"
 
 
 def _flaw_of_file(path: Path) -> str:
