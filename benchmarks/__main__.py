@@ -14,17 +14,25 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import mechanism, precision, scaling, steps, trainer
+from benchmarks import measuring, mechanism, precision, scaling, steps, trainer
 from benchmarks.models import MODELS
 from emo_hf.kernels import native
 
-PARTS = {"steps": steps, "scaling": scaling, "mechanism": mechanism, "trainer": trainer, "precision": precision}
+PARTS = {
+    "steps": steps,
+    "measuring": measuring,
+    "scaling": scaling,
+    "mechanism": mechanism,
+    "trainer": trainer,
+    "precision": precision,
+}
 ALL = (
     {"part": "steps", "model": "lora", "dtype": "float32"},
     {"part": "steps", "model": "lora", "dtype": "bfloat16"},
     {"part": "steps", "model": "gpt2-mini", "dtype": "float32"},
     {"part": "steps", "model": "gpt2-small", "dtype": "bfloat16"},
     {"part": "steps", "model": "gpt2-small", "dtype": "float32", "compile": True, "others": True},
+    {"part": "measuring"},
     {"part": "scaling"},
     {"part": "mechanism"},
     {"part": "trainer"},

@@ -15,6 +15,7 @@ WEIGHT_DECAY = 0.01
 OURS = {  # column of the table -> spec
     "EmoSens 3.9": "emosens-3.9",
     "EmoNavi 3.6": "emonavi-3.6",
+    "EmoFree 1.0": "emofree-1.0",
     "EmoCats 3.9": "emocats-3.9",
     "EmoLynx 3.6": "emolynx-3.6",
     "EmoTion 3.9": "emotion-3.9",

@@ -18,7 +18,7 @@ def run(options: Namespace) -> dict[str, Any]:
     makers = {REFERENCE: contenders.adamw(fused=True)}
     for name, key in OURS.items():
         makers[name] = contenders.ours(key)
-        if options.compile and name not in ("EmoSens 3.9", "EmoNavi 3.6"):
+        if options.compile and name not in ("EmoSens 3.9", "EmoNavi 3.6", "EmoFree 1.0"):
             makers[f"{name} compiled"] = contenders.ours(key, "compile")
     if options.others:
         makers |= contenders.others()
