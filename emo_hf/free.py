@@ -100,6 +100,12 @@ class FreeState(MechanismState):
         return self.followed / self.descended if self.descended else 0.0
 
     @property
+    def end(self) -> float:
+        """Agreement below which the ramp ends, once it was above `CLEAR`."""
+        floor, share = SPENT
+        return max(floor, share * self.highest)
+
+    @property
     def trust(self) -> float:
         """Seen fall over predicted fall; 0 without any."""
         return self.seen / self.predicted if self.predicted > 0 else 0.0
@@ -157,6 +163,11 @@ class Free(Mechanism):
     def warmup(self) -> float:
         """Steps in which the ramp grows tenfold: twice the root of the training's, which makes 20 of 100."""
         return 2 * math.sqrt(self.total_steps) if self.total_steps else WARMUP
+
+    @property
+    def longest_ramp(self) -> int:
+        """Steps by which a ramp has ended, at the latest at the unit, where gradients arrive and no schedule acts."""
+        return math.ceil(self.warmup * math.log10(1 / START)) + 3
 
     @property
     def span(self) -> int:
@@ -252,8 +263,8 @@ class Free(Mechanism):
             return None
         agreement = state.agreement
         state.highest = max(state.highest, agreement)
-        (floor, share), (against, left) = SPENT, AGAINST
-        if state.highest > CLEAR and agreement < max(floor, share * state.highest):
+        against, left = AGAINST
+        if state.highest > CLEAR and agreement < state.end:
             return used * KEPT
         if agreement < against:
             return used * left
@@ -261,16 +272,22 @@ class Free(Mechanism):
         return bound if used >= bound else None
 
     def _steer(self, state: FreeState) -> None:
+        noise = math.sqrt(state.variance / (2 * self.loss_span - 1))  # of the fast average
+        rise = state.fast - state.slow
+        state.braking = _clamped(rise / (BRAKE * noise) - 1) if noise else 0.0
+        state.size *= math.exp(self._growth(state) * TENFOLD / self.warmup)
+
+    def _growth(self, state: FreeState) -> float:
+        """How the step size moves, in units of the growth in the ramp."""
+        if not state.steering:
+            return 1.0
         anneals = state.annealed if self.anneals is None else self.anneals
         # The share falls as a training goes on: gradients get noisier, the loss flatter. Where no schedule takes the
         # step size down, that is what does.
         trusted = TRUSTED * math.sqrt(self.warmup / max(state.steps, self.warmup)) if anneals else TRUSTED
         grow = _clamped((state.trust - trusted) / trusted)
         shrink = 0.0 if anneals else SHRINK * _clamped((trusted - state.trust) / trusted)
-        noise = math.sqrt(state.variance / (2 * self.loss_span - 1))  # of the fast average
-        rise = state.fast - state.slow
-        state.braking = _clamped(rise / (BRAKE * noise) - 1) if noise else 0.0
-        state.size *= math.exp((grow - shrink - state.braking) * TENFOLD / self.warmup)
+        return grow - shrink - state.braking
 
     def _is_done(self, state: FreeState) -> bool:
         """The falls of the loss over its slow average, seen and predicted, are below the noise of its mean.
@@ -299,6 +316,8 @@ class Free(Mechanism):
             Mechanism.signals(self, state, loss, rate, shadow_mix),
             steering=state.steering,
             agreement=state.agreement,
+            agreement_end=state.end,
+            growth=self._growth(state),
             fall_seen=state.seen,
             fall_predicted=state.predicted,
             fall_trust=state.trust,

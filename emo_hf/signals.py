@@ -214,6 +214,21 @@ class Signals:
         "0.3 to 1 in the ramp, then falls, which ends it; around 0 later",
         "around 0 from the start: the gradients are mostly noise; use larger batches",
     )
+    agreement_end: float | None = signal(
+        "linear",
+        (0, inf),
+        "",
+        "EmoFree: the agreement below which the ramp ends, once it was above 0.2",
+        "0.12, or a quarter of the greatest agreement",
+    )
+    growth: float | None = signal(
+        "fixed",
+        (-1.2, 1),
+        "",
+        "EmoFree: how the step size moves before the schedule: 1 grows as fast as in the ramp, below 0 shrinks",
+        "1 in the ramp, then mostly near 0",
+        "above 0.5 for long after the ramp: what the ramp found was too small; a larger lr starts higher",
+    )
     fall_seen: float | None = signal(
         "linear", (-inf, inf), "loss per step", "EmoFree: how fast the loss falls, on average", "above 0"
     )

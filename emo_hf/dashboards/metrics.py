@@ -152,6 +152,8 @@ SUMMARY = {  # one number per run, at its end
     "`best/eval_<name>_loss`",
     "emo/lr_median": "median step size",
     "emo/lr_ceiling_share": "share of the steps with the pulse at its ceiling",
+    "emo/found_lr": "the step size that EmoFree's ramp found: a learning rate for AdamW",
+    "emo/found_after": "steps of the ramp that found it",
     "emo/first_stop_step": "first step that was ready to stop (the last one of its window); absent if none was",
 }
 
@@ -196,10 +198,11 @@ SECTIONS = (
     Section(
         "Finding the step size",
         (
-            Panel("Agreement of the gradients", ("emo/agreement",), zero_line=True),
+            Panel("Agreement of the gradients", ("emo/agreement", "emo/agreement_end"), zero_line=True),
             Panel("Falls of the loss per step", ("emo/fall_seen", "emo/fall_predicted"), zero_line=True),
             Panel("Seen fall over predicted fall", ("emo/fall_trust",), zero_line=True),
             Panel("After the ramp, and braking", ("emo/steering", "emo/braking")),
+            Panel("Growth of the step size", ("emo/growth",), zero_line=True),
         ),
         open=False,
     ),

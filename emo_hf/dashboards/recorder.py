@@ -72,9 +72,10 @@ class Recorder:
         self._file: jsonl.JsonlSink | None = None
         self._failing = False
         last: LogRow = {}
+        self._settings = {**config, "total_steps": total_steps}
         try:
             last = self._open_file(start_step, resume)
-            jsonl.describe(self.path, {**config, "total_steps": total_steps})
+            jsonl.describe(self.path, self._settings)
         except OSError as error:
             logger.error("The signals cannot be recorded in %s: %s. The training goes on.", self.path, error)
         origin = Origin(self.path, config, writer, guard, trainer_counts, total_steps)
@@ -88,6 +89,16 @@ class Recorder:
         """Records one optimizer step, and logs what is wrong with it."""
         self._send(self._window.add(step, signals), self._slow_window.add(step, signals))
         self._health.observe(step, signals)
+
+    def note(self, found: dict[str, Any]) -> None:
+        """Adds to the settings of the run what its optimizer has found: ``emo_found_lr`` and the like."""
+        self._settings |= found
+        try:
+            jsonl.describe(self.path, self._settings)
+        except OSError as error:
+            logger.error("What was found cannot be recorded in %s: %s. The training goes on.", self.path, error)
+        for sink in tuple(self._remotes):
+            self._try(sink, sink.note, found)
 
     def check(self) -> None:
         """Drops reporters whose run has died, before Trainer's own callbacks report to it."""
@@ -105,7 +116,8 @@ class Recorder:
         if self._file is not None:
             try:
                 self._file.close()
-                summary = summarize(jsonl.iterate(self.path))  # what was recorded before a resume counts as well
+                # what was recorded before a resume counts as well
+                summary = summarize(jsonl.iterate(self.path), self._settings)
             except (OSError, RecordError) as error:
                 logger.error("The signals in %s cannot be summarized: %s.", self.path, error)
         for sink in tuple(self._remotes):

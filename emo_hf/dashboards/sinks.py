@@ -46,6 +46,9 @@ class Sink:
         """Reports one row."""
         raise NotImplementedError
 
+    def note(self, found: dict[str, Any]) -> None:
+        """Adds to the settings of the run what was found in it."""
+
     def check(self) -> None:
         """Fails if the reporter's run is dead."""
 
@@ -63,6 +66,9 @@ class TrackioSink(Sink):
 
         self._run = _opened(context_vars.current_run.get(), "trackio.init(project=...)")
         self._run.config.update(origin.config)
+
+    def note(self, found: dict[str, Any]) -> None:
+        self._run.config.update(found)
 
     def write(self, row: LogRow) -> None:
         self._run.log({**values(row), STEP: row["step"]}, step=row["step"])
@@ -90,8 +96,12 @@ class MlflowSink(Sink):
         import mlflow
 
         self._id = _opened(mlflow.active_run(), "mlflow.start_run()").info.run_id
-        self._log = mlflow.log_metrics
+        self._log, self._client = mlflow.log_metrics, mlflow.MlflowClient()
         mlflow.set_tags(origin.config)
+
+    def note(self, found: dict[str, Any]) -> None:
+        for name, value in found.items():
+            self._client.set_tag(self._id, name, value)
 
     def write(self, row: LogRow) -> None:
         self._log(values(row), step=row["step"], run_id=self._id, synchronous=False)
@@ -110,6 +120,9 @@ class CometSink(Sink):
 
         self._experiment = _opened(comet_ml.get_running_experiment(), "comet_ml.start()")
         self._experiment.log_parameters(origin.config)
+
+    def note(self, found: dict[str, Any]) -> None:
+        self._experiment.log_parameters(found)
 
     def write(self, row: LogRow) -> None:
         self._experiment.log_metrics(values(row), step=row["step"])

@@ -286,6 +286,9 @@ class WandbSink(Sink):
         else:
             self._do(self._axis.add, row)
 
+    def note(self, found: dict[str, Any]) -> None:
+        self._do(self._run.config.update, found, allow_val_change=True)
+
     def check(self) -> None:
         self._do(self._run.log, {}, commit=False)
 

@@ -27,7 +27,8 @@ from emo_hf.run_folder import HISTORY, RunFolder
 BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 SHOWN = (  # the losses of evaluation sets follow the first two
     *("train/loss", "eval/loss", "emo/loss", "emo/ema_short", "emo/ema_medium", "emo/ema_long"),
-    *("emo/scalar", "emo/lr", "emo/stop_margin_snr", "emo/stop_margin_loss", "emo/stop_share"),
+    *("emo/scalar", "emo/lr", "emo/agreement", "emo/fall_trust", "emo/braking"),
+    *("emo/stop_margin_snr", "emo/stop_margin_loss", "emo/stop_share"),
 )
 MARGINS = {"emo/stop_margin_snr", "emo/stop_margin_loss"}
 PERIOD = 1.0  # seconds between two looks at the files
@@ -88,6 +89,8 @@ class Follower:
         files = [file for file in found if file.parent == newest.parent]
         if not self._read or newest.parent != self.run.path or any(self._was_replaced(file) for file in files):
             self.run, self._read = described(newest.parent), {}
+        elif self.run.found is None:  # the settings say it once it is known
+            self.run.found = described(newest.parent).found
         for file in files:
             _, start = self._read.get(file, (0, 0))
             block = joined(read_blocks(file, named, start))
@@ -109,7 +112,8 @@ class View:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         run = self._follower.run
-        yield Text(" | ".join(part for part in (run.name, run.optimizer, *self._progress()) if part), style="bold")
+        facts = (run.name, run.optimizer, *self._progress(), "" if run.found is None else f"found {run.found:.2g}")
+        yield Text(" | ".join(filter(None, facts)), style="bold")
         if not run.series:
             yield Text(f"Waiting for the first step in {self._follower.path} ...")
             return

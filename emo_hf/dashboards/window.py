@@ -14,12 +14,13 @@ import math
 import statistics
 import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from emo_hf.signals import EXTREMES, PREFIX, SHARES, Signals
 
 ROWS = 5000
+FOUND = {"emo_found_lr": "emo/found_lr", "emo_found_after": "emo/found_after"}  # setting -> summary
 
 LogRow = dict[str, Any]
 
@@ -91,10 +92,12 @@ def merged(rows: list[LogRow]) -> LogRow:
     return whole | ({"nonfinite": nonfinite} if nonfinite else {})
 
 
-def summarize(rows: Iterable[LogRow]) -> dict[str, float]:
+def summarize(rows: Iterable[LogRow], settings: Mapping[str, Any] | None = None) -> dict[str, float]:
     """Returns the flat numbers that sum up a training: ``emo/lr_median``, ``emo/lr_ceiling_share``, if it was ever
-    ready to stop ``emo/first_stop_step`` (the last step of the window in which it first was)."""
-    summary: dict[str, float] = {}
+    ready to stop ``emo/first_stop_step`` (the last step of the window in which it first was), and from its `settings`
+    ``emo/found_lr`` and ``emo/found_after``, if its optimizer has found a step size."""
+    settings = settings or {}
+    summary: dict[str, float] = {key: settings[name] for name, key in FOUND.items() if name in settings}
     lrs, shares, first = array("d"), array("d"), None  # of rows that are read one by one
     for row in rows:
         for key, values in (("emo/lr", lrs), ("emo/lr_at_ceiling", shares)):

@@ -24,6 +24,7 @@ COLUMNS = (
     "config:seed.value",
     "summary:best/eval_loss",
     "summary:emo/lr_median",
+    "summary:emo/found_lr",
 )
 
 

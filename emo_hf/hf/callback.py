@@ -29,7 +29,7 @@ from emo_hf.hf import progress
 from emo_hf.hf.feed import Listener, LossFeed, await_accelerator, find_listener, find_optimizer, stop_feeding
 from emo_hf.hf.rates import tell_lr_used, tell_schedule
 from emo_hf.hf.registration import CREATE_OPTIMIZER
-from emo_hf.hf.settings import corrections, make_plain, settings_of
+from emo_hf.hf.settings import corrections, found_of, make_plain, settings_of
 from emo_hf.hf.stopping import Reaction, attributes_of, folder_of
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.scheduler import innermost
@@ -77,7 +77,7 @@ class EmotionCallback(TrainerCallback):
         self._listener: Listener | None = None
         self._steps = 0  # that the listener has made
         self._recorder: Recorder | None = None
-        self._found = False  # it is said what step size the optimizer found
+        self._found = False  # it is noted what step size the optimizer found
         self._feeding = False  # while this callback supplies the loss
         self._scheduler: Any = None  # set while this callback makes it tell the true learning rate
         self.by_name = False  # ``args.optim``, not the user's own object, says which optimizer trains
@@ -148,7 +148,7 @@ class EmotionCallback(TrainerCallback):
             self._reaction.observe(args, state, control, signals, self._listener.key)
             progress.show(self.progress, signals)
         if signals is not None and isinstance(self._listener, EmoOptimizer):
-            self._say_what_is_found(self._listener, state)
+            self._note_what_is_found(self._listener, state)
         if self._recorder is not None and signals is not None:
             self._try(self._recorder.write, state.global_step, signals)
         if self._recorder is not None and (control.should_log or control.should_evaluate):
@@ -200,9 +200,12 @@ class EmotionCallback(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._finish()
 
-    def _say_what_is_found(self, optimizer: EmoOptimizer, state: TrainerState) -> None:
-        if not self._found and optimizer.found is not None:
+    def _note_what_is_found(self, optimizer: EmoOptimizer, state: TrainerState) -> None:
+        if not self._found and (found := found_of(optimizer)):
             self._found = True
+            attributes_of(state).setdefault("settings", {}).update(found)
+            if self._recorder is not None:
+                self._try(self._recorder.note, found)
             if state.is_world_process_zero:
                 logger.warning("Step %d: %s %s", state.global_step, optimizer.key, optimizer.found)
 

@@ -13,6 +13,7 @@ from huggingface_hub import metadata_load, metadata_save
 
 from emo_hf.hf.confidential import masked
 from emo_hf.hf.settings import in_words
+from emo_hf.optimizer import Found
 from emo_hf.spec import OptimizerSpec
 
 TAG = "emo_hf"
@@ -39,11 +40,12 @@ def _bars(text: str) -> str:
     return re.sub(r"(?<!\\)\|", r"\\|", text)
 
 
-def section(spec: OptimizerSpec, formulas: Mapping[str, str] | None = None) -> str:
+def section(spec: OptimizerSpec, formulas: Mapping[str, str] | None = None, found: Found | None = None) -> str:
     """Returns where an optimizer comes from, what it does, and what its user would not expect.
 
     Args:
         formulas: what it computes, as Markdown by title.
+        found: the step size that it has found, where it finds one.
     """
     facts = {
         "Optimizer": f"`{spec.key}` of emo_hf",
@@ -52,11 +54,18 @@ def section(spec: OptimizerSpec, formulas: Mapping[str, str] | None = None) -> s
     }
     if spec.is_ours:
         facts["Learning rate"] = plain(spec.recommended_lr)
+        if found is not None:
+            facts["Found"] = f"{in_short(found.size)} after {found.steps} steps: a learning rate for AdamW"
     else:
         facts["Learning rate"] = "multiplies the step size of emoPulse" if spec.lr_is_multiplier else "base rate"
         facts["The authors' advice for it"] = plain(spec.recommended_lr)
     quirks = [f"* {quirk}" for quirk in spec.quirks]
     return "\n".join([table(facts), *(["", "What to know about this version:", "", *quirks] if quirks else [])])
+
+
+def in_short(size: float) -> str:
+    """Returns a step size as people type one."""
+    return f"`{size:.2g}`"
 
 
 def correct(path: Path, settings: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from emo_hf.dashboards import Recorder
 from emo_hf.errors import EmoError
 from emo_hf.hf.feed import Listener, LossFeed, find_optimizer, keeps_own_loss
 from emo_hf.hf.rates import tell_lr_used
-from emo_hf.hf.settings import settings_of
+from emo_hf.hf.settings import found_of, settings_of
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.scheduler import find_pulse, innermost
 from emo_hf.signals import Signals
@@ -110,6 +110,7 @@ class LoopRecord:
         self._step, self._seen = start_step, self._listener.steps
         if isinstance(self._listener, EmoOptimizer) and total_steps:
             self._listener.plan(total_steps)
+        self._found = found_of(self._listener)
         self._recorder: Recorder | None = None
         main = accelerator.is_main_process
         if main or keeps_own_loss(accelerator):
@@ -129,6 +130,11 @@ class LoopRecord:
             return
         self._step += 1
         self._recorder.write(self._step, signals)
+        if isinstance(self._listener, EmoOptimizer) and not self._found:
+            self._found = found_of(self._listener)
+            if self._found:
+                self._recorder.note(self._found)
+                logger.warning("Step %d: %s %s", self._step, self._listener.key, self._listener.found)
         self._send(signals)
 
     def _send(self, signals: Signals) -> None:

@@ -7,6 +7,8 @@ has others. The arguments stay as they are. Beside them stand, as plain numbers 
     emo_lr                          its multiplier or base rate, before any schedule
     emo_<option>                    each of its other options
     emo_<option>_of_groups          the value in each parameter group, where they differ; emo_<option> is the first
+    emo_found_lr, _after            under EmoFree, once its ramp has ended: the step size found, and the steps it took
+    emo_found_agreement             and the agreement at its best and at the end
     emo_drives                      under `EmoPulse`: the optimizer that it drives, whose options are listed too
 
 in W&B's config and the settings of other reporters, ``emo_run.json``, ``trainer_state.json``, and the model card.
@@ -42,7 +44,16 @@ def settings_of(listener: Listener) -> dict[str, Any]:
             of_groups[f"{option}_of_groups"] = found
     in_order = sorted({**options, **of_groups}.items(), key=lambda item: item[0] not in in_groups)  # the rate first
     known = {f"emo_{option}": plain(value) for option, value in in_order if value is not None}
-    return {"emo_optimizer": name, "emo_version": version, **known}
+    return {"emo_optimizer": name, "emo_version": version, **known, **found_of(listener)}
+
+
+def found_of(listener: Listener) -> dict[str, Any]:
+    """Returns what the ramp of an EmoFree has found, under the names above; nothing before, and for any other."""
+    found = getattr(listener, "found", None)
+    if found is None:
+        return {}
+    agreement = [found.highest, found.last]
+    return {"emo_found_lr": found.size, "emo_found_after": found.steps, "emo_found_agreement": agreement}
 
 
 def _before_schedule(group: dict[str, Any], option: str) -> Any:

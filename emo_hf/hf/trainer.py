@@ -137,7 +137,7 @@ class EmoTrainerMixin(_Trainer):
             return
         parts = [f"Trained with `{listener.key}` of emo_hf. {stop_reason(self.state)}".rstrip(), card.ONE_TRAINING]
         if (spec := getattr(listener, "spec", None)) is not None:
-            parts.append(card.section(spec))
+            parts.append(card.section(spec, found=getattr(listener, "found", None)))
         if picture := _draw_signals(path.parent):
             parts.append(f"![Loss, step size and emotion of the training]({picture})")
         with path.open("a", encoding="utf-8") as file:

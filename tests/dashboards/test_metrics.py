@@ -25,7 +25,8 @@ def test_rows_hold_the_declared_metrics_and_no_others(make) -> None:
 
 def test_the_summary_holds_the_declared_numbers() -> None:
     row = {"step": 1, "emo/lr": 1.0, "emo/lr_at_ceiling": 0.0, "emo/stop_share": 1.0}
-    assert {*summarize([row]), "best/eval_loss"} == SUMMARY.keys()  # the latter comes with the evaluations
+    settings = {"emo_found_lr": 1e-3, "emo_found_after": 9}
+    assert {*summarize([row], settings), "best/eval_loss"} == SUMMARY.keys()  # the latter comes with the evaluations
 
 
 def test_all_but_the_raw_trust_are_on_a_panel() -> None:

@@ -1,6 +1,8 @@
 """A Trainer tells EmoFree how long the training is, whether its schedule goes down, and how much it clips."""
 
+import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 import emo_hf
+from emo_hf.dashboards import report
 from emo_hf.hf.callback import anneals
 from emo_hf.hf.feed import find_optimizer
 
@@ -94,6 +97,45 @@ def test_signals_are_recorded(make_trainer, read_signals):
     trainer, _ = train(make_trainer, max_steps=20)
     rows = read_signals(trainer.args.output_dir)
     assert len(rows) == 20
-    own = {"agreement", "fall_seen", "fall_predicted", "fall_trust", "steering", "braking"}
+    own = {"agreement", "agreement_end", "growth", "fall_seen", "fall_predicted", "fall_trust", "steering", "braking"}
     assert {f"emo/{name}" for name in own} <= rows[-1].keys()
     assert (rows[0]["emo/steering"], rows[-1]["emo/steering"]) == (0.0, 1.0)
+
+
+def test_what_it_found_is_on_record(make_trainer, read_signals):
+    """In the run's settings, its report, each checkpoint after the ramp, and the model card."""
+    trainer, optimizer = train(make_trainer, max_steps=40, save_strategy="steps", save_steps=20)
+    found, folder = optimizer.found, Path(trainer.args.output_dir)
+    expected = {
+        "emo_found_lr": found.size,
+        "emo_found_after": found.steps,
+        "emo_found_agreement": [found.highest, found.last],
+    }
+    assert expected.items() <= json.loads((folder / "emo_run.json").read_text()).items()
+    (run,) = report.read([folder])
+    assert run.found == found.size
+    assert "<dt>found step size</dt>" in report.html([run])
+    for step in (20, 40):
+        state = json.loads((folder / f"checkpoint-{step}/trainer_state.json").read_text())
+        settings = state["stateful_callbacks"]["EmotionCallback"]["attributes"]["settings"]
+        assert (expected.items() <= settings.items()) == (step >= found.steps)
+    assert read_signals(folder)[found.steps - 1]["emo/lr"] == pytest.approx(found.size, rel=0.6)
+
+
+def test_a_resumed_training_keeps_what_was_found(make_trainer):
+    first, optimizer = train(make_trainer, max_steps=40, save_strategy="steps", save_steps=30)
+    folder = Path(first.args.output_dir)
+    (folder / "emo_run.json").unlink()
+    resumed = make_trainer(optim="emofree", max_steps=40)
+    resumed.train(resume_from_checkpoint=str(folder / "checkpoint-30"))
+    assert json.loads((folder / "emo_run.json").read_text())["emo_found_lr"] == optimizer.found.size
+
+
+def test_the_card_tells_what_was_found(make_trainer):
+    trainer = make_trainer(emo_hf.EmoTrainer, optim="emofree", max_steps=20)
+    trainer.train()
+    trainer.create_model_card()
+    found = find_optimizer(trainer.optimizer).found
+    card = Path(trainer.args.output_dir, "README.md").read_text()
+    assert f"| Found | `{found.size:.2g}` after {found.steps} steps: a learning rate for AdamW |" in card
+    assert f"found_lr={found.size}" in card

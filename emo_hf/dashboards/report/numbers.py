@@ -27,6 +27,7 @@ def summary(run: RecordedRun) -> dict[str, Number]:
         **{f"last {key.replace('/', ' ')}": _of(run.series[key], lambda values: values[-1]) for key in scores},
         "loss, last tenth": _of(loss, lambda values: np.mean(values[-math.ceil(len(values) / 10) :])),
         "median step size": _of(run.series.get("emo/lr"), np.median),
+        "found step size": run.found,
         "share at the ceiling": _of(run.series.get(CEILING), np.mean),
         "first ready at step": int(ready[0]) if len(ready) else None,
         "steps": run.steps,

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class RecordedRun:
     optimizer: str = ""  # empty: not known
     seed: int | None = None
     total_steps: int = 0  # of the whole training; 0: not known
+    found: float | None = None  # step size, by an optimizer that finds one
     series: dict[str, Series] = field(default_factory=dict)
 
     def add(self, step: int, row: dict[str, Any]) -> None:
@@ -173,7 +175,7 @@ def described(folder: Path) -> RecordedRun:
         settings = _settings(files.settings)
         run.optimizer, run.seed = _emotion(settings), settings.get("seed")
         run.group = run.optimizer or run.group
-        run.total_steps = settings.get("total_steps", 0)
+        run.total_steps, run.found = settings.get("total_steps", 0), _found(settings.get("emo_found_lr"))
     if (config := files.read_config()) is not None:
         try:
             *names, optimizer = [config[name] for name in ("recipe", "size", "name")] + [config["arm"]["optim"]]
@@ -196,6 +198,12 @@ def _settings(path: Path) -> dict[str, Any]:
         if not (is_count(settings.get(name, 0)) or (name == "seed" and settings[name] is None)):
             raise RecordError(f"{path}, {name}: expected a whole number, got {shown(settings[name])}.")
     return settings
+
+
+def _found(value: Any) -> float | None:
+    """Returns a step size, None for what is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value < inf else None
 
 
 def _add_log(run: RecordedRun, path: Path) -> None:
@@ -246,7 +254,7 @@ def _of_wandb(path: Path, printed: str) -> RecordedRun:
             config |= content.get("config", {}).get("update", {})
         elif record["type"] == "config":
             config |= content.get("update", {})
-    run.seed = config.get("seed") if is_count(config.get("seed")) else None
+    run.seed, run.found = config.get("seed") if is_count(config.get("seed")) else None, _found(config.get("emo_found_lr"))
     run.optimizer = _emotion(config) or str(config.get("optim", ""))
     run.group = run.group or run.optimizer or run.name
     return run

@@ -31,6 +31,7 @@ METRICS: dict[str, bool] = {
     "stop_regret": False,  # evaluation loss at the stop signal minus the smallest
     "stop_share": True,  # share of the run before the stop signal, 1 if it never came
     "step_size_median": True,
+    "found_lr": True,  # the step size that EmoFree's ramp found
     "state_ratio": False,  # bytes of optimizer state per byte of trained parameter
     "state_share": False,  # bytes of optimizer state per byte of all parameters
     "peak_memory": False,  # bytes of the process at their highest

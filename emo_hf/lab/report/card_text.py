@@ -22,6 +22,7 @@ COLUMNS = {  # of the table of results, as far as the summaries have them
     "eval_loss": ("evaluation loss", ".3f"),
     "train_loss": ("training loss (mean)", ".3f"),
     "step_size_median": ("median step size", ".1e"),
+    "found_lr": ("found step size", ".1e"),
     "seconds": ("seconds", ".0f"),
 }
 

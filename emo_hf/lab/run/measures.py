@@ -3,6 +3,7 @@
 `emo_hf.lab.recipe.rules.METRICS` says what each of them means.
 """
 
+import json
 import math
 import resource
 import statistics
@@ -45,6 +46,12 @@ def of_history(rows: list[LogRow], metric: str, equal_train_loss: float | None =
     if equal_train_loss is not None:
         numbers["gap"] = gap(rows, equal_train_loss)
     return numbers
+
+
+def of_settings(path: Path) -> dict[str, float | None]:
+    """Returns what an optimizer has found in the run whose settings are in the file `path`; nothing without it."""
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {"found_lr": settings["emo_found_lr"]} if "emo_found_lr" in settings else {}
 
 
 def gap(rows: list[LogRow], level: float) -> float | None:

@@ -70,6 +70,7 @@ def train(
         | {"steps": steps}
         | measures.of_history(rows, run_config.task.metric, run_config.equal_train_loss)
         | measures.of_signals(folder.signals, rows)
+        | measures.of_settings(folder.settings)
         | measures.of_memory(trainer)
         | extra
     )
