@@ -51,6 +51,17 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
+def test_what_an_optimizer_has_found_is_shown_as_soon_as_it_is_known(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "out", steps=60, optimizer="emofree")
+    follower = Follower(folder)
+    follower.poll()
+    assert "found" not in seen(View(follower))
+    settings = json.loads((folder / "emo_run.json").read_text())
+    (folder / "emo_run.json").write_text(json.dumps({**settings, "emo_found_lr": 5.2e-4}))
+    follower.poll()
+    assert "finished | found 0.00052" in seen(View(follower))
+
+
 def test_losses_of_several_evaluation_sets_stand_together(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "out", steps=60)
     logged = {"eval_a_loss": 1.5, "eval_b_loss": 2.5, "eval_a_runtime": 9.0, "eval_b_samples_per_second": 8.0}

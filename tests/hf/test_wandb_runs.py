@@ -227,6 +227,14 @@ def test_what_trained_is_on_record(options, expected, corrected, make_trainer, c
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+def test_what_emofree_found_is_in_the_settings_and_the_summary(make_trainer):
+    trainer = make_trainer(EmoTrainer, optim="emofree", report_to="wandb", max_steps=20)
+    trainer.train()
+    found = trainer.optimizer.optimizer.found
+    assert wandb.run.config["emo_found_lr"] == found.size
+    assert (wandb.run.summary["emo/found_lr"], wandb.run.summary["emo/found_after"]) == (found.size, found.steps)
+
+
 # -- best losses ------------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@
     report.write_html(runs, Path("report.html"))     one file, opened by any browser
     report.write_png(runs, Path("report.png"))       one picture, for a model card; needs matplotlib
 
-What a run consists of is `runs`' business, what is shown `page`'s, and how, that of `build` and `figures`.
+What a run consists of is `runs`' business, what is shown `page`'s, and how, that of `build`, `figures` and `ramp`.
 """
 
 from pathlib import Path

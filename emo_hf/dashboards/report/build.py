@@ -15,8 +15,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from emo_hf.dashboards.metrics import Metric
-from emo_hf.dashboards.report import tables
+from emo_hf.dashboards.report import ramp, tables
 from emo_hf.dashboards.report.page import COLOURS, Chart, Curve, Page, arrange
+from emo_hf.dashboards.report.ramp import Ramp
 from emo_hf.dashboards.report.runs import RecordedRun
 
 FILES = resources.files(__package__)
@@ -25,7 +26,7 @@ FILES = resources.files(__package__)
 def html(runs: list[RecordedRun]) -> str:
     """Returns the report of `runs` as one HTML file. Its template escapes every value but those marked as safe."""
     page = arrange(runs)
-    style = _file("uplot/uPlot.min.css") + _file("page.css")
+    style = _file("uplot/uPlot.min.css") + _file("page.css") + ramp.style()
     script = _file("uplot/uPlot.iife.min.js") + "\n" + _file("page.js")
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_file("template.html"))
     return template.render(
@@ -43,6 +44,7 @@ def html(runs: list[RecordedRun]) -> str:
         summary=tables.summary(page),
         ready=bool(page.ready and any(page.ready.y)),
         sections=list(_sections(page)),
+        ramps=_ramps(page),
         numbers=tables.runs(page) if page.is_comparison else tables.ranges(page.runs[0]),
         data=_json(_data(page)),
     )
@@ -100,6 +102,12 @@ def _subtitle(page: Page) -> str:
         return f"{len(page.runs)} runs of {len(page.groups)} settings, {steps}"
     run = page.runs[0]
     return " · ".join(part for part in (run.optimizer, steps, str(run.path)) if part)
+
+
+def _ramps(page: Page) -> dict[str, Any] | None:
+    """Returns the drawing of the ramps of all runs of EmoFree, None if there are none."""
+    ramps = [each for run in page.runs if (each := Ramp.of(run)) is not None]
+    return {"open": len(ramps) <= ramp.COLUMNS, "svg": ramp.svg(ramps), "reading": ramp.READING} if ramps else None
 
 
 def _sections(page: Page) -> Iterator[tuple[str, bool, list[tuple[int, dict[str, Any]]]]]:
