@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         EmoTrainingArguments,
         LoopRecord,
         attach,
+        find_lr,
     )
     from emo_hf.optimizer import EmoOptimizer
     from emo_hf.scheduler import EmoPulse
@@ -69,6 +70,7 @@ else:
                 "EmotionCallback",
                 "LoopRecord",
                 "attach",
+                "find_lr",
             ],
             "emo_hf.optimizer": ["EmoOptimizer"],
             "emo_hf.registry": ["registry"],
@@ -101,6 +103,7 @@ __all__ = [
     "LoopRecord",
     "Signals",
     "attach",
+    "find_lr",
 ]
 __version__ = "0.1.0"
 

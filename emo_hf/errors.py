@@ -9,6 +9,7 @@
     ├── RegistrationError (ImportError)         transformers moved what the ``optim`` string relies on
     ├── MissingExtraError (ImportError)         a package of an extra is not installed
     ├── RecipeError (ValueError)                a recipe, its data or its output folder cannot be used
+    ├── RampError (RuntimeError)                the ramp of EmoFree did not end
     ├── RecordError (ValueError)                a file of recorded signals cannot be read
     └── DashboardError (RuntimeError)           a dashboard cannot be saved where it belongs
 
@@ -53,6 +54,10 @@ class MissingExtraError(EmoError, ImportError):
 
 class RecipeError(EmoError, ValueError):
     """A recipe cannot be read or run."""
+
+
+class RampError(EmoError, RuntimeError):
+    """No step size was found: the ramp of EmoFree did not end."""
 
 
 class RecordError(EmoError, ValueError):

@@ -55,7 +55,7 @@ ALLOWED = {
     "integrations": {"hf", "scheduler"},
     "dashboards": {"run_folder", "reading"},
     "lazy": set(),
-    "hf": {"lazy", "registry", "optimizer", "spec", "scheduler", "mechanism", "emotion", "dashboards"},
+    "hf": {"lazy", "registry", "optimizer", "free", "spec", "scheduler", "mechanism", "emotion", "dashboards"},
     "launch": {"__init__", "startup"},
     "startup": {"__init__"},
     "lab": {"hf", "dashboards", "run_folder", "reading", "__init__", *CORE},

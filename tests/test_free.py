@@ -247,6 +247,7 @@ def test_the_brake_takes_the_step_down_where_the_loss_rises():
 def test_a_slope_that_never_ends_ends_the_ramp_at_the_unit():
     optimizer = linear_loss(registry)
     assert optimizer.found.size == pytest.approx(100 / 3)
+    assert optimizer.found.steps <= optimizer.mechanism.longest_ramp
 
 
 # -- invariance -------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from emo_hf.hf.callback import EmotionCallback
     from emo_hf.hf.feed import LossFeed
     from emo_hf.hf.loops import LoopRecord
+    from emo_hf.hf.probing import find_lr
     from emo_hf.hf.trainer import EmoTrainer, EmoTrainerMixin, attach
 else:
     __getattr__, __dir__ = lazy.names(
@@ -22,6 +23,7 @@ else:
             "emo_hf.hf.callback": ["EmotionCallback"],
             "emo_hf.hf.feed": ["LossFeed"],
             "emo_hf.hf.loops": ["LoopRecord"],
+            "emo_hf.hf.probing": ["find_lr"],
             "emo_hf.hf.trainer": ["EmoTrainer", "EmoTrainerMixin", "attach"],
         },
     )
@@ -35,6 +37,7 @@ __all__ = [
     "LoopRecord",
     "LossFeed",
     "attach",
+    "find_lr",
     "register",
     "unregister",
 ]

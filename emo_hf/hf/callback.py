@@ -231,7 +231,7 @@ class EmotionCallback(TrainerCallback):
                 **settings,
                 **corrections(args, settings),
                 "seed": args.seed,
-                **({"emo_policy_gradient": True} if _is_policy_gradient(args) else {}),
+                **({"emo_policy_gradient": True} if is_policy_gradient(args) else {}),
             },
             writer=getattr(self.tensorboard, "tb_writer", None),
             warmup_steps=args.get_warmup_steps(state.max_steps),
@@ -298,6 +298,6 @@ def _save_state(state: TrainerState, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _is_policy_gradient(args: TrainingArguments) -> bool:
+def is_policy_gradient(args: TrainingArguments) -> bool:
     """By name, so that TRL need not be there."""
     return any(cls.__name__ in POLICY_GRADIENTS for cls in type(args).__mro__)
