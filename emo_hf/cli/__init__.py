@@ -2,6 +2,7 @@
 
     emo-hf run quickstart                   trains every arm of a recipe and ends with a table
     emo-hf validate quickstart              checks a recipe, and shows what it would train
+    emo-hf find-lr quickstart               a learning rate for a recipe's task, in seconds
     emo-hf cp quickstart                    copies a shipped recipe into the current folder
     emo-hf fetch-models DIR                 small trained models, for recipes that fine-tune
     emo-hf sweep quickstart                 a recipe as a W&B sweep, for agents on several machines
@@ -10,6 +11,7 @@
     emo-hf plot coefficients                factors and pulses of all generations
     emo-hf plot functions FILE              the paths of a recipe of recipes/functions/
     emo-hf plot signals RUN                 loss, step size and emotion of one run
+    emo-hf plot ramp RUN [RUN ...]          how EmoFree found its step size, in one run or several
     emo-hf plot loss DIR                    curves of a comparison, from a folder of results; also fluctuation,
                                             three-panel, trajectory, basin, differences
     emo-hf report RUNS/<recipe>/<size>      the verdict on a recipe's claim, its tables, and the numbers behind them

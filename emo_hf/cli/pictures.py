@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from emo_hf.cli.printing import print_plain
-from emo_hf.errors import RecipeError
+from emo_hf.errors import RecipeError, RecordError
 
 RESULTS = {  # pictures of a folder of results
     "loss": "training and validation loss",
@@ -33,6 +33,11 @@ def add(commands: Any) -> None:
     signals.set_defaults(command=_plot_signals)
     signals.add_argument("run", type=Path, metavar="RUN", help="a run folder, RUNS/<recipe>/<size>/<arm>/seed<k>")
     signals.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN/figures/signals.png")
+    text = "how EmoFree found its step size: agreement over step size"
+    ramps = kinds.add_parser("ramp", help=text)
+    ramps.set_defaults(command=_plot_ramps)
+    ramps.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder, or a folder of runs")
+    ramps.add_argument("-o", "--output", type=Path, metavar="FILE", help="an SVG file (default: ramp.svg)")
     drawn = [_plot_results(kinds, name, text) for name, text in RESULTS.items()]
     for kind in (coefficients, paths, *drawn):
         kind.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: a PNG in the current folder")
@@ -69,6 +74,16 @@ def _plot_signals(args: argparse.Namespace, console: Console) -> int:
         raise RecipeError(f"{args.run} holds {len(runs)} runs: give one of them. emo-hf report draws several at once.")
     path = args.output or args.run / "figures/signals.png"
     return _drawn(path, partial(report.write_png, runs), console)
+
+
+def _plot_ramps(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.dashboards import report
+    from emo_hf.dashboards.report import ramp
+
+    found = [each for run in report.read(args.runs) if (each := ramp.Ramp.of(run)) is not None]
+    if not found:
+        raise RecordError(f"There is no ramp in {', '.join(map(str, args.runs))}: expected a run of emofree.")
+    return _drawn(args.output or Path("ramp.svg"), partial(ramp.write, found), console)
 
 
 def _plot_comparison(args: argparse.Namespace, console: Console) -> int:

@@ -1,7 +1,8 @@
-"""What ``run``, ``validate``, ``cp`` and ``sweep`` do; torch and transformers are imported with it."""
+"""What ``run``, ``validate``, ``find-lr``, ``cp`` and ``sweep`` do; torch and transformers are imported with it."""
 
 import argparse
 import errno
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from rich.table import Table
 from emo_hf.cli.printing import print_plain
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
+from emo_hf.hf.probing import PICTURE
 from emo_hf.lab import tasks
 from emo_hf.lab.analysis import comparison, results
 from emo_hf.lab.analysis.results import ArmResult, Stat
@@ -22,7 +24,7 @@ from emo_hf.lab.recipe import loading
 from emo_hf.lab.recipe import sweep as sweeps
 from emo_hf.lab.recipe.schema import FunctionRecipe, Recipe, RunConfig, chosen_arms, chosen_size
 from emo_hf.lab.report import comparison_text
-from emo_hf.lab.run import functions, preflight, progress_table, runner
+from emo_hf.lab.run import functions, preflight, progress_table, ramps, runner
 from emo_hf.lab.run.runner import Watch
 
 
@@ -85,6 +87,29 @@ def validate(args: argparse.Namespace, console: Console) -> int:
     console.print(table)
     print_plain(console, f"The recipe is valid. Sizes: {', '.join(recipe.sizes)}. {ending}")
     return 0
+
+
+def find_lr(args: argparse.Namespace, console: Console) -> int:
+    """Runs the ramp of EmoFree on the task of a recipe, and tells the rate that it found."""
+    recipe = loading.recipe(args.recipe)
+    if isinstance(recipe, FunctionRecipe):
+        raise RecipeError(f"{recipe.name} descends a function, without noise: give a recipe that trains a model.")
+    args.seeds = [recipe.seeds[0] if args.seed is None else args.seed]
+    run_config = ramps.of_task(_cells(recipe, args)[0])
+    preflight.check([run_config])
+    folder = args.output or _first_free(Path("find-lr", f"{recipe.name}-{run_config.size}"))
+    if folder.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+    found = ramps.find(run_config, folder)
+    print_plain(console, f"{recipe.name} ({run_config.size}), seed {run_config.seed}: {found}")
+    print_plain(console, f"Learning rate for AdamW: {found.lr:.2g}")
+    print_plain(console, f"Drawn: {folder / PICTURE}")
+    return 0
+
+
+def _first_free(folder: Path) -> Path:
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([folder], numbered) if not path.exists())
 
 
 def copy(args: argparse.Namespace, console: Console) -> int:

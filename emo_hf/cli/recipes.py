@@ -1,4 +1,4 @@
-"""Recipes: ``run``, ``validate``, ``cp`` and ``sweep``. `emo_hf.cli.recipe_commands` is what they do."""
+"""Recipes: ``run``, ``validate``, ``find-lr``, ``cp`` and ``sweep``. `recipe_commands` is what they do."""
 
 import argparse
 import os
@@ -14,16 +14,17 @@ MODELS = "EMO_HF_MODELS"
 
 def add(commands: Any) -> None:
     """Adds the subcommands to those of the parser."""
-    run_configs = argparse.ArgumentParser(add_help=False)
-    run_configs.add_argument("recipe", help="a YAML file, or the name of a shipped recipe (emo-hf ls --recipes)")
-    run_configs.add_argument("--size", help="smoke, small, base or paper (default: the recipe's)")
-    run_configs.add_argument("--data-dir", type=Path, help="the folder of a data set's original files")
-    run_configs.add_argument(
+    task = argparse.ArgumentParser(add_help=False)
+    task.add_argument("recipe", help="a YAML file, or the name of a shipped recipe (emo-hf ls --recipes)")
+    task.add_argument("--size", help="smoke, small, base or paper (default: the recipe's)")
+    task.add_argument("--data-dir", type=Path, help="the folder of a data set's original files")
+    task.add_argument(
         "--model-dir",
         type=Path,
         default=os.environ.get(MODELS),
         help=f"the folder of models that emo-hf fetch-models made (default: the environment's {MODELS}, else the hub)",
     )
+    run_configs = argparse.ArgumentParser(add_help=False, parents=[task])
     run_configs.add_argument(
         "--seeds", "--seed", type=_seed, nargs="+", metavar="K", help="other seeds than the recipe's"
     )
@@ -45,6 +46,17 @@ def add(commands: Any) -> None:
         description="Trains nothing. Checks the data and the model too with --data-dir, the model with --model-dir.",
     )
     check.set_defaults(command=_validate)
+
+    finds = (
+        "Runs only the ramp of EmoFree on the task of a recipe, which takes seconds, whatever the recipe's arms are."
+        " Prints the learning rate that it found, for AdamW or as a start for another grid, and draws agreement over"
+        " step size."
+    )
+    ramp = commands.add_parser("find-lr", parents=[task], help="find a learning rate for a recipe", description=finds)
+    ramp.set_defaults(command=_find_lr, seeds=None, arms=None)
+    ramp.add_argument("--seed", type=_seed, metavar="K", help="another one than the recipe's first")
+    where = "a new folder (default: find-lr/<recipe>-<size>, or the first free number after it)"
+    ramp.add_argument("-o", "--output", type=Path, metavar="DIR", help=where)
 
     copy = commands.add_parser("cp", help="copy a shipped recipe", description="Overwrites nothing.")
     copy.set_defaults(command=_copy)
@@ -85,6 +97,12 @@ def _validate(args: argparse.Namespace, console: Console) -> int:
     from emo_hf.cli import recipe_commands
 
     return recipe_commands.validate(args, console)
+
+
+def _find_lr(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.cli import recipe_commands
+
+    return recipe_commands.find_lr(args, console)
 
 
 def _copy(args: argparse.Namespace, console: Console) -> int:

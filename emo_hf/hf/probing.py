@@ -27,6 +27,7 @@ from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
 from emo_hf.dashboards import report
+from emo_hf.dashboards.jsonl import FILE_NAME
 from emo_hf.dashboards.report import ramp
 from emo_hf.dashboards.report.ramp import Ramp
 from emo_hf.errors import OptionError, RampError
@@ -78,15 +79,20 @@ def find_lr(trainer: Trainer, output_dir: str | os.PathLike[str] | None = None) 
     Args:
         trainer: any Trainer, before or after its training, with any optimizer. One of several processes: call it in
             all of them.
-        output_dir: a new folder for the record of the ramp (``emo_signals.jsonl``, ``emo_run.json``) and its picture,
+        output_dir: a folder for the record of the ramp (``emo_signals.jsonl``, ``emo_run.json``) and its picture,
             ``ramp.svg``. None keeps nothing.
 
     Raises:
-        OptionError: `trainer` shards its model (FSDP, DeepSpeed), or its loss is that of a policy gradient.
+        OptionError: `trainer` shards its model (FSDP, DeepSpeed), its loss is that of a policy gradient, or
+            `output_dir` holds a record already.
         RampError: the ramp did not end: the training is too short, or its gradients or its loss are 0.
         NonFiniteLossError: the loss is NaN or infinite.
     """
     _refuse(trainer)
+    if output_dir and any(Path(output_dir, name).exists() for name in (FILE_NAME, PICTURE)):
+        raise OptionError(
+            f"find_lr() got output_dir={os.fspath(output_dir)!r}, which holds a record: give another one."
+        )
     with tempfile.TemporaryDirectory() as scratch, _same_random_numbers():
         folder = Path(output_dir or scratch)
         probe = _probe(trainer, folder)
@@ -97,7 +103,8 @@ def find_lr(trainer: Trainer, output_dir: str | os.PathLike[str] | None = None) 
         if optimizer.found is None:
             raise _not_ended(optimizer, probe.state)
         (run,) = report.read([folder])
-    run.name = Path(output_dir).name if output_dir else type(trainer.model).__name__
+    if not output_dir:
+        run.name = type(trainer.model).__name__
     drawn = Ramp.of(run)
     assert drawn is not None  # a ramp that has ended has measured
     found = FoundLr(optimizer.found.size, optimizer.found, drawn)

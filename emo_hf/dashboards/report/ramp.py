@@ -8,6 +8,7 @@ It is the picture that people know from learning rate finders, of a training tha
 """
 
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -157,7 +158,8 @@ def _panel(ramp: Ramp) -> Iterator[str]:
     if ramp.end is not None:
         height = axes.down(ramp.end)
         yield f'<line class="end" x1="{LEFT}" x2="{right}" y1="{height}" y2="{height}"/>'
-        yield _text(LEFT + 5, height - 5, f"ends below {ramp.end:.2f}", "of-end")
+        beside = 13 if statistics.fmean(ramp.agreements) > ramp.end else -5  # where the curve is not
+        yield _text(LEFT + 5, height + beside, f"ends below {ramp.end:.2f}", "of-end")
     points = [(axes.across(size), axes.down(value)) for size, value in zip(ramp.sizes, ramp.agreements, strict=True)]
     yield f'<polyline class="curve" points="{" ".join(f"{x:g},{y:g}" for x, y in points)}"/>'
     yield from (f'<circle class="point" cx="{x:g}" cy="{y:g}" r="2"/>' for x, y in points)

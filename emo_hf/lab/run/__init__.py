@@ -15,6 +15,8 @@
     measures        the numbers of a run, computed from its files
     progress_table  what is shown while runs are under way
     functions       the paths of optimizers over two test functions
+    ramps           the ramp of EmoFree on the task of a recipe, alone
 
-`runner` writes the folders and `worker` trains in them. All other modules serve one of the two.
+`runner` writes the folders and `worker` trains in them; `functions` and `ramps` need neither. All other modules serve
+these four.
 """
