@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from emo_hf.dashboards.health import WHEN
 from emo_hf.dashboards.metrics import METRICS, SECTIONS, SUMMARY, Metric
 
 INTRO = """\
@@ -23,6 +24,8 @@ finite are left out of a row and named in its `nonfinite`.
 How to open them: [dashboards](dashboards.md). What they are made of:
 [how the loss becomes a step](how-the-loss-becomes-a-step.md)."""
 
+SAID = "It logs a warning, with advice, once for each of these:"
+
 
 def page() -> str:
     """Returns the page as Markdown."""
@@ -33,6 +36,15 @@ def page() -> str:
     lines += ["", "## On no panel", "", *_table(metric for key, metric in METRICS.items() if key not in shown)]
     lines += ["", "## At the end of a run", "", "| summary | meaning |", "|---|---|"]
     lines += [f"| `{key}` | {meaning} |" for key, meaning in SUMMARY.items()]
+    lines += [
+        "",
+        "## What a training says by itself",
+        "",
+        SAID,
+        "",
+        *(f"* {when};" for when in WHEN[:-1]),
+        f"* {WHEN[-1]}.",
+    ]
     return "\n".join([*lines, ""])
 
 

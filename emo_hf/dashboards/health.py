@@ -1,14 +1,11 @@
 """Messages at the moment they matter, once per training: what a person who tunes an optimizer would want to be told.
 
-* The loss is that of a policy gradient, or 0 or below like one: it is no measure of progress.
-* The pulse is at its ceiling in more than half of the last 200 steps, or at its floor.
-* 3.9 is calm enough to stop, but at this scale of the loss its stop signal can never come up.
-* The shadow of 3.1 was mixed in, which shrinks the weights.
-* A warmup is ignored by the schedule.
-* The schedule is far below its base from the beginning: it was made for the learning rates of another optimizer.
+`WHEN` lists the moments. The thresholds stand here alone; docs/signals.md is made of them.
 """
 
 import logging
+import math
+import statistics
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -22,6 +19,36 @@ NEVER = 10  # a loss average so many times above stopcoef counts as out of reach
 BEGINNING = 10  # steps after the warmup, by which a schedule has been at its base
 LEAST_SHARE = 1e-2  # of its base, that a schedule reaches in these steps
 LEAST_STEP = 1e-8  # the floor of the pulse
+LATE = 0.4  # of a training, by which EmoFree has found its step size and mostly ceased to grow it
+GROWING = 0.5  # mean growth over the last steps, in units of the ramp's, that counts as growing
+BRAKES = 0.1  # share of the last steps in which EmoFree's brake acts; 0.04 at most in trainings that went well
+FEWEST = 20  # steps that a share or a mean is made of
+
+WHEN = (
+    "the loss is that of a policy gradient, or was 0 or below"
+    f" at {NOT_POSITIVE} steps, as theirs: it measures no progress",
+    f"the pulse is at its ceiling in more than half of the last {RECENT} steps",
+    f"the pulse is at its floor, or the step size below {LEAST_STEP:g} in the first half of the training",
+    f"3.9 is calm enough to stop, but its loss average is above {NEVER:g} times stopcoef: its stop signal can never"
+    " come up",
+    "the shadow of 3.1 was mixed in, which shrinks the weights",
+    "the schedule ignores a warmup",
+    f"the schedule is below {LEAST_SHARE:.0%} of its base in the first {BEGINNING} steps after the warmup: it was made"
+    " for the learning rates of another optimizer",
+    f"EmoFree is in its ramp at {LATE:.0%} of the training, or after {RECENT} steps where the length is not known",
+    f"EmoFree is still growing at {LATE:.0%} of the training: by more than {GROWING:.0%} of the speed of its ramp, on"
+    f" average over the last {RECENT} steps, or as many as there were since the ramp (at least {FEWEST})",
+    f"EmoFree brakes in more than {BRAKES:.0%} of the last {RECENT} steps",
+)
+
+
+HOLD = "Hold it with optim_args='hold_pulse=true' (3.7 and later), or with a constant schedule in place of emopulse."
+RAMP_DO = (
+    "The training is short for a ramp, or its warmup holds the step size down: train for more steps, or leave out the "
+    "warmup, which a ramp replaces."
+)
+RAMP_TELL = "Tell it: EmoFree(total_steps=...), or LoopRecord(total_steps=...)."
+REPLACE = "EmoFree has nothing to hold it with: train with an optimizer that hears no loss, as adamw_torch."
 
 
 class Plan(NamedTuple):
@@ -30,6 +57,11 @@ class Plan(NamedTuple):
     start: int = 0
     total: int = 0
     warmup: int = 0
+
+    @property
+    def late(self) -> int:
+        """The step at which EmoFree should have found its step size."""
+        return math.ceil(LATE * self.total) if self.total else RECENT
 
     @property
     def beginning(self) -> int:
@@ -48,6 +80,9 @@ class Health:
         self._shrinking = config.get("emo_version") == "3.1"
         self._held = config.get("emo_hold_pulse", False)
         self._policy_gradient = config.get("emo_policy_gradient", False)
+        # the last steps of an EmoFree, since its ramp
+        self._growth: deque[float] = deque(maxlen=RECENT)
+        self._braking: deque[bool] = deque(maxlen=RECENT)
         self._ceiling: deque[float] = deque(maxlen=RECENT)
         self._seen = 0
         self._not_positive = 0
@@ -60,6 +95,8 @@ class Health:
         if signals.at_ceiling is not None:
             self._look_at_pulse(step, signals, signals.at_ceiling)
             self._look_at_schedule(step, signals)
+        if signals.steering is not None:
+            self._look_at_ramp(step, signals)
         if signals.stop_margin_snr is not None and signals.stop_margin_loss is not None and self._seen >= RECENT:
             self._look_at_stop(step, signals.stop_margin_snr, signals.stop_margin_loss, signals.ema_medium)
         if self._shrinking and signals.shadow_mix:
@@ -75,8 +112,7 @@ class Health:
             self._say(
                 "Step %d: the loss (now %.3g) belongs to a policy gradient (GRPO, RLOO), or is 0 or below as theirs: "
                 "it is no measure of progress, and the step size that it drives is arbitrary, it may collapse or jump "
-                "to its ceiling. Hold it with optim_args='hold_pulse=true' (3.7 and later), or with a constant "
-                "schedule in place of emopulse.",
+                "to its ceiling. " + (HOLD if signals.steering is None else REPLACE),
                 step,
                 signals.loss,
             )
@@ -118,6 +154,44 @@ class Health:
                     signals.lr,
                     signals.pulse,
                 )
+
+    def _look_at_ramp(self, step: int, signals: Signals) -> None:
+        """EmoFree: whether it has found its step size, has ceased to grow it, and has no need to brake."""
+        if not signals.steering:
+            if step == self._plan.late:
+                known = bool(self._plan.total)
+                where = f"at {100 * LATE:.0f} %% of the training" if known else "and does not know how long it has"
+                self._say(
+                    f"Step %d: EmoFree is still in its ramp {where}: the agreement of the gradients is %.2f at a "
+                    f"step size of %.2g. {RAMP_DO if known else RAMP_TELL}",
+                    step,
+                    signals.agreement,
+                    signals.lr,
+                )
+            return
+        self._growth.append(signals.growth or 0.0)
+        self._braking.append(bool(signals.braking))
+        steps, growth, brakes = len(self._growth), statistics.fmean(self._growth), statistics.fmean(self._braking)
+        if step == self._plan.late and self._plan.total and steps >= FEWEST and growth > GROWING:
+            self._say(
+                "Step %d: EmoFree is still growing at %.0f %% of the training, over the last %d steps by %.0f %% of "
+                "the speed of its ramp: the loss falls faster than the step size (now %.2g) can answer for. Train for "
+                "more steps, or start higher: a learning_rate of 2 takes twice what the ramp finds.",
+                step,
+                100 * LATE,
+                steps,
+                100 * growth,
+                signals.lr,
+            )
+        if steps == RECENT and brakes > BRAKES:
+            self._say(
+                "Step %d: EmoFree braked in %.0f %% of the last %d steps, because the loss rose beyond its noise. "
+                "Look at the data of these steps, clip the gradients (max_grad_norm), or take a smaller part of "
+                "what it finds: a learning_rate of 0.5.",
+                step,
+                100 * brakes,
+                steps,
+            )
 
     def _look_at_stop(self, step: int, margin_snr: float, margin_loss: float, ema_medium: float) -> None:
         stopcoef = margin_loss + ema_medium

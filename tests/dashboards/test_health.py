@@ -1,10 +1,25 @@
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
+from emo_hf import registry
 from emo_hf.dashboards import Recorder
-from emo_hf.dashboards.health import NEVER, RECENT, Health, Plan, advise_on_schedule
+from emo_hf.dashboards.health import (
+    BRAKES,
+    FEWEST,
+    GROWING,
+    LATE,
+    NEVER,
+    RECENT,
+    WHEN,
+    Health,
+    Plan,
+    advise_on_schedule,
+)
 from emo_hf.signals import Signals
+from tests import ROOT
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -136,3 +151,83 @@ def test_a_step_below_the_floor_is_said_whatever_the_pulse(make, caplog) -> None
     observe([1e-4] * 20 + [1e-9] * 20, make, total=100)
     (message,) = said(caplog)
     assert message.startswith("Step 21: the step size is 1e-09, with the pulse at 0.0001: ")
+
+
+# -- EmoFree ----------------------------------------------------------------------------------------------------------
+
+
+def free(make, **signals):
+    """Signals of EmoFree after its ramp, calm."""
+    none = dict.fromkeys(("at_ceiling", "at_floor", "stop_margin_snr", "stop_margin_loss", "pulse"))
+    calm = {"steering": 1.0, "growth": 0.0, "braking": 0.0, "agreement": 0.1, "agreement_end": 0.12}
+    return make(**{**none, **calm, **signals})
+
+
+def watch(steps: Iterable[Signals], **plan: int) -> None:
+    health = Health({"emo_optimizer": "emofree", "emo_version": "1.0"}, Plan(**plan))
+    for step, signals in enumerate(steps, start=1 + plan.get("start", 0)):
+        health.observe(step, signals)
+
+
+def test_an_emofree_that_finds_its_step_size_says_nothing(make, caplog) -> None:
+    ramp, calm = free(make, steering=0.0, growth=1.0), free(make)
+    for total in (0, 50, 1000):
+        watch(
+            [ramp] * 15 + [free(make, growth=1.0)] * 4 + [calm, free(make, braking=0.3), *[calm] * 18] * 40,
+            total=total,
+        )
+    assert said(caplog) == []
+
+
+@pytest.mark.parametrize(("total", "step", "do"), [(100, 40, "train for more steps"), (0, RECENT, "total_steps=...")])
+def test_a_ramp_without_an_end_is_said_once(make, caplog, total: int, step: int, do: str) -> None:
+    watch([free(make, steering=0.0, growth=1.0, agreement=0.61, lr=3e-4)] * 2 * RECENT, total=total)
+    (message,) = said(caplog)
+    assert message.startswith(f"Step {step}: EmoFree is still in its ramp ")
+    assert "the agreement of the gradients is 0.61 at a step size of 0.0003." in message
+    assert do in message
+    assert ("40 % of the training" in message) == bool(total)
+
+
+@pytest.mark.parametrize(("growth", "after", "expected"), [(0.8, 60, 1), (0.4, 60, 0), (1.0, FEWEST - 1, 0)])
+def test_growth_that_goes_on_is_said_when_it_is_late(make, caplog, growth: float, after: int, expected: int) -> None:
+    late = 80
+    ramp, growing = free(make, steering=0.0, growth=1.0), free(make, growth=growth)
+    watch([ramp] * (late - after) + [growing] * (after + 50), total=200)
+    assert len(said(caplog)) == expected
+    if expected:
+        assert said(caplog)[0].startswith(
+            f"Step {late}: EmoFree is still growing at 40 % of the training, over the last"
+        )
+        assert "by 80 % of the speed of its ramp" in said(caplog)[0]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(BRAKES + 0.01, 1), (BRAKES, 0)])
+def test_braking_is_said_when_it_is_often(make, caplog, share: float, expected: int) -> None:
+    braked = round(share * RECENT)
+    watch([free(make, braking=0.5)] * braked + [free(make)] * (2 * RECENT), total=5000)
+    assert len(said(caplog)) == expected
+    if expected:
+        assert said(caplog)[0].startswith(f"Step {RECENT}: EmoFree braked in 11 % of the last {RECENT} steps")
+
+
+def test_no_advice_for_emofree_names_an_option_that_it_has_not(make, caplog) -> None:
+    watch(
+        [free(make, loss=-1.0, steering=0.0, growth=1.0)] * RECENT + [free(make, braking=1.0, growth=1.0)] * 300,
+        total=600,
+    )
+    for total in (0, 300):
+        watch([free(make, steering=0.0)] * 300, total=total)
+    messages = said(caplog)
+    assert len(messages) == 5  # policy gradient, ramp, growth, brake; the length is not known
+    assert not any(word in message for message in messages for word in ("hold_pulse", "stopcoef", "ceiling. Hold"))
+    named = {name for message in messages for name in re.findall(r"(\w+)=\.\.\.", message)}
+    assert named == {"total_steps"}
+    assert named <= registry.find("emofree").options.keys()
+
+
+def test_the_page_tells_when_by_the_thresholds_of_the_code() -> None:
+    text = " ".join(WHEN)
+    for threshold in (f"{LATE:.0%}", f"{GROWING:.0%}", f"{BRAKES:.0%}", f"last {RECENT}", f"at least {FEWEST}"):
+        assert threshold in text
+    assert all(when in Path(ROOT, "docs/signals.md").read_text() for when in WHEN)

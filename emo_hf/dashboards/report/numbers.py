@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from emo_hf.dashboards.health import BRAKES, LATE
 from emo_hf.dashboards.metrics import EVAL_LOSS, METRICS, of_sets
 from emo_hf.dashboards.report.runs import RecordedRun
 from emo_hf.dashboards.series import Series, Values
 
 CEILING, FLOOR = "emo/lr_at_ceiling", "emo/lr_at_floor"
+STEERING, BRAKING = "emo/steering", "emo/braking"
 
 Number = float | None  # None: there is no such number; nan: it is not finite
 
@@ -65,6 +67,18 @@ def findings(run: RecordedRun, steps: int = 0) -> Iterator[str]:
         yield f"The pulse is at its ceiling in {share:.0%} of the steps. {_advice(CEILING)}"
     if (share := _mean(recent.get(FLOOR))) > 0:
         yield f"The pulse is at its floor in {share:.1%} of the steps. {_advice(FLOOR)}"
+    if run.series.get(STEERING) and run.total_steps:
+        yield from _of_ramp(run)
+    if (share := _mean([braking > 0 for braking in recent.get(BRAKING, ())])) > BRAKES:
+        yield f"EmoFree brakes in {share:.0%} of the steps: the loss rises beyond its noise. {_advice(BRAKING)}"
+
+
+def _of_ramp(run: RecordedRun) -> Iterator[str]:
+    """Yields whether an EmoFree has found its step size in time."""
+    late = LATE * run.total_steps
+    before = [value for step, value in run.series[STEERING].items() if step <= late]
+    if run.steps >= late and before and max(before) == 0:
+        yield f"EmoFree was in its ramp for more than {LATE:.0%} of the training. {_advice(STEERING)}"
 
 
 def _advice(key: str) -> str:

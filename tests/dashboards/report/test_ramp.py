@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emo_hf.dashboards import report
-from emo_hf.dashboards.report import ramp
+from emo_hf.dashboards.report import numbers, ramp
 from emo_hf.dashboards.report.ramp import Ramp
 from tests.dashboards.recorded_runs import row, write_rows, write_run
 
@@ -88,3 +88,12 @@ def test_the_report_shows_it(tmp_path: Path) -> None:
     assert (one.count('class="curve"'), two.count('class="curve"')) == (1, 2)
     assert one.index("<h2>Health</h2>") < one.index("<h2>The ramp</h2>") < one.index("<h2>Numbers</h2>")
     assert "style=" not in one[one.index('class="ramp"') : one.index("</svg>")]  # the page's policy forbids it
+
+
+@pytest.mark.parametrize(("steps", "braking", "expected"), [(6, 0.0, 0), (26, 0.0, 1), (6, 0.2, 1), (26, 0.2, 2)])
+def test_what_is_wrong_with_it_stands_out(tmp_path: Path, steps: int, braking: float, expected: int) -> None:
+    (run,) = report.read([write_ramp(tmp_path, [0.5] * steps, braking=braking)])
+    found = [text for text in numbers.findings(run) if text.startswith("EmoFree")]
+    assert len(found) == expected
+    assert any("in its ramp for more than 40% of the training" in text for text in found) == (steps == 26)
+    assert any("brakes in 100% of the steps" in text for text in found) == bool(braking)
