@@ -65,7 +65,7 @@ def test_the_page_of_installing_names_every_extra():
 
 def test_every_public_name_is_on_a_page_of_the_api():
     shown = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs/api").glob("*.md"))
-    assert set(re.findall(r"^::: emo_hf\.(Emo\w+|LoopRecord|attach|Signals)$", shown, re.MULTILINE)) == {
+    assert set(re.findall(r"^::: emo_hf\.(Emo\w+|LoopRecord|attach|find_lr|Signals)$", shown, re.MULTILINE)) == {
         name
         for name in emo_hf.__all__
         if name != "EmoError"  # on the page of all errors
