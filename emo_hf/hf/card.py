@@ -11,9 +11,9 @@ from typing import Any
 
 from huggingface_hub import metadata_load, metadata_save
 
+from emo_hf.free import Found
 from emo_hf.hf.confidential import masked
 from emo_hf.hf.settings import in_words
-from emo_hf.optimizer import Found
 from emo_hf.spec import OptimizerSpec
 
 TAG = "emo_hf"

@@ -169,7 +169,7 @@ def _own(value: Any) -> Any:
 def _arguments(args: TrainingArguments, folder: Path) -> TrainingArguments:
     """Returns arguments of the same training that logs, evaluates, saves and uploads nothing."""
     changed: Any = copy.copy(args)
-    changes = {
+    changes: dict[str, Any] = {
         "output_dir": str(folder),
         "lr_scheduler_type": SchedulerType.CONSTANT,
         "lr_scheduler_kwargs": None,

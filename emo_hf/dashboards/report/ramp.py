@@ -28,7 +28,7 @@ READING = (
 WIDTH, HEIGHT = 440, 260  # of a panel, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 30, 40  # around its axes
 LEAST, GREATEST = -1.0, 1.5  # agreement that is drawn
-COLUMNS = 3
+COLUMNS = 2
 
 
 @dataclass(frozen=True, slots=True)
