@@ -246,3 +246,19 @@ def test_a_record_reaches_the_trackers(tmp_path):
     events = EventAccumulator(str(tmp_path / "board" / "run"))
     events.Reload()
     assert [event.value for event in events.Scalars("emo/loss")] == pytest.approx(objectives, abs=1e-6)
+
+
+def test_what_emofree_found_in_a_loop_is_logged_once_and_on_record(tmp_path, caplog):
+    accelerator = Accelerator(cpu=True)
+    torch.manual_seed(0)
+    model, optimizer = accelerator.prepare(model := torch.nn.Linear(8, 2), emo_hf.EmoFree(model.parameters()))
+    features, labels = torch.randn(64, 8), torch.randint(0, 2, (64,))
+    with LoopRecord(accelerator, tmp_path, total_steps=30):
+        for _ in range(30):
+            accelerator.backward(cross_entropy(model(features), labels))
+            optimizer.step()
+            optimizer.zero_grad()
+    found = optimizer.optimizer.found
+    said = [record.getMessage() for record in caplog.records if " found " in record.getMessage()]
+    assert said == [f"Step {found.steps}: emofree-1.0 {found}"]
+    assert json.loads((tmp_path / "emo_run.json").read_text())["emo_found_lr"] == found.size

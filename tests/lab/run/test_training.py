@@ -289,3 +289,15 @@ def test_standardized_moments():
     assert skewness == pytest.approx(2 / math.sqrt(2), rel=0.05)
     assert kurtosis == pytest.approx(3 + 6 / 2, rel=0.1)
     assert measures.standardized(1.0, 1.0, 1.0, 1.0) is None
+
+
+def test_what_emofree_found_is_a_number_of_its_run(run):
+    (found,) = run({"free": {"optim": "emofree", "lr": 1.0}}, sizes=long_enough()).values()
+    assert 0 < found["found_lr"] < 1
+
+
+def long_enough():
+    """The size smoke, with steps for a ramp."""
+    model = {"config": {"layers": 1, "heads": 2, "width": 16, "vocabulary": 300}}
+    scale = {"steps": 24, "batch_size": 8, "train_examples": 64, "test_examples": 16}
+    return {"smoke": {"model": model, **scale}, "small": {"model": model, **scale}}
