@@ -69,7 +69,7 @@ def findings(run: RecordedRun, steps: int = 0) -> Iterator[str]:
         yield f"The pulse is at its floor in {share:.1%} of the steps. {_advice(FLOOR)}"
     if run.series.get(STEERING) and run.total_steps:
         yield from _of_ramp(run)
-    if (share := _mean([braking > 0 for braking in recent.get(BRAKING, ())])) > BRAKES:
+    if BRAKING in recent and (share := _mean((recent[BRAKING] > 0).astype(np.float64))) > BRAKES:
         yield f"EmoFree brakes in {share:.0%} of the steps: the loss rises beyond its noise. {_advice(BRAKING)}"
 
 

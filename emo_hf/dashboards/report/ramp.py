@@ -52,7 +52,7 @@ class Ramp:
     @classmethod
     def of(cls, run: RecordedRun) -> "Ramp | None":
         """Returns the ramp of a run, None if it has none, or is in its first steps."""
-        agreement, steering, used = (run.series.get(key, {}) for key in (AGREEMENT, STEERING, SIZE))
+        agreement, steering, used, end = (_by_step(run, key) for key in (AGREEMENT, STEERING, SIZE, END))
         steps = sorted(step for step in agreement if step in steering and step in used)
         ramp = [step for step in steps if steering[step] == 0]
         after = [step for step in steps if steering[step] == 1]
@@ -64,9 +64,13 @@ class Ramp:
         points = [(size, value) for size, value in points if math.isfinite(size) and math.isfinite(value)]
         if len(points) < 2:
             return None
-        ends = [run.series.get(END, {}).get(step) for step in (*ramp, *after[:1])]
+        ends = [end.get(step) for step in (*ramp, *after[:1])]
         sizes, agreements = zip(*points, strict=True)
         return cls(run.name, sizes, agreements, ends[-1], run.found)
+
+
+def _by_step(run: RecordedRun, key: str) -> dict[int, float]:
+    return dict(run.series[key].items()) if key in run.series else {}
 
 
 def svg(ramps: list[Ramp]) -> str:

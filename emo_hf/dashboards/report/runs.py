@@ -17,7 +17,6 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +202,7 @@ def _settings(path: Path) -> dict[str, Any]:
 def _found(value: Any) -> float | None:
     """Returns a step size, None for what is none."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < value < inf else None
+    return float(value) if is_number and 0 < value < math.inf else None
 
 
 def _add_log(run: RecordedRun, path: Path) -> None:
@@ -254,7 +253,8 @@ def _of_wandb(path: Path, printed: str) -> RecordedRun:
             config |= content.get("config", {}).get("update", {})
         elif record["type"] == "config":
             config |= content.get("update", {})
-    run.seed, run.found = config.get("seed") if is_count(config.get("seed")) else None, _found(config.get("emo_found_lr"))
+    run.seed = config.get("seed") if is_count(config.get("seed")) else None
+    run.found = _found(config.get("emo_found_lr"))
     run.optimizer = _emotion(config) or str(config.get("optim", ""))
     run.group = run.group or run.optimizer or run.name
     return run
