@@ -39,7 +39,7 @@ def signal(
         healthy: what it looks like in a training that goes well.
         act: when to do something, and what.
         extremes: a window of steps also has its minimum and maximum.
-        share: it is 0 or 1, and its mean over a window goes by this name.
+        share: it is 0 or 1, and is logged by this name, of one step as of a window, whose mean it is.
         default: None, or REQUIRED.
     """
     declared = {"axis": axis, "range": range, "unit": unit, "meaning": meaning, "healthy": healthy, "act": act}
@@ -289,11 +289,10 @@ class Signals:
     )
 
     def log(self) -> dict[str, float]:
-        """Returns the signals this generation has, keyed ``emo/<name>``."""
-        return {PREFIX + name: value for name in NAMES if (value := getattr(self, name)) is not None}
+        """Returns the signals this generation has, keyed ``emo/<name>``, as all dashboards know them."""
+        return {key: value for name, key in KEYS.items() if (value := getattr(self, name)) is not None}
 
 
 FIELDS = fields(Signals)
-NAMES = tuple(f.name for f in FIELDS)
 EXTREMES = frozenset(f.name for f in FIELDS if f.metadata["extremes"])
-SHARES = {f.name: f.metadata["share"] for f in FIELDS if f.metadata["share"]}
+KEYS = {f.name: PREFIX + (f.metadata["share"] or f.name) for f in FIELDS}

@@ -198,7 +198,7 @@ def test_a_writer_gets_every_signal_of_every_step(spec):
         run(optimizer, params, [t])
         expected[step] = optimizer.signals().log()
     assert writer.scalars == expected
-    assert {"emo/loss", "emo/lr", "emo/scalar", "emo/ready"} <= expected[1].keys()
+    assert {"emo/loss", "emo/lr", "emo/scalar", "emo/stop_share"} <= expected[1].keys()
     assert all(type(value) is float for signals in expected.values() for value in signals.values())
 
 

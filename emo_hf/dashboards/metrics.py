@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from math import inf
 
-from emo_hf.signals import FIELDS, PREFIX, Axis, Range
+from emo_hf.signals import FIELDS, KEYS, PREFIX, Axis, Range
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def _of_windows() -> list[Metric]:
     """Returns what a row holds of each signal: the mean, and for some the extremes or a share."""
     found = []
     for field in FIELDS:
-        key, declared = PREFIX + (field.metadata["share"] or field.name), field.metadata["declared"]
+        key, declared = KEYS[field.name], field.metadata["declared"]
         found.append(Metric(key, **declared))
         if field.metadata["extremes"]:
             for end, word in (("min", "least"), ("max", "greatest")):

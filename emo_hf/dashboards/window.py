@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from emo_hf.signals import EXTREMES, PREFIX, SHARES, Signals
+from emo_hf.signals import EXTREMES, KEYS, PREFIX, Signals
 
 ROWS = 5000
 FOUND = {"emo_found_lr": "emo/found_lr", "emo_found_after": "emo/found_after"}  # setting -> summary
@@ -52,24 +52,25 @@ class Window:
         if not self._steps:
             return None
         values = dict(self._values())
-        finite = {PREFIX + name: value for name, value in values.items() if math.isfinite(value)}
-        nonfinite = [PREFIX + name for name in values if PREFIX + name not in finite]
+        finite = {key: value for key, value in values.items() if math.isfinite(value)}
+        nonfinite = [key for key in values if key not in finite]
         self._steps.clear()
         return {"step": self._last, **finite} | ({"nonfinite": nonfinite} if nonfinite else {})
 
     def _values(self) -> Iterator[tuple[str, float]]:
         now, steps = time.perf_counter(), len(self._steps)
-        for key in self._steps[0].log():
-            name = key.removeprefix(PREFIX)
+        for name, key in KEYS.items():
             values = [getattr(signals, name) for signals in self._steps]
+            if values[0] is None:
+                continue
             mean = sum(values) / steps
-            yield SHARES.get(name, name), mean
+            yield key, mean
             if name in EXTREMES:  # no order among values with a NaN: then they are NaN as well
-                yield f"{name}_min", min(values) if math.isfinite(mean) else mean
-                yield f"{name}_max", max(values) if math.isfinite(mean) else mean
+                yield f"{key}_min", min(values) if math.isfinite(mean) else mean
+                yield f"{key}_max", max(values) if math.isfinite(mean) else mean
         self._stop_count += sum(signals.ready > 0 for signals in self._steps)
-        yield "stop_count", self._stop_count
-        yield "step_seconds", (now - self._since) / steps
+        yield f"{PREFIX}stop_count", self._stop_count
+        yield f"{PREFIX}step_seconds", (now - self._since) / steps
         self._since = now
 
 

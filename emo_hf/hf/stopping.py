@@ -1,6 +1,6 @@
 """What a training does when its optimizer is ready to stop, and the record of it.
 
-The stop signal (``emo/ready``) flickers from 3.8 on. What counts is a cluster, a hysteresis of ``patience`` steps:
+The stop signal (``emo/stop_share``) flickers from 3.8 on. A cluster counts, a hysteresis of ``patience`` steps:
 
     begins    when the signal was up at ``patience`` optimizer steps in a row
     ends      when it was down at ``patience`` optimizer steps in a row

@@ -33,9 +33,7 @@ def test_rows_are_exact_and_on_disk_at_once(tmp_path: Path, make) -> None:
     (row,) = read_signals(tmp_path / "new" / "folder" / "emo_signals.jsonl")
     assert recorder.path == tmp_path / "new" / "folder" / "emo_signals.jsonl"
     assert row["step"] == 1
-    shown = {name: value for name, value in signals.log().items() if name in row}
-    assert shown == {name: row[name] for name in shown}
-    assert len(shown) == len(signals.log()) - 3  # at_ceiling, at_floor and ready are shares
+    assert signals.log().items() <= row.items()
     recorder.close()
 
 
