@@ -8,7 +8,7 @@ import pytest
 from emo_hf import registry
 from emo_hf.dashboards.metrics import METRICS, OF_ROWS, OF_TRAINER, SECTIONS, SUMMARY, Metric
 from emo_hf.dashboards.window import Window, summarize
-from emo_hf.signals import NAMES, PREFIX
+from emo_hf.signals import KEYS, PREFIX
 from scripts import signals_page
 from tests import ROOT
 
@@ -16,7 +16,7 @@ PANELS = [panel for section in SECTIONS for panel in section.panels]
 
 
 def test_rows_hold_the_declared_metrics_and_no_others(make) -> None:
-    every_signal = make(**dict.fromkeys(NAMES, 0.5))
+    every_signal = make(**dict.fromkeys(KEYS, 0.5))
     row = Window(1).add(1, every_signal)
     row.pop("step")
     assert list(row) == [metric.key for metric in OF_ROWS]
