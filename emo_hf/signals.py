@@ -288,6 +288,15 @@ class Signals:
         "above 0 for long: the shadow holds the training back; see scalar",
     )
 
+    micro_batches: float | None = signal(
+        "linear",
+        (0, inf),
+        "micro-batches",
+        "micro-batches whose losses the step adds up (gradient accumulation)",
+        "even; the last step of an epoch may have fewer",
+        "fewer at the end of an epoch, and the loss with them: Trainer adds their means up (normalize_accumulation)",
+    )
+
     def log(self) -> dict[str, float]:
         """Returns the signals this generation has, keyed ``emo/<name>``, as all dashboards know them."""
         return {key: value for name, key in KEYS.items() if (value := getattr(self, name)) is not None}

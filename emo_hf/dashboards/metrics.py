@@ -216,5 +216,9 @@ SECTIONS = (
         ),
         open=False,
     ),
-    Section("Cost", (Panel("Seconds per step", ("emo/step_seconds",)),), open=False),
+    Section(
+        "Cost",
+        (Panel("Seconds per step", ("emo/step_seconds",)), Panel("Micro-batches per step", ("emo/micro_batches",))),
+        open=False,
+    ),
 )

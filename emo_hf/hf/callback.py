@@ -14,6 +14,7 @@ that fails is logged as an error and ends; the training goes on.
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,6 +78,7 @@ class EmotionCallback(TrainerCallback):
         self._listener: Listener | None = None
         self._steps = 0  # that the listener has made
         self._recorder: Recorder | None = None
+        self._accumulates = False  # gradients, over several micro-batches
         self._found = False  # it is noted what step size the optimizer found
         self._feeding = False  # while this callback supplies the loss
         self._scheduler: Any = None  # set while this callback makes it tell the true learning rate
@@ -110,6 +112,7 @@ class EmotionCallback(TrainerCallback):
         self._finish()  # what an interrupted training left open
         if self.by_name:
             _refuse_another(args, optimizer)
+        self._accumulates = args.gradient_accumulation_steps > 1
         self._listener = find_listener(optimizer, lr_scheduler)
         if self._listener is None:
             logger.warning(
@@ -164,7 +167,7 @@ class EmotionCallback(TrainerCallback):
     ) -> None:
         logs = logs or {}
         # Trainer also logs evaluations and summaries, which belong to no optimizer step.
-        signals = self._listener.signals() if self._listener is not None and "loss" in logs else None
+        signals = self._signals() if "loss" in logs else None
         if signals is not None and state.log_history:  # a Trainer's own `log` may keep none
             state.log_history[-1] |= signals.log()
         if self._listener is not None:
@@ -214,7 +217,15 @@ class EmotionCallback(TrainerCallback):
         if self._listener is None:
             return None
         steps, self._steps = self._steps, self._listener.steps
-        return self._listener.signals() if self._steps != steps else None
+        return self._signals() if self._steps != steps else None
+
+    def _signals(self) -> Signals | None:
+        """Returns the signals of the last step, with the number of micro-batches where gradients are accumulated."""
+        signals = self._listener.signals() if self._listener is not None else None
+        feed = LossFeed.installed_on(self._listener) if self._accumulates and self._listener is not None else None
+        if signals is None or feed is None or self._listener is None:
+            return signals
+        return replace(signals, micro_batches=float(feed.micro_batches(self._listener)))
 
     def _open_recorder(self, args: TrainingArguments, state: TrainerState) -> Recorder:
         main = state.is_world_process_zero

@@ -108,6 +108,10 @@ class LossFeed:
         feed._sums = kept
         return feed
 
+    def micro_batches(self, listener: Listener) -> int:
+        """Returns how many losses the last sum that `listener` observed was made of."""
+        return next(each.handed for each in self._sums if each.listener is listener)
+
     @classmethod
     def installed_on(cls, listener: Listener) -> "LossFeed | None":
         """Returns the feed that serves ``listener``, or None."""
@@ -205,11 +209,14 @@ class StepSum:
         self._total: torch.Tensor | None = None  # not yet handed over: of an accumulation that is under way
         self._pending: PendingLoss | None = None  # handed over
         self._kept: torch.Tensor | None = None  # the total without the last loss
+        self._added = 0  # losses in the total
+        self.handed = 0  # losses in what was handed over last
         self._zeroed = getattr(listener, "zeroed", 0)
 
     def add(self, loss: torch.Tensor) -> None:
         """Adds a 0-d loss; the sum is a tensor of its own."""
         self._kept = self._total
+        self._added = 1 if self._total is None else self._added + 1
         self._total = loss.clone() if self._total is None else self._total + loss
 
     def hand_over(self, ranks: int) -> None:
@@ -219,7 +226,9 @@ class StepSum:
             return
         if self._pending is not None and self.listener.observed is self._pending:
             self._pending.add(total)
+            self.handed += self._added
         else:
+            self.handed = self._added
             self._pending = PendingLoss(total, ranks)
             self.listener.observe(self._pending)
 
@@ -227,8 +236,10 @@ class StepSum:
         """Undoes the last `add`, and what was handed over with it unless a step has used it."""
         if self._total is not None:
             self._total = self._kept
+            self._added -= 1
         elif self._pending is not None and self.listener.observed is self._pending:
             self._pending.replace_last(self._kept)
+            self.handed -= 1
             self.listener.observe(None if self._pending.is_empty else self._pending)
 
     def drop_if_gone(self, sharded: bool) -> None:

@@ -124,7 +124,8 @@ from tests.hf.tiny_gpt2 import make_data, make_model
 for optim, options in (("emosens", "moments=log,use_shadow=true"), ("emonavi", None), ("emofree", None)):
     args = TrainingArguments(optim, optim=optim, optim_args=options, max_steps=20, use_cpu=True, report_to=["wandb"],
                              logging_steps=1, eval_strategy="steps", eval_steps=2, save_strategy="no",
-                             disable_tqdm=True, dataloader_pin_memory=False, per_device_train_batch_size=2)
+                             disable_tqdm=True, dataloader_pin_memory=False, per_device_train_batch_size=2,
+                             gradient_accumulation_steps=2)
     Trainer(make_model(), args, train_dataset=make_data(), eval_dataset=make_data(4)).train()
 wandb.finish()
 wandb.teardown()

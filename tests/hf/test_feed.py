@@ -89,6 +89,17 @@ def test_half_finished_sum_of_an_interrupted_training_is_dropped(make_trainer):
     assert len(measured.fed) == 1 + 3
 
 
+def test_a_short_last_group_is_on_record(make_trainer, read_signals):
+    trainer = make_trainer(gradient_accumulation_steps=4, num_train_epochs=2, logging_steps=1)
+    trainer.train()  # 10 micro-batches an epoch
+    assert [row["emo/micro_batches"] for row in read_signals(trainer.args.output_dir)] == [4, 4, 2, 4, 4, 2]
+    logged = [log["emo/micro_batches"] for log in trainer.state.log_history if "loss" in log]
+    assert logged == [4, 4, 2, 4, 4, 2]
+    alone = make_trainer(max_steps=2)
+    alone.train()
+    assert all("emo/micro_batches" not in row for row in read_signals(alone.args.output_dir))
+
+
 def test_callback_alone_leaves_nothing_behind(make_trainer):
     registration.remove_patches()
     backward = Accelerator.backward
