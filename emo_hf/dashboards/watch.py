@@ -173,7 +173,7 @@ class Sparkline:
                 line.append("x", style="bold red")
                 continue
             place = (height - low) / (high - low) if high > low else 0.5
-            bar = bars[max(0, min(int(place * len(bars)), len(bars) - 1))]
+            bar = bars[min(int(min(max(place, 0.0), 1.0) * len(bars)), len(bars) - 1)]
             line.append(bar, style=above if positive else below)
         yield line
 
