@@ -36,7 +36,7 @@ def test_quickstart_at_smoke_size(tmp_path):
     done = emo_hf("run", recipe, "--size", "smoke", "--seeds", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     place = tmp_path / "runs/quickstart/smoke"
-    arms = ["emosens", "emoairy", "emocats", "adamw"]
+    arms = ["emofree", "emosens", "emoairy", "emocats", "adamw"]
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("│")]
     table = [run_configs for run_configs in rows if run_configs[1] in arms]
     assert [run_configs[1] for run_configs in table] == arms
@@ -56,7 +56,7 @@ def test_quickstart_at_smoke_size(tmp_path):
             assert {row["step"]: row["emo/lr"] for row in signals} == steps
     again = emo_hf("run", recipe, "--size", "smoke", "--seeds", "0", cwd=tmp_path)
     assert again.returncode == 0
-    assert "4 of 4 runs were finished before." in again.stdout
+    assert "5 of 5 runs were finished before." in again.stdout
     assert [line.split() for line in again.stdout.splitlines() if line.split() in table] == table
     assert "[1/4]" in done.stdout
     assert "[1/4]" not in again.stdout
