@@ -30,6 +30,7 @@ EXTRAS = {  # extra -> the modules that it is for
         "pyarrow",
         "pydantic",
         "rich",
+        "safetensors",
         "scipy",
         "shtab",
         "tokenizers",

@@ -58,8 +58,8 @@ def test_quickstart_at_smoke_size(tmp_path):
     assert again.returncode == 0
     assert "5 of 5 runs were finished before." in again.stdout
     assert [line.split() for line in again.stdout.splitlines() if line.split() in table] == table
-    assert "[1/4]" in done.stdout
-    assert "[1/4]" not in again.stdout
+    assert "[1/5]" in done.stdout
+    assert "[1/5]" not in again.stdout
 
 
 def test_trec_at_smoke_size(trec_folder, tmp_path):
