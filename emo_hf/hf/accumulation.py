@@ -44,7 +44,8 @@ def watch(trainer: Trainer) -> None:
     """Warns, at the first micro-batch, if `trainer` will add losses up that are means of one micro-batch each."""
     args = trainer.args
     counted = trainer.model_accepts_loss_kwargs or trainer.compute_loss_func is not None
-    adds = counted and getattr(trainer, "loss_is_scaled_for_ga", None) is not False
+    knob = "loss_is_scaled_for_ga"  # from transformers 5.19 on; before, it is without effect
+    adds = counted and not (hasattr(type(trainer), knob) and getattr(trainer, knob) is False)
     if args.gradient_accumulation_steps > 1 and adds and not args.torch_compile and args.n_gpu <= 1:
         its: Any = trainer  # a method may be replaced
         own = vars(trainer).get("compute_loss")

@@ -7,6 +7,7 @@ docs/versions.md tells users.
 """
 
 import contextlib
+import inspect
 import math
 
 import pytest
@@ -90,6 +91,8 @@ def classified() -> list[dict]:
 
 @pytest.mark.parametrize("cured", [False, True])
 def test_a_head_that_swallows_the_count_is_told(cured, make_trainer, read_signals):
+    if "kwargs" not in inspect.signature(GPT2ForSequenceClassification.forward).parameters:
+        pytest.skip("this version's head takes no other arguments, so Trainer divides")
     kind, more = (EmoClasses, {"normalize_accumulation": True}) if cured else (Classes, {})
     options = {"gradient_accumulation_steps": 4, "max_steps": 3, "eval_on_start": True, "eval_strategy": "epoch"}
     trainer = make_trainer(kind, {"train_dataset": classified(), "eval_dataset": classified()[:4], **more}, **options)
