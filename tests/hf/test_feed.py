@@ -36,6 +36,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("way", ["wrap", "mixin", "attach", "callback"])
+@pytest.mark.filterwarnings("ignore:.*makes no use of num_items_in_batch")  # label smoothing before 5.15
 def test_fed_loss_is_the_objective(way, setting, make_trainer, read_signals):
     options = dict(SETTINGS[setting])
     accepts_loss_kwargs = options.pop("loss_kwargs", True)
