@@ -81,6 +81,7 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+@pytest.mark.skipif(OLD, reason="transformers < 5 does not resume exactly in the middle of an epoch")
 def test_a_resumed_run_ends_like_an_uninterrupted_one(run_config, run, broken, caplog):
     torn = broken.path / "checkpoint-30"  # from another kill, in the middle of a save
     torn.mkdir(exist_ok=True)
