@@ -30,7 +30,7 @@ RECIPE = "recipe.yaml"  # in the folder of a comparison
 HISTORY, STATE = "history.jsonl", "trainer_state.json"
 _CHECKPOINT = re.compile(r"checkpoint-[0-9]+")
 # what is in a summary; all else are numbers, None where one was not finite
-LARGEST = 1e150  # its square, for a standard deviation, is still a number
+SQUARABLE = 1e150  # its square, for a standard deviation, is still a number
 NEEDED = ("arm", "optimizer", "tuning")
 TEXTS = (*NEEDED, "recipe", "size", "data_sha256")
 COUNTS = ("seed", "steps", "parameters", "trained_parameters", "train_examples", "test_examples")
@@ -153,7 +153,7 @@ def parse_summary(text: str, path: Path, line: int | None = None) -> dict[str, A
         for name, value in summary.items():
             if name in COUNTS and not (value is None or is_count(value)):
                 raise RecipeError(f"{place}, {name}: expected a whole number, got {shown(value)}.")
-            if name not in TEXTS and not (value is None or (is_number(value) and not LARGEST < abs(value) < inf)):
+            if name not in TEXTS and not (value is None or (is_number(value) and not SQUARABLE < abs(value) < inf)):
                 raise RecipeError(f"{place}, {name}: expected a number, got {shown(value)}.")
     except RecipeError as error:
         raise RecipeError(f"{place} is no summary: remove its folder and run again. {error}") from None

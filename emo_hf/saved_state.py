@@ -19,7 +19,7 @@ from emo_hf.errors import CheckpointError
 from emo_hf.free import FreeState
 from emo_hf.kernels import compensation
 from emo_hf.mechanism import WINDOW, Mechanism, MechanismState
-from emo_hf.spec import GROUP_OPTIONS, OptimizerSpec, flaw_of_option, plain
+from emo_hf.spec import GROUP_OPTIONS, OptimizerSpec, flaw_of_option, is_number, plain
 
 Group = dict[str, Any]
 
@@ -89,19 +89,15 @@ def _flaws_of_options(their: Group, own: Group, spec: OptimizerSpec) -> Iterator
         value = plain(their[name])
         match name:
             case "lr" | "start":
-                expected = "" if _is_number(value) and value >= 0 else "a number >= 0"
+                expected = "" if is_number(value) and value >= 0 else "a number >= 0"
             case "scope":
                 least = "> 0" if spec.lr_is_multiplier else ">= 0"
-                sound = _is_number(value) and (value > 0 or (value == 0 and not spec.lr_is_multiplier))
+                sound = is_number(value) and (value > 0 or (value == 0 and not spec.lr_is_multiplier))
                 expected = "" if sound else f"a number {least}"
             case _:
                 expected = flaw_of_option(spec, name, value)
         if expected:
             yield name, f"got {value!r:.60}, expected {expected}"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 # -- emotion ---------------------------------------------------------------------------------------------------------
@@ -133,7 +129,7 @@ def _flaw_of_numbers(values: Any, least: int, most: int) -> str:
     if not least <= len(values) <= most:
         return f"got {len(values)} numbers, expected {most}"
     for place, value in enumerate(values):
-        if type(value) not in (int, float):
+        if type(value) is not float and not is_number(value):
             return f"got {value!r:.60} at place {place}, expected a number"
     return ""
 

@@ -29,7 +29,7 @@ from emo_hf.optimizer import EmoOptimizer
 from emo_hf.pulse import Pulse
 from emo_hf.saved_state import flaw_of_emotion
 from emo_hf.signals import Signals
-from emo_hf.spec import plain
+from emo_hf.spec import is_number, plain
 
 NAME, VERSION = "emopulse", mechanism.V3_9.version
 KEY = f"{NAME}-{VERSION}"
@@ -264,7 +264,7 @@ class EmoPulse(LRScheduler):
 
 def _is_rate(value: Any) -> bool:
     number = plain(value)
-    return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < math.inf
+    return is_number(number) and number >= 0
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float | torch.Tensor]) -> None:

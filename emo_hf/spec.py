@@ -1,6 +1,7 @@
 """What an optimizer of the family is made of: one frozen spec of choices."""
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -117,7 +118,7 @@ class OptimizerSpec:
                 near = did_you_mean(name, options)
                 problems.append(f"unknown option {name!r}" + (f".{near}" if near else ""))
             elif problem := flaw_of_option(self, name, value):
-                problems.append(f"{name}: got {value!r}, expected {problem}")
+                problems.append(f"{name}: got {value!r:.60}, expected {problem}")
         if problems:
             text = "; ".join(problems)
             end = "" if text.endswith("?") else "."
@@ -132,9 +133,14 @@ def plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") and math.prod(getattr(value, "shape", ())) == 1 else value
 
 
+def is_number(value: Any) -> bool:
+    """True for what a finite float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
 def flaw_of_option(spec: OptimizerSpec, name: str, value: Any) -> str:
     """Returns what was expected of an option, or an empty string if `value` is that."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = is_number(value)
     match name:
         case "lr":
             if spec.lr_is_multiplier:

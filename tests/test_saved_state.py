@@ -118,6 +118,8 @@ OF_ALL = {
     "a scope in words": (put("scope", "1"), "Group 0: scope: got '1'"),
     "a negative rate": (put("lr", -1.0), "Group 0: lr: got -1.0"),
     "a rate of nan": (put("lr", math.nan), "Group 0: lr: got nan"),
+    "a rate that no float is": (put("lr", 10**400), "Group 0: lr: got 1000"),
+    "an emotion that no float is": (lambda s: put("emo", (10**400, *s["param_groups"][0]["emo"][1:]))(s), "got 1000"),
     "no rate": (lambda s: s["param_groups"][0].pop("lr"), "Group 0: lr: missing"),
     "no emotion": (put("emo", None), "Group 0: emo: got None, expected a tuple of numbers"),
     "an emotion in words": (put("emo", "calm"), "emo: got 'calm'"),

@@ -72,6 +72,7 @@ class Follower:
         self.path = path
         self.run = RecordedRun(path, path.name, "")
         self.written = 0.0  # when
+        self._told = 0  # when the settings of the run were written
         self._read: dict[Path, tuple[int, int]] = {}  # file -> its number on the disk, and the bytes read of it
 
     def poll(self) -> None:
@@ -87,9 +88,11 @@ class Follower:
         newest = max(found, key=lambda file: file.stat().st_mtime)
         self.written = newest.stat().st_mtime
         files = [file for file in found if file.parent == newest.parent]
+        settings = RunFolder(newest.parent).settings
+        told, self._told = self._told, settings.stat().st_mtime_ns if settings.exists() else 0
         if not self._read or newest.parent != self.run.path or any(self._was_replaced(file) for file in files):
             self.run, self._read = described(newest.parent), {}
-        elif self.run.found is None:  # the settings say it once it is known
+        elif told != self._told:  # they say what an optimizer has found, once it has
             self.run.found = described(newest.parent).found
         for file in files:
             _, start = self._read.get(file, (0, 0))

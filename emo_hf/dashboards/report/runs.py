@@ -24,7 +24,7 @@ from emo_hf.dashboards.jsonl import FILE_NAME, LogRow, check_row
 from emo_hf.dashboards.metrics import METRICS
 from emo_hf.dashboards.series import Block, Series, gathered, joined, read_blocks, to_float
 from emo_hf.errors import RecordError
-from emo_hf.reading import expect, is_count, parse_json, read_json, shown
+from emo_hf.reading import expect, is_count, is_number, parse_json, read_json, shown
 from emo_hf.run_folder import HISTORY, STATE, RunFolder
 
 logger = logging.getLogger(__name__)
@@ -201,8 +201,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _found(value: Any) -> float | None:
     """Returns a step size, None for what is none."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < value < math.inf else None
+    return float(value) if is_number(value) and 0 < value < math.inf else None
 
 
 def _add_log(run: RecordedRun, path: Path) -> None:

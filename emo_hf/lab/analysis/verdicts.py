@@ -18,7 +18,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from scipy import stats
 
@@ -76,6 +76,24 @@ class Verdict:
     secondary: list[JudgedLine]
 
 
+class _Found(NamedTuple):
+    """What the runs of a line's arms came to.
+
+    Attributes:
+        by_arm: arm -> seed -> value.
+        paired: the seeds that all of these arms have.
+        more_is_better: of the metric.
+        rates: the learning rate of each arm of the recipe, at the size that is judged.
+        families: the arms of each sweep.
+    """
+
+    by_arm: dict[str, dict[int, float]]
+    paired: list[int]
+    more_is_better: bool
+    rates: dict[str, float]
+    families: dict[str, list[str]]
+
+
 def worst(metric: str) -> float:
     """Returns what a missing value of `metric` counts as."""
     return -math.inf if METRICS[metric] else math.inf
@@ -102,13 +120,15 @@ def _judge(line: RuleLine, recipe: Recipe, size: SizeName, values: Values, level
     arms = arms_of(line, recipe.families)
     by_arm = {arm: values(arm, metric) for arm in arms}
     paired = sorted(set.intersection(*map(set, by_arm.values())))
+    rates = {name: (recipe.sizes[size].arms.get(name) or arm).lr for name, arm in recipe.arms.items()}
+    found = _Found(by_arm, paired, METRICS[metric], rates, recipe.families)
     match line:
         case Basin():
-            seeds = _basins(line, recipe, size, by_arm, paired, METRICS[metric], notes)
+            seeds = _basins(line, found, notes)
         case Order():
             seeds = {seed: _tau([by_arm[arm][seed] for arm in line.order], METRICS[metric]) for seed in paired}
         case Best():
-            seeds = _to_the_best(line, recipe, size, by_arm, paired, METRICS[metric], notes)
+            seeds = _to_the_best(line, found, notes)
         case Contrast():
             sign = -1 if oriented(line) and not METRICS[metric] else 1
             seeds = {seed: sign * _contrast(line, {arm: by_arm[arm][seed] for arm in arms}) + 0.0 for seed in paired}
@@ -142,36 +162,21 @@ def _bad(line: Bounds) -> float:
     return -math.inf if line.at_most is None else math.inf
 
 
-def _to_the_best(
-    line: Best,
-    recipe: Recipe,
-    size: SizeName,
-    by_arm: dict[str, dict[int, float]],
-    paired: list[int],
-    more_is_better: bool,
-    notes: list[str],
-) -> dict[int, float]:
+def _to_the_best(line: Best, found: _Found, notes: list[str]) -> dict[int, float]:
     """Returns for each seed the difference to the best arm of the sweep, as a share of that arm's value."""
-    rates = _rates(recipe, size)
-    sweep = sorted(recipe.families.get(line.best_of, [line.best_of]), key=rates.__getitem__)
-    sign = 1 if more_is_better else -1
-    best = max(sweep, key=lambda arm: math.fsum(sign * by_arm[arm][seed] for seed in paired))
+    sweep = sorted(found.families.get(line.best_of, [line.best_of]), key=found.rates.__getitem__)
+    sign, values = 1 if found.more_is_better else -1, found.by_arm
+    best = max(sweep, key=lambda arm: math.fsum(sign * values[arm][seed] for seed in found.paired))
     if len(sweep) > 1:
         edge = ", the end of its grid" if best in (sweep[0], sweep[-1]) else ""
         notes.append(f"the best of {line.best_of} is {best}{edge}")
-    return {
-        seed: (sign if oriented(line) else 1) * _share(by_arm[line.arm][seed], by_arm[best][seed]) for seed in paired
-    }
+    sign = sign if oriented(line) else 1
+    return {seed: sign * _share(values[line.arm][seed], values[best][seed]) for seed in found.paired}
 
 
 def _share(value: float, of: float) -> float:
     """Returns ``(value - of) / abs(of)``; infinite where only one of them is finite, nan where both diverged."""
     return (value - of) / abs(of) if of and math.isfinite(of) else value - of
-
-
-def _rates(recipe: Recipe, size: SizeName) -> dict[str, float]:
-    """Returns the learning rate of each arm at one of the sizes."""
-    return {name: (recipe.sizes[size].arms.get(name) or arm).lr for name, arm in recipe.arms.items()}
 
 
 def _tau(values: list[float], more_is_better: bool) -> float:
@@ -180,22 +185,14 @@ def _tau(values: list[float], more_is_better: bool) -> float:
     return float(stats.kendalltau(range(len(values)), ranks).statistic) if len(set(ranks)) > 1 else math.nan
 
 
-def _basins(
-    line: Basin,
-    recipe: Recipe,
-    size: SizeName,
-    by_arm: dict[str, dict[int, float]],
-    paired: list[int],
-    more_is_better: bool,
-    notes: list[str],
-) -> dict[int, float]:
+def _basins(line: Basin, found: _Found, notes: list[str]) -> dict[int, float]:
     """Returns for each seed how many decades wider the basin of the sweep is than that of the other."""
-    rates = _rates(recipe, size)
-    sign = -1 if more_is_better else 1  # less is better from here on
-    losses = {arm: {seed: sign * value for seed, value in seeds.items()} for arm, seeds in by_arm.items()}
+    rates, paired = found.rates, found.paired
+    sign = -1 if found.more_is_better else 1  # less is better from here on
+    losses = {arm: {seed: sign * value for seed, value in seeds.items()} for arm, seeds in found.by_arm.items()}
     widths: dict[str, list[float]] = {}
     for sweep in (line.sweep, line.against):
-        arms = sorted(recipe.families[sweep], key=rates.__getitem__)
+        arms = sorted(found.families[sweep], key=rates.__getitem__)
         at_edge = 0
         widths[sweep] = []
         for seed in paired:
