@@ -5,9 +5,7 @@ functions of the user's own, and then only adds their losses up. Where the numbe
 GPT-2, the sum of the means is differentiated: 4L with four micro-batches, and 2L in a last group of two.
 """
 
-import functools
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,10 +44,16 @@ def watch(trainer: Trainer) -> None:
     counted = trainer.model_accepts_loss_kwargs or trainer.compute_loss_func is not None
     knob = "loss_is_scaled_for_ga"  # from transformers 5.19 on; before, it is without effect
     adds = counted and not (hasattr(type(trainer), knob) and getattr(trainer, knob) is False)
-    if args.gradient_accumulation_steps > 1 and adds and not args.torch_compile and args.n_gpu <= 1:
+    watched = isinstance(vars(trainer).get("compute_loss"), _Watch)
+    if args.gradient_accumulation_steps > 1 and adds and not (watched or args.torch_compile or args.n_gpu > 1):
         its: Any = trainer  # a method may be replaced
-        own = vars(trainer).get("compute_loss")
-        its.compute_loss = functools.partial(_watch_once, trainer, own, trainer.compute_loss)
+        its.compute_loss = _Watch(trainer)
+
+
+def unwatch(trainer: Trainer) -> None:
+    """Takes `watch` back, also of a copy of the Trainer that it was for."""
+    if isinstance(watch := vars(trainer).get("compute_loss"), _Watch):
+        watch.leave(trainer)
 
 
 def normalize(trainer: Trainer) -> None:
@@ -63,22 +67,34 @@ def normalize(trainer: Trainer) -> None:
     its.model_accepts_loss_kwargs = False  # so that no model gets a number to divide by as well
 
 
-def _watch_once(
-    trainer: Trainer, own: Callable[..., Any] | None, compute: Callable[..., Any], *args: Any, **kw: Any
-) -> Any:
-    count = kw.get("num_items_in_batch", args[3] if len(args) > 3 else None)
-    if not isinstance(count, torch.Tensor):  # an evaluation
-        return compute(*args, **kw)
-    its: Any = trainer
-    if own is None:
-        del its.compute_loss
-    else:
-        its.compute_loss = own
-    with Uses(count) as uses:
-        result = compute(*args, **kw)
-    if not uses.found:
-        warnings.warn(_message(trainer), UserWarning, stacklevel=2)
-    return result
+class _Watch:
+    """In the place of ``trainer.compute_loss`` until a micro-batch has told; what wraps it meanwhile stays."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, self._compute = trainer, trainer.compute_loss
+        self._own = vars(trainer).get("compute_loss")
+        self._told = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        count = kwargs.get("num_items_in_batch", args[3] if len(args) > 3 else None)
+        if self._told or not isinstance(count, torch.Tensor):  # an evaluation
+            return self._compute(*args, **kwargs)
+        self._told = True
+        self.leave(self._trainer)
+        with Uses(count) as uses:
+            result = self._compute(*args, **kwargs)
+        if not uses.found:
+            warnings.warn(_message(self._trainer), UserWarning, stacklevel=2)
+        return result
+
+    def leave(self, trainer: Trainer) -> None:
+        """Gives the method of `trainer` back, unless something wraps it."""
+        its = vars(trainer)
+        if its.get("compute_loss") is self:
+            if self._own is None:
+                del its["compute_loss"]
+            else:
+                its["compute_loss"] = self._own
 
 
 def _message(trainer: Trainer) -> str:

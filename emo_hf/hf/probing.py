@@ -32,6 +32,7 @@ from emo_hf.dashboards.report import ramp
 from emo_hf.dashboards.report.ramp import Ramp
 from emo_hf.errors import OptionError, RampError
 from emo_hf.free import Found, Free
+from emo_hf.hf import accumulation
 from emo_hf.hf.callback import EmotionCallback, is_policy_gradient
 from emo_hf.hf.feed import find_optimizer
 from emo_hf.hf.trainer import attach
@@ -149,6 +150,7 @@ def _probe(trainer: Trainer, folder: Path) -> Trainer:
         "_averaging": None,  # of local SGD
         **{name: types.MethodType(getattr(Trainer, name), probe) for name in OWN},
     }
+    accumulation.unwatch(probe)
     its.pop("_get_learning_rate", None)  # bound to `trainer`; `attach` binds its own
     callbacks = [DefaultFlowCallback(), EmotionCallback(), _EndOfRamp()]
     probe.callback_handler = CallbackHandler(callbacks, model, probe.processing_class, None, None)

@@ -173,9 +173,9 @@ def attach_feed(trainer: Trainer) -> None:
         LossFeed.install(trainer.accelerator, optimizer).of_trainer = True
         its: Any = trainer  # a method may be replaced
         its._get_learning_rate = functools.partial(_get_learning_rate, trainer)
-        accumulation.watch(trainer)
     elif trainer.args.lr_scheduler_type != NAME and find_pulse(trainer.lr_scheduler) is None:
         return  # an EmoPulse is created after the optimizer: it gets its loss from the callback
+    accumulation.watch(trainer)
     if not isinstance(trainer, EmoTrainerMixin):
         vars(trainer)["create_model_card"] = functools.partial(_create_model_card, trainer)
     if hasattr(trainer, "callback_handler"):

@@ -116,6 +116,14 @@ def test_a_trainer_with_ways_of_its_own_is_left_alone(make):
     assert not hasattr(trainer.model, "_original_forward")
 
 
+def test_what_waits_for_the_first_micro_batch_of_a_training_goes_on_waiting(make):
+    trainer = make(optim="emosens", gradient_accumulation_steps=2)
+    trainer.create_optimizer()
+    waiting = vars(trainer)["compute_loss"]
+    emo_hf.find_lr(trainer)
+    assert vars(trainer)["compute_loss"] is waiting
+
+
 def test_after_a_training_it_starts_from_the_trained_model(make):
     trainer = make(max_steps=3, bf16=True)
     trainer.train()

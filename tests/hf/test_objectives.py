@@ -17,7 +17,7 @@ from packaging.version import Version
 from transformers import GPT2Config, GPT2ForSequenceClassification, Trainer
 
 from emo_hf.errors import OptionError
-from emo_hf.hf.trainer import EmoTrainer, EmoTrainerMixin
+from emo_hf.hf.trainer import EmoTrainer, EmoTrainerMixin, attach
 from tests.hf.loss_functions import IgnoresCount, Stream, UsesCount, batch_mean, token_mean
 from tests.hf.tiny_gpt2 import Meter, freeze, make_data
 
@@ -104,6 +104,23 @@ def test_a_head_that_swallows_the_count_is_told(cured, make_trainer, read_signal
     assert unit == pytest.approx(math.log(2), rel=0.2)
     assert losses[2] == pytest.approx(unit if cured else 2 * unit, rel=0.3)
     assert "compute_loss" not in vars(trainer)
+
+
+def test_emopulse_hears_the_sum_as_well(make_trainer):
+    options = {"optim": "adamw_torch", "lr_scheduler_type": "emopulse", "gradient_accumulation_steps": 4}
+    trainer = make_trainer(Trainer, {"compute_loss_func": batch_mean}, max_steps=3, **options)
+    with pytest.warns(UserWarning, match=f"compute_loss_func {IGNORED}"):
+        trainer.train()
+
+
+def test_what_wraps_the_loss_meanwhile_stays(make_trainer):
+    trainer = make_trainer(Trainer, gradient_accumulation_steps=4, max_steps=2)
+    trainer.create_optimizer()  # which begins to watch
+    attach(trainer)
+    compute, calls = trainer.compute_loss, []
+    trainer.compute_loss = lambda *args, **kwargs: calls.append(1) or compute(*args, **kwargs)
+    trainer.train()
+    assert len(calls) == 2 * 4
 
 
 def test_a_function_of_ones_own_divides_by_itself(make_trainer):
