@@ -70,5 +70,5 @@ class DashboardError(EmoError, RuntimeError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ``" Did you mean 'x' or 'y'?"`` for the nearest of ``known``, or an empty string."""
-    nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5) if len(name) <= 100 else []
     return f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""

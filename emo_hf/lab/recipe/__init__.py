@@ -7,7 +7,8 @@
     rules       what decides a claim
     schema      what a recipe may say; a `Recipe` gives one `RunConfig` per arm and seed
     validation  whether the parts of a recipe fit together
-    loading     a YAML file -> `Recipe`
+    parsing     a YAML file -> keys and values, within bounds
+    loading     these -> `Recipe`
     sweep       a recipe for the agents of W&B
 
 A recipe is data: it names no code and no path.

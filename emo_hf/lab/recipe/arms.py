@@ -19,6 +19,7 @@ from emo_hf.lab.recipe.fields import (
     Share,
     StrictModel,
     Text,
+    Value,
     changed,
     renamed,
 )
@@ -39,7 +40,7 @@ class Tuning(StrictModel):
     """
 
     how: Literal["untuned", "authors' default", "grid"]
-    grid: dict[Text, list[Any]] | None = None
+    grid: dict[Text, list[Value]] | None = None
     chosen_by: Text | None = None
 
     @model_validator(mode="after")
@@ -142,7 +143,7 @@ class Arm(StrictModel):
     _former = renamed(withhold_loss="feed", loss_transform="heard")
     optim: Annotated[str, AfterValidator(_known_optimizer)]
     lr: Positive
-    options: dict[Text, Any] = {}
+    options: dict[Text, Value] = {}
     weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant"
     warmup: Share = 0.0

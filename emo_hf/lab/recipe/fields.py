@@ -1,15 +1,16 @@
 """What every part of a recipe is made of: a strict model, and checked words and numbers."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from emo_hf.errors import RecipeError
 
 # lower-case letters and digits with single separators between them, so a name cannot leave its folder
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$", max_length=64)]
-Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1, max_length=5000)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -17,6 +18,17 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 LARGEST_COUNT = 10**9  # a larger one is a typing error
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError("expected a finite number, a word, true, false, null, or a list of these")
+    return value
+
+
+Value = Annotated[Any, AfterValidator(_plain)]  # of an option that only its optimizer knows
 
 
 class StrictModel(BaseModel):

@@ -1,10 +1,8 @@
-"""From YAML text to a checked recipe. An error lists every problem with its path.
-
-The loader is PyYAML's safe one with two corrections: ``1e-3`` is a number, and a key given twice is an error.
-"""
+"""From a file to a checked recipe. An error lists every problem with its path, or the first of very many."""
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -15,6 +13,7 @@ from pydantic import BaseModel, Tag, ValidationError
 import emo_hf
 from emo_hf.errors import RecipeError, did_you_mean
 from emo_hf.hf import confidential
+from emo_hf.lab.recipe import parsing
 from emo_hf.lab.recipe.fields import StrictModel, with_new_keys
 from emo_hf.lab.recipe.schema import FORMER, FunctionRecipe, Recipe, RunConfig
 
@@ -22,6 +21,7 @@ _PACKAGE = Path(emo_hf.__file__).parent
 # The shipped recipes lie inside an installed package, and beside it in a checkout.
 FOLDER = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
 ModelT = TypeVar("ModelT", bound=StrictModel)
+MOST_PROBLEMS, LONGEST_LINE = 40, 400  # that an error shows
 
 
 def recipe(name: str) -> Recipe | FunctionRecipe:
@@ -31,8 +31,8 @@ def recipe(name: str) -> Recipe | FunctionRecipe:
         RecipeError: there is no such file, or a list of its problems.
     """
     path = find(name)
-    content = _extend(_content(path), path)
-    if secrets := list(confidential.places(content)):
+    content = _extend(parsing.read(path), path)
+    if secrets := list(islice(confidential.places(content), MOST_PROBLEMS)):
         raise RecipeError("\n  ".join([f"{path}: a recipe must not hold a key or a password", *secrets]))
     content, problems = _spread(content)
     task = content.get("task")
@@ -43,7 +43,7 @@ def recipe(name: str) -> Recipe | FunctionRecipe:
 
 def run_config(path: Path) -> RunConfig:
     """Reads the ``config.yaml`` of a run."""
-    return _check(RunConfig, _content(path), path)
+    return _check(RunConfig, parsing.read(path), path)
 
 
 def shipped(folder: Path = FOLDER) -> list[Path]:
@@ -77,7 +77,7 @@ def find(name: str) -> Path:
 
 def standalone(path: Path, name: str) -> str:
     """Returns the text of a recipe for a file `name`: its commands name that file, and it extends no other recipe."""
-    content = _content(path)
+    content = parsing.read(path)
     text = re.sub(r"^# emo-hf run \S+", f"# emo-hf run {name}", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     if "extends" in content:
         commands = [line for line in text.splitlines() if line.startswith("# emo-hf run ")]
@@ -85,26 +85,16 @@ def standalone(path: Path, name: str) -> str:
     return text
 
 
-def _content(path: Path) -> dict[Any, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}") from None
-    except RecursionError:
-        raise RecipeError(f"{path} cannot be read: it is nested too deeply for a recipe.") from None
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path}: expected keys and values, got {type(content).__name__}.")
-    return content
-
-
 def _extend(content: dict[Any, Any], path: Path) -> dict[Any, Any]:
     """Adds the keys that `content` lacks from the recipe that its ``extends`` names, one level deep."""
     if "extends" not in content:
         return content
     name = content.pop("extends")
-    under = _content(_parent(name, path))
+    under = parsing.read(_parent(name, path))
     if "extends" in under:
-        raise RecipeError(f"{path}: extends {name}, which itself extends {under['extends']}: one level only.")
+        raise RecipeError(
+            f"{path}: extends {name:.60}, which itself extends {under['extends']!r:.60}: one level only."
+        )
     return {**with_new_keys(under, FORMER), **with_new_keys(content, FORMER)}
 
 
@@ -119,7 +109,7 @@ def _parent(name: Any, path: Path) -> Path:
     except (TypeError, ValueError, OSError, RuntimeError):  # no text, too long, or links in a circle
         pass
     raise RecipeError(
-        f"{path}: extends: expected a YAML file, seen from this one's folder, below {folder.parent}, got {name!r}."
+        f"{path}: extends: expected a YAML file, seen from this one's folder, below {folder.parent}, got {name!r:.60}."
     )
 
 
@@ -159,9 +149,15 @@ def _check(model: type[ModelT], content: dict[Any, Any], path: Path, problems: S
             return checked
     except ValidationError as error:
         details = error.errors(include_url=False)
-    problems = [*problems, *(line for detail in details for line in _explain(model, detail))]
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    raise RecipeError("\n  ".join([f"{path}: {count}", *problems]))
+    problems = [*problems, *(line for detail in details[:MOST_PROBLEMS] for line in _explain(model, detail))]
+    more = len(problems) > MOST_PROBLEMS or len(details) > MOST_PROBLEMS
+    count = f"more than {MOST_PROBLEMS} problems" if more else _count(problems)
+    shown = [line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ..." for line in problems[:MOST_PROBLEMS]]
+    raise RecipeError("\n  ".join([f"{path}: {count}", *shown]))
+
+
+def _count(problems: Sequence[str]) -> str:
+    return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
 
 
 def _explain(model: type[StrictModel], detail: Any) -> list[str]:
@@ -169,7 +165,7 @@ def _explain(model: type[StrictModel], detail: Any) -> list[str]:
     # parts in brackets are not in the file: pydantic's mark of a bad key, and the kind of a line
     marked = detail["loc"]
     path = [part for part in marked if not str(part).startswith("[")]
-    where = ".".join(map(str, path))
+    where = ".".join(f"{part!s:.60}" for part in path)
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     if not where:  # a check of the whole recipe, whose lines name their paths
         return message.split("\n")
@@ -185,7 +181,7 @@ def _explain(model: type[StrictModel], detail: Any) -> list[str]:
             message += did_you_mean(str(detail["input"]), re.findall(r"'([^']+)'", detail["ctx"]["expected"]))
         case "model_type":
             message = "expected keys and values"
-    shown = "" if isinstance(detail["input"], dict | list) else f" (got {detail['input']!r})"
+    shown = "" if isinstance(detail["input"], dict | list) else f" (got {detail['input']!r:.60})"
     return [f"{where}: {message}{shown}"]
 
 
@@ -212,34 +208,3 @@ def _bare(annotation: Any) -> Any:
 
 def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-class _Loader(yaml.SafeLoader):
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, ArithmeticError, AttributeError, LookupError) as error:  # 2001-99-99, !!int x
-            message = f"no value can be made of {str(node.value)[:40]!r} ({error}); quote it if it is a word"
-            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from None
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        value = super().construct_yaml_int(node)
-        float(value)  # OverflowError: no number of a recipe is that large
-        return value
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if not isinstance(key, yaml.ScalarNode):
-                message = "expected a word as a key, got a list or a mapping"
-                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)

@@ -19,6 +19,8 @@ from emo_hf.lab.recipe.task import Scale, Task
 
 SizeName = Literal["smoke", "small", "base", "paper"]
 Several = Annotated[int, Field(ge=2, le=LARGEST_COUNT)]
+MOST_ARMS, MOST_SEEDS, MOST_LINES = 200, 1000, 50
+MOST_RUNS = 10_000  # arms times seeds
 Measure = Literal["trajectory"]  # what costs time or space is measured on request only
 FORMER = {"secondary": "also"}  # keys of a recipe and their former names
 
@@ -86,16 +88,16 @@ class Recipe(StrictModel):
     task: Task
     metric: Metric | None = None
     baseline: Name | None = None
-    rule: list[RuleLine] = []
-    secondary: list[RuleLine] = []
+    rule: Annotated[list[RuleLine], Field(max_length=MOST_LINES)] = []
+    secondary: Annotated[list[RuleLine], Field(max_length=MOST_LINES)] = []
     published: Published | None = None
     processes: Several | None = None
     measure: list[Measure] = []
     equal_train_loss: Positive | None = None
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS)]
     default_size: SizeName = "small"
     sizes: Annotated[dict[SizeName, Size], Field(min_length=1)]
-    arms: Annotated[dict[Name, Arm], Field(min_length=1)]
+    arms: Annotated[dict[Name, Arm], Field(min_length=1, max_length=MOST_ARMS)]
 
     @property
     def judged(self) -> str:
@@ -147,6 +149,12 @@ class Recipe(StrictModel):
         if data_dir is None and self.task.data.files and not self.task.data.hub:
             raise RecipeError(f"{self.name} reads {self.task.data.files} from a local folder: give --data-dir.")
         seeds = list(dict.fromkeys(self.seeds if seeds is None else seeds))
+        names = chosen_arms(self, arms)
+        if len(names) * len(seeds) > MOST_RUNS:
+            raise RecipeError(
+                f"{self.name}: {len(names)} arms times {len(seeds)} seeds are more than {MOST_RUNS:,} runs: give some"
+                " of them with --arms and --seeds."
+            )
         scale = Scale(**{field: getattr(chosen, field) for field in Scale.model_fields})
         return [
             RunConfig(
@@ -164,7 +172,7 @@ class Recipe(StrictModel):
                 arm=self._arm(name, chosen),
                 replayed_seed=self._replayed_seed(name, seed, seeds),
             )
-            for name in chosen_arms(self, arms)
+            for name in names
             for seed in seeds
         ]
 
@@ -233,7 +241,7 @@ class FunctionRecipe(StrictModel):
     metric: Literal["distance"]
     default_size: SizeName = "small"
     sizes: Annotated[dict[SizeName, Steps], Field(min_length=1)]
-    arms: Annotated[dict[Name, Arm], Field(min_length=1)]
+    arms: Annotated[dict[Name, Arm], Field(min_length=1, max_length=MOST_ARMS)]
 
     @model_validator(mode="after")
     def _consistent(self) -> "FunctionRecipe":

@@ -15,6 +15,7 @@ import numpy as np
 from emo_hf.errors import RecipeError
 from emo_hf.lab.sources.kinds import Example, Examples, Images, Pictures, TaskData, Text
 
+MOST_BYTES = 100_000_000  # the largest file, the training images of Fashion-MNIST, has 47 million
 TREC = ("train_5500.label", "TREC_10.label")
 FASHION = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 # set -> its own folder, and its files, with or without .gz
@@ -67,12 +68,14 @@ def _with_or_without_gz(path: Path) -> Path | None:
 
 
 def unpacked(path: Path) -> bytes:
-    """Returns the unpacked bytes of a file; `RecipeError` if there are none."""
+    """Returns the unpacked bytes of a file; `RecipeError` if there are none, or more than any set has."""
     try:
-        packed = path.read_bytes()
-        plain = gzip.decompress(packed) if path.suffix == ".gz" else packed
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            plain = file.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:  # damage can be any of the three, without a strerror
         raise RecipeError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if len(plain) > MOST_BYTES:
+        raise RecipeError(f"{path} has more than {MOST_BYTES:,} bytes when it is unpacked: it is none of the sets.")
     if not plain.strip():
         raise RecipeError(f"{path} is empty.")
     return plain

