@@ -20,7 +20,7 @@ from emo_hf.errors import RecipeError
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.recipe.task import Config, HubModel
 
-NO_CODE = {"trust_remote_code": False}  # else transformers asks on the terminal whether to run it
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}  # else transformers asks on the terminal whether to run it
 END, PAD = "<|endoftext|>", "<|pad|>"
 
 
