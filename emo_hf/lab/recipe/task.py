@@ -1,10 +1,13 @@
 """What is learned: the data, the model, and how much of both."""
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from emo_hf.errors import RecipeError
 from emo_hf.lab.recipe.fields import LARGEST_COUNT, Count, Positive, Share, StrictModel, Text, one_of
 
 TaskType = Literal["sequence-classification", "causal-lm", "image-classification"]
@@ -37,6 +40,14 @@ class Hub(StrictModel):
 
     name: Repository
     revision: Text
+
+    def refuse_folder(self) -> None:
+        """Raises `RecipeError` if something here has this name: the libraries would read it in place of the hub."""
+        if os.path.lexists(self.name):
+            raise RecipeError(
+                f"{self.name} is to come from the hub, but {Path.cwd()} has a file or folder of that name, which would"
+                " be read in its place: start in another folder."
+            )
 
 
 class HubModel(Hub):

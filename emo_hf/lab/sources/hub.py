@@ -17,6 +17,7 @@ def read(data: HubData, kind: TaskType) -> TaskData:
 
     if kind != "causal-lm" and data.label is None:
         raise RecipeError(f"task.data.hub.label: missing: {kind} needs the column of the classes of {data.name}.")
+    data.refuse_folder()
     try:
         splits = datasets.load_dataset(data.name, data.config, revision=data.revision)
         return SHAPES[kind](splits["train"], splits["test"], data)

@@ -124,6 +124,8 @@ def _place(run_config: RunConfig) -> str:
 @contextmanager
 def _readable(run_config: RunConfig) -> Iterator[None]:
     hub = _of(run_config)
+    if not run_config.model_dir:
+        hub.refuse_folder()
     try:
         yield
     except Exception as error:  # the hub, its cache, transformers and the readers of the files raise all kinds
