@@ -501,4 +501,11 @@ class EmoOptimizer(torch.optim.Optimizer):
             self._read_groups()
 
     def __repr__(self) -> str:
-        return super().__repr__().replace(type(self).__name__, f"{type(self).__name__} {self.spec.version}", 1)
+        """Tells the rate and what differs from the defaults, also of parameter groups that differ from each other."""
+        given = {name: value for name, value in self.options.items() if value != self.spec.options[name]}
+        parts = {"version": self.spec.version, "lr": self.options["lr"], **given}
+        shown = [{name: group[name] for name in GROUP_OPTIONS if name in group} for group in self.param_groups]
+        changed = [{k: value for k, value in group.items() if value != self.options.get(k)} for group in shown]
+        if any(changed):
+            parts["groups"] = changed
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in parts.items())})"

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -268,11 +269,22 @@ def test_numbers_of_other_libraries_are_numbers(number):
     assert all(type(value) is float for value in (*optimizer.options["betas"], optimizer.options["lr"]))
 
 
+def test_the_repr_tells_what_differs():
+    first, *rest = make_params()
+    groups = [{"params": [first]}, {"params": rest, "lr": 0.1, "weight_decay": 0.0}]
+    optimizer = registry.build("emosens", groups, version="3.8", use_shadow=True)
+    run(optimizer, [first, *rest], range(2))
+    whole = "EmoSens(version='3.8', lr=1.0, use_shadow=True, groups=[{}, {'lr': 0.1, 'weight_decay': 0.0}])"
+    assert repr(optimizer) == whole
+    assert repr(pickle.loads(pickle.dumps(optimizer))) == whole
+
+
 @every_row
 def test_unknown_options_are_refused(spec):
-    with pytest.raises(OptionError, match=r"unknown option 'weight_decaay'|unknown option 'lrr'") as error:
-        build(spec, make_params(), weight_decaay=0.1, lrr=1.0)
-    assert "Did you mean 'lr'" in str(error.value)
+    with pytest.raises(OptionError, match=r"unknown option 'weight_decaay'.*unknown option 'lrr'") as error:
+        build(spec, make_params(), weight_decaay=0.1, lrr=1.0, learning_rate=0.1)
+    assert "unknown option 'lrr'. Did you mean 'lr'" in str(error.value)
+    assert "unknown option 'learning_rate'. Did you mean 'lr'?" in str(error.value)
     assert f"Valid options: {', '.join(sorted(spec.options))}" in str(error.value)
 
 
