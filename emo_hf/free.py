@@ -119,7 +119,7 @@ class FreeState(MechanismState):
 
     def pack(self) -> tuple[float, ...]:
         """Returns the state as plain floats, always as many."""
-        return (*MechanismState.pack(self)[:EMOTION], *own(self))
+        return (*MechanismState.pack(self)[:EMOTION], *free_fields_of(self))
 
     @classmethod
     def unpack(cls, values: tuple[float, ...]) -> "FreeState":
@@ -127,14 +127,14 @@ class FreeState(MechanismState):
         emotion = MechanismState.unpack(values[:EMOTION])
         shared: dict[str, Any] = {each.name: getattr(emotion, each.name) for each in fields(MechanismState)}
         state = cls(**shared)
-        for name, value in zip(OWN, values[EMOTION:], strict=True):
+        for name, value in zip(FREE_FIELDS, values[EMOTION:], strict=True):
             setattr(state, name, value)
         return state
 
 
 EMOTION = 14  # floats of a MechanismState without its history
-OWN = tuple(each.name for each in fields(FreeState))[len(fields(MechanismState)) :]
-own = attrgetter(*OWN)
+FREE_FIELDS = tuple(each.name for each in fields(FreeState))[len(fields(MechanismState)) :]
+free_fields_of = attrgetter(*FREE_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)

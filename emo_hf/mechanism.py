@@ -175,6 +175,13 @@ class Mechanism:
         """Returns this mechanism for a training of so many steps; see `emo_hf.optimizer.EmoOptimizer.plan`."""
         return self
 
+    def bounds(self, scope: float) -> tuple[float, float] | None:
+        """Returns the step size at the start and the largest, for a schedule of 1; None where no pulse alone says."""
+        if self.damper is not None or not isinstance(self.pulse, Pulse):
+            return None
+        start, cap, _ = self.pulse.size(self.pulse.start(), scope)
+        return start, start if isinstance(self.pulse, HeldPulse) else cap
+
     def start(self) -> MechanismState:
         """MechanismState before the first loss."""
         return MechanismState(pulse=self.pulse.start()) if self.pulse else MechanismState()

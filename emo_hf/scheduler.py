@@ -137,6 +137,13 @@ class EmoPulse(LRScheduler):
         return warmup * pulse / base
 
     @property
+    def most(self) -> float:
+        """The greatest `factor`."""
+        pulse = self._mechanism.pulse
+        assert isinstance(pulse, Pulse)
+        return pulse.cap / pulse.base
+
+    @property
     def should_stop(self) -> bool:
         """The hint that training may stop."""
         return bool(self._state.ready)

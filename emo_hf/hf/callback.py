@@ -26,11 +26,11 @@ from emo_hf import registry
 from emo_hf.dashboards import Recorder, wandb
 from emo_hf.dashboards.health import advise_on_schedule
 from emo_hf.errors import OptionError
-from emo_hf.hf import progress
+from emo_hf.hf import progress, telling
 from emo_hf.hf.feed import Listener, LossFeed, await_accelerator, find_listener, find_optimizer, stop_feeding
 from emo_hf.hf.rates import tell_lr_used, tell_schedule
 from emo_hf.hf.registration import CREATE_OPTIMIZER
-from emo_hf.hf.settings import corrections, found_of, make_plain, settings_of
+from emo_hf.hf.settings import corrections, make_plain, settings_of
 from emo_hf.hf.stopping import Reaction, attributes_of, folder_of
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.scheduler import innermost
@@ -79,10 +79,11 @@ class EmotionCallback(TrainerCallback):
         self._steps = 0  # that the listener has made
         self._recorder: Recorder | None = None
         self._accumulates = False  # gradients, over several micro-batches
-        self._found = False  # it is noted what step size the optimizer found
+        self._finding: telling.Finding | None = None
         self._feeding = False  # while this callback supplies the loss
         self._scheduler: Any = None  # set while this callback makes it tell the true learning rate
         self.by_name = False  # ``args.optim``, not the user's own object, says which optimizer trains
+        self.schedule: str | None = None  # its name, where `attach_feed` knows the Trainer
         self.every_rank = False  # each rank has an emotion of its own: record them all
         # Trainer's callbacks for TensorBoard and for the bar, where `attach_feed` knows the Trainer
         self.tensorboard: Any = None
@@ -124,7 +125,7 @@ class EmotionCallback(TrainerCallback):
             self._reaction.refuse_own_signals()
         if isinstance(self._listener, EmoOptimizer):
             self._listener.plan(state.max_steps, anneals(args.lr_scheduler_type))
-            self._found = self._listener.found is not None
+        self._finding = telling.Finding(self._listener)
         self._steps = self._listener.steps
         self._reaction.begin(state)
         feed = LossFeed.installed_on(self._listener)
@@ -141,6 +142,7 @@ class EmotionCallback(TrainerCallback):
                     "pulse, stop signal) and its moments start anew from the saved weights.",
                     state.global_step,
                 )
+            telling.introduce(self._listener, self.schedule)
             advise_on_schedule(args.lr_scheduler_type, args.get_warmup_steps(state.max_steps))
         if state.is_world_process_zero or self.every_rank:
             self._recorder = self._try(self._open_recorder, args, state)
@@ -150,8 +152,8 @@ class EmotionCallback(TrainerCallback):
         if signals is not None and self._listener is not None:
             self._reaction.observe(args, state, control, signals, self._listener.key)
             progress.show(self.progress, signals)
-        if signals is not None and isinstance(self._listener, EmoOptimizer):
-            self._note_what_is_found(self._listener, state)
+        if signals is not None and self._finding is not None:
+            self._note_what_is_found(self._finding, state)
         if self._recorder is not None and signals is not None:
             self._try(self._recorder.write, state.global_step, signals)
         if self._recorder is not None and (control.should_log or control.should_evaluate):
@@ -203,14 +205,11 @@ class EmotionCallback(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._finish()
 
-    def _note_what_is_found(self, optimizer: EmoOptimizer, state: TrainerState) -> None:
-        if not self._found and (found := found_of(optimizer)):
-            self._found = True
+    def _note_what_is_found(self, finding: telling.Finding, state: TrainerState) -> None:
+        if found := finding.news(state.global_step, aloud=state.is_world_process_zero):
             attributes_of(state).setdefault("settings", {}).update(found)
             if self._recorder is not None:
                 self._try(self._recorder.note, found)
-            if state.is_world_process_zero:
-                logger.warning("Step %d: %s %s", state.global_step, optimizer.key, optimizer.found)
 
     def _new_signals(self) -> Signals | None:
         """Returns the signals of this step; None if a GradScaler left it out, or its loss is not finite."""
@@ -257,7 +256,7 @@ class EmotionCallback(TrainerCallback):
         if self._scheduler is not None:
             tell_schedule(self._scheduler)
         self._feeding = False
-        self._listener = self._scheduler = None
+        self._listener = self._scheduler = self._finding = None
 
     def _end_record(self) -> None:
         recorder, self._recorder = self._recorder, None

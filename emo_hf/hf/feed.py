@@ -66,6 +66,7 @@ class LossFeed:
     """
 
     def __init__(self, accelerator: Accelerator, listener: Listener):
+        self.at_first_loss: Callable[[], None] | None = None  # called once
         self.of_trainer = False  # a Trainer is connected: it logs the step sizes really used
         self._sums = [StepSum(listener)]
         self._accelerator = accelerator
@@ -136,6 +137,9 @@ class LossFeed:
         Args:
             loss: What is about to be differentiated, unscaled; one number.
         """
+        first, self.at_first_loss = self.at_first_loss, None
+        if first is not None:
+            first()
         sharded = self._accelerator.distributed_type in _SHARDED
         loss = as_summand(loss)
         if self._accelerator.distributed_type != DistributedType.DEEPSPEED:

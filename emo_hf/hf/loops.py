@@ -8,6 +8,7 @@ Once fed, ``optimizer.step()`` needs no argument; what passes ``accelerator.back
 ``get_last_lr()`` of a schedule that was prepared tells the step size of the last step, for each parameter group.
 """
 
+import functools
 import logging
 import os
 import types
@@ -18,9 +19,10 @@ from accelerate import Accelerator
 
 from emo_hf.dashboards import Recorder
 from emo_hf.errors import EmoError
+from emo_hf.hf import telling
 from emo_hf.hf.feed import Listener, LossFeed, find_optimizer, keeps_own_loss
 from emo_hf.hf.rates import tell_lr_used
-from emo_hf.hf.settings import found_of, settings_of
+from emo_hf.hf.settings import settings_of
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.scheduler import find_pulse, innermost
 from emo_hf.signals import Signals
@@ -41,16 +43,22 @@ def feed(accelerator: Accelerator) -> list[Listener]:
     Makes the schedules of our optimizers tell the step sizes that were used.
     """
     heard = listeners(accelerator)
+    fed = None
     for listener in heard:
-        LossFeed.extend(accelerator, listener)
+        fed = LossFeed.extend(accelerator, listener)
     for optimizer in accelerator._optimizers:
         if find_optimizer(optimizer) is not None:
             _accept_loss(optimizer)
+    schedules: dict[Listener, str | None] = dict.fromkeys(heard)
     for scheduler in accelerator._schedulers:
         scheduler = getattr(scheduler, "scheduler", scheduler)  # inside accelerate's wrapper
         driven = find_optimizer(getattr(scheduler, "optimizer", None))
         if driven is not None:
             tell_lr_used(scheduler, driven)
+            if driven in schedules:
+                schedules[driven] = type(scheduler).__name__
+    if fed and accelerator.is_main_process:
+        fed.at_first_loss = functools.partial(telling.introduce_new, schedules)
     return heard
 
 
@@ -110,7 +118,7 @@ class LoopRecord:
         self._step, self._seen = start_step, self._listener.steps
         if isinstance(self._listener, EmoOptimizer) and total_steps:
             self._listener.plan(total_steps)
-        self._found = found_of(self._listener)
+        self._finding = telling.Finding(self._listener)
         self._recorder: Recorder | None = None
         main = accelerator.is_main_process
         if main or keeps_own_loss(accelerator):
@@ -130,11 +138,8 @@ class LoopRecord:
             return
         self._step += 1
         self._recorder.write(self._step, signals)
-        if isinstance(self._listener, EmoOptimizer) and not self._found:
-            self._found = found_of(self._listener)
-            if self._found:
-                self._recorder.note(self._found)
-                logger.warning("Step %d: %s %s", self._step, self._listener.key, self._listener.found)
+        if found := self._finding.news(self._step):
+            self._recorder.note(found)
         self._send(signals)
 
     def _send(self, signals: Signals) -> None:

@@ -42,7 +42,7 @@ from emo_hf.registry import optimizer_class
 PICTURE = "ramp.svg"  # beside the record
 TO_START = 10  # steps in which there must have been a gradient
 FEWEST = 20  # steps of a training into which its ramp fits in any case
-OWN = ("create_optimizer", "create_scheduler")  # methods of Trainer in place of the user's
+OF_TRAINER = ("create_optimizer", "create_scheduler")  # methods of Trainer in place of the user's
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _probe(trainer: Trainer, folder: Path) -> Trainer:
         "state": TrainerState(),
         "control": TrainerControl(),
         "_averaging": None,  # of local SGD
-        **{name: types.MethodType(getattr(Trainer, name), probe) for name in OWN},
+        **{name: types.MethodType(getattr(Trainer, name), probe) for name in OF_TRAINER},
     }
     accumulation.unwatch(probe)
     its.pop("_get_learning_rate", None)  # bound to `trainer`; `attach` binds its own

@@ -4,6 +4,7 @@
     transformers.trainer_utils   "emopulse" is an ``lr_scheduler_type``                       EMO_HF_REGISTER=0
     transformers.optimization    ``get_scheduler`` builds an `EmoPulse` for it                EMO_HF_REGISTER=0
     transformers.training_args   every name of the registry is an ``optim``                   EMO_HF_REGISTER=0
+                                 ``TrainingArguments`` refuses wrong options of these         EMO_HF_PATCH=0
     transformers.trainer         Trainer builds our optimizers for these names                EMO_HF_REGISTER=0
                                  ``Trainer.create_optimizer`` connects them to the loss       EMO_HF_PATCH=0
                                  ``Trainer.train`` refuses another optimizer in their place   EMO_HF_PATCH=0
@@ -260,6 +261,21 @@ def feeding(prepare: Callable[..., Any]) -> Callable[..., Any]:
     return prepare_and_feed
 
 
+def checking(finish: Callable[..., None]) -> Callable[..., None]:
+    """Returns the method ``finish`` of TrainingArguments, followed by `emo_hf.hf.optim.check`."""
+
+    @functools.wraps(finish)
+    def finish_and_check(self: "TrainingArguments", *args: Any, **kwargs: Any) -> None:
+        from emo_hf.hf.arguments import EmoArgumentsMixin
+        from emo_hf.hf.optim import check
+
+        finish(self, *args, **kwargs)
+        if not isinstance(self, EmoArgumentsMixin):  # which checks its own fields as well
+            check(self)
+
+    return finish_and_check
+
+
 class MethodWrap:
     """A method of a class elsewhere, with something of ours around it; where it was wrapped again since, that stays.
 
@@ -295,6 +311,7 @@ class MethodWrap:
         return owner
 
 
+ARGUMENTS = MethodWrap("transformers.training_args", "TrainingArguments", "__post_init__", checking)
 CREATE_OPTIMIZER = MethodWrap("transformers.trainer", "Trainer", "create_optimizer", connecting)
 TRAIN = MethodWrap("transformers.trainer", "Trainer", "train", expecting)
 PREPARE = MethodWrap("accelerate.accelerator", "Accelerator", "prepare", feeding)
@@ -328,6 +345,7 @@ CHANGES = (
     Change("transformers.optimization", add_schedule, remove_schedule),
     Change("transformers.training_args", add_optim_names, remove_optim_names),
     Change("transformers.trainer", add_optimizers, remove_optimizers),
+    Change(ARGUMENTS.module, ARGUMENTS.install, ARGUMENTS.remove, "EMO_HF_PATCH"),
     Change(CREATE_OPTIMIZER.module, CREATE_OPTIMIZER.install, CREATE_OPTIMIZER.remove, "EMO_HF_PATCH"),
     Change(TRAIN.module, TRAIN.install, TRAIN.remove, "EMO_HF_PATCH"),
     Change(PREPARE.module, PREPARE.install, PREPARE.remove, "EMO_HF_PATCH"),

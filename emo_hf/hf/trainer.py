@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from transformers import Trainer
 from transformers.integrations.integration_utils import TensorBoardCallback, WandbCallback
+from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
 from emo_hf import registry
@@ -212,9 +213,20 @@ def _connect_callback(trainer: Trainer) -> EmotionCallback:
         trainer.add_callback(callback)
     callback.every_rank = keeps_own_loss(trainer.accelerator)
     callback.tensorboard = next((each for each in callbacks if isinstance(each, TensorBoardCallback)), None)
+    callback.schedule = _schedule(trainer)
     callback.progress = find_progress(callbacks)
     callback.prepare(trainer.args, next((each for each in callbacks if isinstance(each, WandbCallback)), None))
     return callback
+
+
+def _schedule(trainer: Trainer) -> str:
+    """Returns the name of what makes the learning rates of `trainer`: by its arguments, or by the user."""
+    deepspeed = getattr(trainer.args, "hf_deepspeed_config", None)
+    if deepspeed is not None and "scheduler" in deepspeed.config:
+        return "of the DeepSpeed config"
+    if trainer.lr_scheduler is None or getattr(trainer, "_created_lr_scheduler", False):
+        return SchedulerType(trainer.args.lr_scheduler_type).value
+    return type(trainer.lr_scheduler).__name__
 
 
 def _create_model_card(trainer: Trainer, *args: Any, **kwargs: Any) -> None:

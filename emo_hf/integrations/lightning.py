@@ -12,6 +12,7 @@ optimization the loss is computed inside ``optimizer.step``, after the pulse has
 import torch
 
 from emo_hf.extras import needing
+from emo_hf.hf import telling
 from emo_hf.hf.feed import StepSum, as_summand, find_optimizer
 
 with needing("emo_hf.integrations.lightning"):
@@ -29,6 +30,8 @@ class EmotionCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         ours = [find_optimizer(optimizer) for optimizer in trainer.optimizers]
         self._sums = [StepSum(optimizer) for optimizer in ours if optimizer is not None]
+        for each in self._sums if trainer.is_global_zero else ():
+            telling.introduce(each.listener)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
         for each in self._sums:

@@ -141,7 +141,16 @@ def test_plain_arguments_hold_no_options_of_the_callback(make_args):
         ({"emo_stopcoef": "0.1"}, r"stopcoef: got '0.1', expected a number >= 0"),
         ({"emo_on_nonfinite_loss": "ignore"}, r"got 'ignore', expected one of auto, raise, skip"),
         ({"emo_use_shadow": "yes"}, r"use_shadow: got 'yes', expected true or false"),
-        ({"optim_args": "stopcof=1"}, r"no option 'stopcof'. Did you mean 'stopcoef'"),
+        *[({"optim_args": text}, f"got '{text}', expected name=value") for text in ("foo", "stopcoef=", "=1", "a:1")],
+        (
+            {"optim_args": "stopcof=1"},
+            r"3.9 has no option 'stopcof'. Did you mean 'stopcoef'.*beta1, beta2, branch, compensation, eps, ",
+        ),
+        ({"optim_args": "learning_rate=1"}, r"no option 'learning_rate'. Did you mean 'lr'\?"),
+        ({"optim_args": "betas=0.9"}, r"no option 'betas'. Did you mean 'beta"),
+        ({"optim_args": "use_shadow=yes"}, r"use_shadow=yes, expected true or false"),
+        ({"optim_args": "stopcoef=much"}, r"stopcoef=much, expected a value like 0.04"),
+        ({"optim_args": "weight_decay=0.1"}, r"use TrainingArguments.weight_decay"),
         ({"optim": "emosens-3.9", "emo_version": "3.8"}, r"optim='emosens-3.9' and version 3.8 contradict"),
         ({"optim": "adamw_torch", "emo_branch": "long"}, r"emo_branch='long': no effect with optim='adamw_torch'"),
         ({"learning_rate": "1e-1"}, r"lr: got '1e-1', expected a multiplier > 0"),
@@ -157,6 +166,9 @@ def test_plain_arguments_hold_no_options_of_the_callback(make_args):
 def test_errors_come_with_the_arguments(options, message, make_emo_args):
     with pytest.raises(OptionError, match=message):
         make_emo_args(**options)
+    if not any(name.startswith("emo_") for name in options):
+        with pytest.raises(OptionError, match=message):
+            make_emo_args(TrainingArguments, **{"optim": "emosens", **options})
 
 
 def test_unknown_version(make_emo_args):

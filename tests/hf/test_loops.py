@@ -259,6 +259,7 @@ def test_what_emofree_found_in_a_loop_is_logged_once_and_on_record(tmp_path, cap
             optimizer.step()
             optimizer.zero_grad()
     found = optimizer.optimizer.found
-    said = [record.getMessage() for record in caplog.records if " found " in record.getMessage()]
+    first, *said = caplog.messages
+    assert first == "emofree 1.0: multiplier 1.0, step size to be found within about 22 steps"
     assert said == [f"Step {found.steps}: emofree-1.0 {found}"]
     assert json.loads((tmp_path / "emo_run.json").read_text())["emo_found_lr"] == found.size

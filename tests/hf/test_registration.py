@@ -6,7 +6,8 @@ pytestmark = pytest.mark.slow
 
 ARGUMENTS = """
 from transformers import TrainingArguments
-args = TrainingArguments("out", optim="emosens", lr_scheduler_type="emopulse", report_to=[])
+TrainingArguments("out", lr_scheduler_type="emopulse", report_to=[])
+args = TrainingArguments("out", optim="emosens", report_to=[])
 assert type(args.optim).__name__ == "OptimizerNames", args.optim
 """
 TRAINER = """
@@ -84,7 +85,7 @@ def test_transformers_that_moved_its_names_refuses_at_its_own_import(tmp_path, r
     folder = tmp_path / "transformers"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
-    (folder / "training_args.py").write_text("class TrainingArguments: ...\n")
+    (folder / "training_args.py").write_text("class TrainingArguments:\n    def __post_init__(self): ...\n")
     code = "import sys; sys.path.insert(0, '.')\nfrom emo_hf import EmoSens\nimport transformers.training_args"
     result = run_python("-c", code, ok=False)
     assert "RegistrationError: The installed transformers does not accept a new optim name" in result.stderr
