@@ -19,8 +19,8 @@ PER_TENSOR = (
 )
 LATCH = "The stop signal stays up once it was up."
 STOP = (
-    "The stop signal needs a loss average of at most stopcoef = 0.04, in units of the loss: a"
-    " cross-entropy of 1.5 never gets there."
+    "The stop signal needs a loss average of at most stopcoef, in units of the loss. A cross-entropy of 1.5 never gets"
+    " down to its default, 0.04: set it to a loss at which you would stop."
 )
 FILTER = "The emotional filter closes only where |gradient| is below about 1e-12 (in vectors of EmoAiry: 1e-6)."
 SIGN = (

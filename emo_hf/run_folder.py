@@ -151,7 +151,7 @@ def parse_summary(text: str, path: Path, line: int | None = None) -> dict[str, A
         for name in TEXTS:
             expect(summary.get(name, None if name in NEEDED else ""), str, f"{place}, {name}", "a text", RecipeError)
         for name, value in summary.items():
-            if name in COUNTS and not (value is None or is_count(value)):
+            if name in COUNTS and not is_count(value):
                 raise RecipeError(f"{place}, {name}: expected a whole number, got {shown(value)}.")
             if name not in TEXTS and not (value is None or (is_number(value) and not SQUARABLE < abs(value) < inf)):
                 raise RecipeError(f"{place}, {name}: expected a number, got {shown(value)}.")

@@ -188,7 +188,9 @@ def _shown(console: Console) -> Iterator[Watch]:
 
 
 def _results(rows: list[ArmResult], metric: str) -> Table:
-    table = Table(caption="means over n seeds, ± standard deviation; step size: median of a run")
+    table = Table(
+        caption="means over n seeds, ± standard deviation; step size: median of a run; seconds: of its training"
+    )
     judged = list(dict.fromkeys([metric, "eval_loss"]))
     for column in ("arm", "n", *judged, "step size", "seconds"):
         table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)

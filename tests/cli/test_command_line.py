@@ -186,13 +186,21 @@ def test_ctrl_c(stand_in, recipe, write, tmp_path):
         os.kill(worker, 0)
 
 
-def test_ls_and_show(capsys):
-    assert cli.main(["ls"]) == 0
-    listed = capsys.readouterr().out
-    assert all(row.key in listed for row in registry.specs())
-    assert cli.main(["show", "emosens"]) == 0
-    shown = capsys.readouterr().out
+@pytest.mark.parametrize("width", [80, 200])
+def test_ls_and_show_fit_the_terminal(width, monkeypatch, capsys):
+    def lines(*args):
+        assert cli.main([*args]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert max(map(len, said)) <= width
+        assert "\u2026" not in "".join(said)
+        return said
+
+    monkeypatch.setenv("COLUMNS", str(width))
+    listed = lines("ls")
+    for row in registry.specs():
+        assert len([line for line in listed if {row.key, row.source} < {*line.split()}]) == 1
     row = registry.find("emosens")
+    shown = "\n".join(lines("show", "emosens"))
     assert row.key in shown
-    for name in row.options:
-        assert re.search(rf"\b{name} = ", shown)
+    assert all(re.search(rf"\b{name} = ", shown) for name in row.options)
+    assert shown.count("│ * ") == len(row.quirks)

@@ -13,9 +13,11 @@ def test_a_shipped_recipe_has_a_name_everywhere(tmp_path, monkeypatch):
     assert loading.find("trec/gpt2-emosens") == loading.find("gpt2-emosens")
 
 
-def test_ls_recipes(capsys):
+def test_ls_recipes(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["ls", "--recipes"]) == 0
     listed = capsys.readouterr().out
+    assert max(map(len, listed.splitlines())) <= 80
     assert all(name in listed for name in loading.shipped_names())
 
 

@@ -17,6 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from emo_hf.dashboards import read_signals, report
 from emo_hf.errors import CheckpointError, NonFiniteLossError
+from emo_hf.hf import telling
 from emo_hf.hf.feed import find_optimizer
 from tests import ROOT
 
@@ -36,7 +37,9 @@ def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
 
 
 def said(caplog: pytest.LogCaptureFixture, level: str) -> list[str]:
-    return [log.message for log in caplog.records if log.levelname == level and log.name.startswith("emo_hf")]
+    """Returns the messages of a level, without the line of every start."""
+    ours = [log for log in caplog.records if log.levelname == level and log.name.startswith("emo_hf")]
+    return [log.message for log in ours if log.name != telling.__name__]
 
 
 def without_clock(row: dict[str, Any]) -> dict[str, Any]:

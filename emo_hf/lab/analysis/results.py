@@ -6,13 +6,14 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from emo_hf.errors import RecipeError
-from emo_hf.reading import read_text, shown
+from emo_hf.reading import GREATEST, read_text, shown
 
+Count = Annotated[int, Field(ge=0, le=GREATEST)]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -73,11 +74,11 @@ class Environment(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    runs: NonNegativeInt | None = None
+    runs: Count | None = None
     python: str | None = None
     system: str | None = None
     device: str | None = None
-    cpu_threads: NonNegativeInt | None = None
+    cpu_threads: Count | None = None
     packages: dict[str, str | None] = {}
 
 

@@ -1,5 +1,6 @@
 """What `emo-hf run` shows: a table on a terminal, or one line for every run that has ended."""
 
+import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def _under_way(progress: Progress) -> Table:
             steps,
             _number(run.last.get("loss")),
             _number(run.last.get(f"eval_{run.run_config.task.metric}")),
-            duration(time.monotonic() - run.started),
+            duration(time.monotonic() - run.trains_since) if run.trains_since else "",
         )
     return shown
 
@@ -51,18 +52,24 @@ def _arms(progress: Progress) -> Table:
     failed = Counter(outcome.run_config.name for outcome in ended if outcome.error)
     finished = Counter(outcome.run_config.name for outcome in ended if not outcome.error)
     shown = Table(box=None, padding=(0, 1))
+    metric = progress.run_configs[0].task.metric
     shown.add_column("arm")
-    for name in ("finished", "failed", "seeds"):
+    for name in ("finished", "failed", "seeds", metric):
         shown.add_column(name, justify="right")
     for arm, seeds in total.items():
         bad = Text(str(failed[arm]), style="bold red") if failed[arm] else "0"
-        shown.add_row(arm, str(finished[arm]), bad, str(seeds), style="green" if finished[arm] == seeds else "")
+        found = [
+            outcome.summary.get(metric) for outcome in ended if outcome.run_config.name == arm and outcome.summary
+        ]
+        shown.add_row(
+            arm, str(finished[arm]), bad, str(seeds), _mean(found), style="green" if finished[arm] == seeds else ""
+        )
     return shown
 
 
 def remaining(progress: Progress) -> float | None:
     """Returns an estimate of the seconds until all runs have ended, None before the first one has."""
-    times = [outcome.seconds for outcome in progress.outcomes.values() if not (outcome.skipped or outcome.error)]
+    times = [outcome.wall_seconds for outcome in progress.outcomes.values() if not (outcome.skipped or outcome.error)]
     if not times:
         return None
     mean = sum(times) / len(times)
@@ -97,6 +104,17 @@ def _line(outcome: Outcome) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
+
+
+def _mean(values: list[float | None]) -> str:
+    """Returns mean and standard deviation; a value that is not finite has no place in them."""
+    if not values:
+        return "-"
+    finite = [value for value in values if value is not None]
+    if len(finite) < len(values):
+        return "not finite"
+    spread = f" ± {statistics.stdev(finite):.2g}" if len(finite) > 1 else ""
+    return f"{statistics.fmean(finite):.3g}{spread}"
 
 
 def duration(seconds: float) -> str:

@@ -70,7 +70,13 @@ class Outcome:
     folder: RunFolder
     skipped: bool = False
     error: str | None = None
-    seconds: float = 0.0  # wall-clock time from start to end
+    wall_seconds: float = 0.0  # from the start of the process to its end
+
+    @property
+    def seconds(self) -> float:
+        """Of the training, as in every table; of a failed run, wall-clock time."""
+        summary = self.summary or {}
+        return float(summary.get("seconds") or self.wall_seconds)
 
     @functools.cached_property
     def summary(self) -> dict[str, Any] | None:
@@ -86,6 +92,7 @@ class ActiveRun:
     folder: RunFolder
     lock: FileLock
     started: float = field(default_factory=time.monotonic)
+    trains_since: float | None = None
     worker: processes.Worker | None = None
     step: int = 0
     total: int = 0  # 0 while unknown
@@ -97,6 +104,8 @@ class ActiveRun:
         code = self.worker.poll() if self.worker else None
         if self.folder.history.exists():
             rows, self._read = read_new(self.folder.history, self._read)
+            if rows and self.trains_since is None:
+                self.trains_since = time.monotonic()
             for row in rows:
                 self.step, self.total = row["step"], row.get("total_steps", self.total)
                 self.last |= row
@@ -236,12 +245,12 @@ class _Scheduler:
         if run.folder.is_finished:
             self._finished.append(run.lock)
             checkpoints.remove(run.folder)
-            return Outcome(run.run_config, run.folder, seconds=seconds)
+            return Outcome(run.run_config, run.folder, wall_seconds=seconds)
         run.lock.release()
         error = processes.explain(code, run.folder.read_log())
         if shutil.disk_usage(run.folder.path).free < BLOCK:  # then the log lacks its end, which says why
             error += f" (no space is left on the disk of {run.folder})"
-        return Outcome(run.run_config, run.folder, error=error, seconds=seconds)
+        return Outcome(run.run_config, run.folder, error=error, wall_seconds=seconds)
 
     def close(self) -> None:
         """Ends what is under way."""

@@ -293,6 +293,7 @@ def test_nothing_else_is_overwritten(place, tmp_path, capsys):
         ("report.json", "{", "is not as emo-hf wrote it"),
         ("report.json", '{"environments": 3}', "is not as emo-hf wrote it"),
         ("report.json", '{"failed": [{"arm": "x"}]}', "is not as emo-hf wrote it"),
+        ("report.json", f'{{"environments": [{{"cpu_threads": {10**400}}}]}}', "is not as emo-hf wrote it"),
         ("report.json", "[]", "is not as emo-hf wrote it"),
         ("recipe.yaml", "name: tiny", "problems"),
     ],

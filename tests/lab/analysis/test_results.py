@@ -42,9 +42,10 @@ def test_read(tmp_path):
         folder.mkdir()
     (folders[0] / "summary.json").write_text(json.dumps(summary("a")))
     assert [RunFolder(folder).read_summary() for folder in folders] == [summary("a"), None, None]
-    (folders[1] / "summary.json").write_text("{")
-    with pytest.raises(RecipeError, match="is no summary"):
-        [RunFolder(folder).read_summary() for folder in folders]
+    for damaged in ("{", json.dumps(summary("a", steps=None))):
+        (folders[1] / "summary.json").write_text(damaged)
+        with pytest.raises(RecipeError, match="is no summary"):
+            [RunFolder(folder).read_summary() for folder in folders]
 
 
 def test_numbers_that_json_lacks():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,14 +22,15 @@ def progress(recipe, write, tmp_path):
     progress = Progress(run_configs, jobs=1)
     folder = RunFolder(tmp_path)
     folder.summary.write_text(
-        json.dumps({"arm": "adamw", "optimizer": "adamw_torch", "tuning": "untuned", "accuracy": 0.7123})
+        json.dumps({"arm": "adamw", "optimizer": "adamw_torch", "accuracy": 0.7123, "seconds": 4.0})
     )
     progress.outcomes = {
         0: Outcome(run_configs[0], folder, skipped=True),
-        2: Outcome(run_configs[2], folder, seconds=10.0),
-        1: Outcome(run_configs[1], folder, error="[bold] no room", seconds=3.0),
+        2: Outcome(run_configs[2], folder, wall_seconds=10.0),
+        1: Outcome(run_configs[1], folder, error="[bold] no room", wall_seconds=3.0),
     }
     half = ActiveRun(run_configs[3], RunFolder(Path("nowhere")), lock=None, worker=SimpleNamespace(), step=5, total=10)
+    half.trains_since = time.monotonic() - 2
     half.last = {"loss": 0.123456, "eval_accuracy": 0.5}
     progress.running = {3: half}
     return progress
@@ -40,16 +42,19 @@ def test_table(progress):
     text = console.export_text()
     rows = [[word for word in line.split() if not set(word) & set("━╸╺")] for line in text.splitlines()]
     assert ["runs", "3/4", "about", "5", "s", "left"] in rows
-    assert ["adamw", "seed", "1", "5/10", "0.123", "0.5", "0", "s"] in rows
-    assert ["arm", "finished", "failed", "seeds"] in rows
-    assert ["emosens", "1", "1", "2"] in rows
-    assert ["adamw", "1", "0", "2"] in rows
+    assert ["adamw", "seed", "1", "5/10", "0.123", "0.5", "2", "s"] in rows
+    assert ["arm", "finished", "failed", "seeds", "accuracy"] in rows
+    assert ["emosens", "1", "1", "2", "0.712"] in rows
+    assert ["adamw", "1", "0", "2", "0.712"] in rows
+    progress.outcomes[3] = Outcome(progress.run_configs[3], progress.outcomes[0].folder)
+    console.print(progress_table.table(progress))
+    assert "0.712 ± 0" in console.export_text()
 
 
 def test_a_line_for_each_that_has_ended(progress):
     news = progress_table.News()
     assert list(news.lines(progress)) == [
-        "[2/4] adamw seed 0: accuracy 0.712, 10 s",
+        "[2/4] adamw seed 0: accuracy 0.712, 4 s",
         "[3/4] emosens seed 1: failed after 3 s: [bold] no room",
     ]
     assert list(news.lines(progress)) == []
