@@ -82,6 +82,8 @@ def test_what_is_imported_is_declared(path):
     needed |= {"jinja2", "markupsafe"} & with_dependencies(["torch"])
     if str(path.relative_to(PACKAGE)).startswith(OF_RECIPES):
         needed |= recipes
+    if path.name == "cuda.py":
+        needed |= declared(optional["cuda"])
     if path.parent.name == "integrations":
         needed |= declared(optional["integrations"]) | ({path.stem} & HOSTS)
     anywhere = needed | recipes | declared(optional["wandb"]) | declared(optional["integrations"]) | REPORTERS

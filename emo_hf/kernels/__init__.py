@@ -2,9 +2,11 @@
 
     forloop    the rule of `emo_hf.updates`, tensor by tensor
     foreach    the rule, over lists of tensors
-    fused      our C++ kernel on a CPU (`native`); else torch's fused kernels, and portions that fit a CPU's cache
+    fused      our own kernel: in C++ on a CPU (`native`), in Triton on CUDA (`cuda`); else torch's fused kernels, and
+               portions that fit a CPU's cache
     compile    the rule, by torch.compile (opt-in: the first step takes seconds)
-    auto       fused on a CPU, with the C++ kernel where there is one, but builds none; foreach on CUDA; else forloop
+    auto       fused on a CPU, with the C++ kernel where there is one, but builds none; on CUDA fused where a kernel
+               fits the rule, else foreach; elsewhere forloop
 
 auto is the default. forloop alone is the released trajectory to the last bit.
 
@@ -12,6 +14,8 @@ Tensors that a list cannot take (strided, or of another dtype than their gradien
 DTensor, an elementwise rule takes the local shard.
 """
 
+import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -36,7 +40,6 @@ def loop(update: Update, params: list[Tensor], grads: list[Tensor], states: list
 RUNS: dict[str, ApplyUpdate] = {"fused": fused.run, "foreach": foreach.run, "forloop": loop, "compile": compiled.run}
 Implementation = Literal["auto", "fused", "foreach", "forloop", "compile"]
 IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
-AUTO = {"cpu": "fused", "cuda": "foreach"}  # fused has not been run on CUDA yet
 
 
 def apply(
@@ -54,6 +57,8 @@ def apply(
     """
     if implementation in ("auto", "fused"):
         lists = native.run(update, lists, h, scale, sums, build=implementation == "fused")
+        if sums is None:  # the Triton kernel measures nothing
+            lists = _on_gpu(update, lists, h, scale)
     if scale != 1 and lists[0]:
         torch._foreach_mul_(lists[0], scale)
     for kind, batch in _batches(implementation, update, *lists):
@@ -61,6 +66,33 @@ def apply(
             kind.run(update, *batch, h)
         else:
             sums.measure(kind.run, update, batch, h, kind.layout)
+
+
+def _on_gpu(update: Update, lists: Lists, h: Hyper, scale: float) -> Lists:
+    """Applies `update` to what our Triton kernel can take, and returns the rest."""
+    if not any(param.is_cuda for param in lists[0]):
+        return lists
+    kernel = triton_kernel()
+    if kernel is None:
+        return lists
+    if update.elementwise and any(hasattr(param, "to_local") for param in lists[0]):
+        tensors = [_local(*each) if hasattr(each[0], "to_local") else each for each in zip(*lists, strict=True)]
+        lists = [param for param, _, _ in tensors], [grad for _, grad, _ in tensors], [state for *_, state in tensors]
+    return kernel.run(update, lists, h, scale)
+
+
+def triton_kernel() -> Any:
+    """Returns `emo_hf.kernels.cuda`, or None where Triton is not installed or ``EMO_HF_NATIVE=0`` is set."""
+    return None if os.environ.get("EMO_HF_NATIVE") == "0" else _imported()
+
+
+@functools.cache
+def _imported() -> Any:
+    try:
+        from emo_hf.kernels import cuda
+    except ImportError:
+        return None
+    return cuda
 
 
 def l1_norm(implementation: str, params: Sequence[Tensor]) -> float | None:
@@ -108,12 +140,18 @@ def _kind(
     elif not regular:
         run = loop
     elif implementation == "auto":
-        run = RUNS[AUTO.get(param.device.type, "forloop")]
+        run = RUNS[_auto(update, param.device.type)]
     elif implementation == "fused" and param.device.type not in fused.DEVICES:
         run = foreach.run
     else:
         run = RUNS[implementation]
     return _Kind(run, regular, param.device, param.dtype, param.dim(), layout)
+
+
+def _auto(update: Update, device: str) -> str:
+    if device == "cuda":
+        return "fused" if update.apply in fused.LISTS else "foreach"
+    return "fused" if device == "cpu" else "forloop"
 
 
 def _is_regular(update: Update, param: Tensor, grad: Tensor, state: TensorState) -> bool:

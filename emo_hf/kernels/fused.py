@@ -46,7 +46,7 @@ def portions(params: Tensors, grads: Tensors, states: States) -> Iterator[tuple[
 
 @functools.cache
 def _late(device: torch.device) -> Tensor:
-    return torch.tensor(1e9, device=device)
+    return torch.full((), 1e9, device=device)  # filled there: nobody waits for a copy
 
 
 def correction(h: Hyper) -> tuple[float, float]:
