@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import measuring, mechanism, precision, scaling, steps, trainer
+from benchmarks import gpu, measuring, mechanism, precision, scaling, steps, trainer
 from benchmarks.models import MODELS
 from emo_hf.kernels import native
 
@@ -25,6 +25,7 @@ PARTS = {
     "mechanism": mechanism,
     "trainer": trainer,
     "precision": precision,
+    "gpu": gpu,
 }
 ALL = (
     {"part": "steps", "model": "lora", "dtype": "float32"},
@@ -58,7 +59,7 @@ def run(options: Namespace) -> None:
     result = {"part": options.part, "machine": machine(options.device), **PARTS[options.part].run(options)}
     options.out.mkdir(parents=True, exist_ok=True)
     name = "-".join((options.part, options.model, options.dtype) if options.part == "steps" else (options.part,))
-    if options.device == "cpu" and not result["machine"]["cpp_kernel"]:
+    if options.part != "gpu" and options.device == "cpu" and not result["machine"]["cpp_kernel"]:
         name += "-without-cpp"
     (options.out / f"{name}.json").write_text(json.dumps(result, indent=1))
     print(result["table"], flush=True)
@@ -74,6 +75,8 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--compile", action="store_true", help="steps: our compiled rules too")
     parser.add_argument("--others", action="store_true", help="steps: the optimizers of other packages too")
+    parser.add_argument("--model-dir", type=Path, help="gpu: a folder with all-MiniLM-L6-v2")
+    parser.add_argument("--data-dir", type=Path, help="gpu: a folder with TREC's two files")
     parser.add_argument("--largest", type=float, default=1e9, help="scaling: parameters; 1e9 takes 17 GB of memory")
     options = parser.parse_args()
     if options.part in PARTS:
