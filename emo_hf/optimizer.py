@@ -321,7 +321,7 @@ class EmoOptimizer(torch.optim.Optimizer):
         size = float(sum(param.numel() for param in params))
         norm_step.before(self._geometry, norm, size, self.param_groups[0].get("betas", (0.0,))[0])
         if self._uses_shadow and params:  # the shadow sees rescaled weights
-            torch._foreach_mul_(params, self._geometry.scale)
+            compensation.scale_(params, [self.state[param] for param in params], self._geometry.scale)
             self._geometry.scale = 1.0
         if rising:
             norm_step.after(self._geometry)

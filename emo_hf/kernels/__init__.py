@@ -60,7 +60,7 @@ def apply(
         if sums is None:  # the Triton kernel measures nothing
             lists = _on_gpu(update, lists, h, scale)
     if scale != 1 and lists[0]:
-        torch._foreach_mul_(lists[0], scale)
+        compensation.scale_(lists[0], lists[2], scale)
     for kind, batch in _batches(implementation, update, *lists):
         if sums is None:
             kind.run(update, *batch, h)

@@ -34,6 +34,20 @@ def _apply(update: Update, params: list[Tensor], grads: list[Tensor], states: li
     lost = [state[KEY] for state in states]
     wide = [param.float().add_(c) for param, c in zip(params, lost, strict=True)]
     foreach.run(update, wide, grads, states, h)
+    _store(wide, params, lost)
+
+
+def scale_(params: list[Tensor], states: list[TensorState], scale: float) -> None:
+    """Multiplies parameters by `scale`, together with what rounding cut off of those whose states hold `KEY`."""
+    plain = [param for param, state in zip(params, states, strict=True) if KEY not in state]
+    if plain:
+        torch._foreach_mul_(plain, scale)
+    for param, state in zip(params, states, strict=True):
+        if KEY in state:
+            _store([param.float().add_(state[KEY]).mul_(scale)], [param], [state[KEY]])
+
+
+def _store(wide: list[Tensor], params: list[Tensor], lost: list[Tensor]) -> None:
     torch._foreach_copy_(params, wide)
     torch._foreach_sub_(wide, params)
     torch._foreach_copy_(lost, wide)

@@ -74,7 +74,7 @@ inline W direction(W g, W& m, W& v, const Hyper<W>& h) {
   return quotient(m, v, h.eps);
 }
 
-// p = (1 - decay) scale p - step u, for n entries; c holds what rounding cut off of p, if COMPENSATED
+// p = (1 - decay) scale p - step u, for n entries; if COMPENSATED, c holds what rounding cut off of p, and p is p + c
 template <Rule RULE, bool COMPENSATED, bool MEASURED, class T>
 Sums advance(T* __restrict p, const T* __restrict g, T* __restrict m, T* __restrict v, T* __restrict c, int64_t n,
              const Hyper<Wide<T>>& numbers) {
@@ -90,9 +90,9 @@ Sums advance(T* __restrict p, const T* __restrict g, T* __restrict m, T* __restr
     if constexpr (MEASURED) following += grad * quotient(first, second, h.eps_before);
     const W u = direction<RULE>(grad, first, second, h);
     if constexpr (MEASURED) magnitude += std::abs(grad), descent += grad * u;
-    W w = load(p[i]) * h.scale;
+    W w = load(p[i]);
     if constexpr (COMPENSATED) w += load(c[i]);
-    w = w * h.keep - h.step * u;
+    w = w * h.scale * h.keep - h.step * u;
     store(p[i], w);
     if constexpr (COMPENSATED) store(c[i], w - load(p[i]));
     if constexpr (RULE != SIGN) store(m[i], first);

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from emo_hf import registry
+from emo_hf import kernels, registry
 from emo_hf.errors import OptionError
 from emo_hf.geometry import PIECE, l1_norm
 from emo_hf.kernels import IMPLEMENTATIONS, compensation, fused
+from emo_hf.updates import Hyper
 from tests.optimizer_contract import LOSSES, build, every_row, same, without_3_1_warning, without_16_bit_warning
 
 pytestmark = [
@@ -175,6 +176,34 @@ def test_kahan_keeps_steps_that_bfloat16_loses(key, pieces):
     assert state[compensation.KEY].dtype == torch.bfloat16
     assert (lost - exact).norm() > 0.5 * exact.norm()
     assert (kept - exact).norm() < 0.05 * exact.norm()
+
+
+def rescaled(implementation):
+    """Returns how far weights with compensation are from what they should be, after a step that rescales them."""
+    update = registry.find("emovoid-3.9").update
+    generator = torch.Generator().manual_seed(0)
+    exact = 1 + torch.rand(40, 25, generator=generator, dtype=torch.float64)
+    param = torch.nn.Parameter(exact.bfloat16())
+    state = {compensation.KEY: (exact - param.detach()).bfloat16()}
+    lists = [param], [torch.zeros_like(param)], [{**update.init(param), **state}]
+    still = Hyper(step=0.0, decay=0.0, lion_decay=0.0, beta1=0.9, beta2=0.99, eps=1e-8, scalar=0.0)
+    with torch.no_grad():
+        kernels.apply(implementation, update, lists, still, scale=0.77)
+    return (param.double() + lists[2][0][compensation.KEY].double() - 0.77 * exact).abs().max()
+
+
+@pytest.mark.parametrize("implementation", ["forloop", "foreach", "fused"])
+def test_rescaling_is_of_the_whole_weight(implementation, pieces):
+    assert rescaled(implementation) < 2**-15
+
+
+@pytest.mark.parametrize("shadow", [False, True])
+def test_emovoid_holds_its_norm_in_bfloat16_with_kahan(shadow):
+    spec = registry.find("emovoid-3.9")
+    exact, _ = drift(spec, torch.float32, steps=50, shadow=shadow)
+    kept, optimizer = drift(spec, torch.bfloat16, steps=50, shadow=shadow, compensation="kahan")
+    (state,) = optimizer.state.values()
+    assert (kept + state[compensation.KEY].double() - exact).norm() < 0.1 * exact.norm()  # 1.7 if c stays behind
 
 
 def test_weights_in_16_bits_without_compensation_are_warned_of_once():

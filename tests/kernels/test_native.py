@@ -13,7 +13,7 @@ import torch
 from emo_hf import geometry, registry, updates
 from emo_hf.kernels import compensation, loop, native
 from emo_hf.kernels.measuring import Sums
-from tests.kernels.test_kernels import distance, drift, trained
+from tests.kernels.test_kernels import distance, drift, rescaled, trained
 from tests.optimizer_contract import build, every_row, released, same, without_3_1_warning, without_16_bit_warning
 from tests.test_updates import follow_the_traces
 
@@ -162,6 +162,10 @@ def test_kahan_keeps_the_steps_that_bfloat16_loses(key, kernel, monkeypatch):
     (state,) = optimizer.state.values()
     kept = kept + state[compensation.KEY].double()
     assert (kept - exact).norm() < 0.05 * exact.norm()
+
+
+def test_rescaling_is_of_the_whole_weight(kernel):
+    assert rescaled("auto") < 2**-15
 
 
 def test_compensated_and_plain_tensors_in_one_group(kernel):
