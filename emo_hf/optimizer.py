@@ -146,11 +146,13 @@ class EmoOptimizer(torch.optim.Optimizer):
             What the closure returned, or None.
 
         Raises:
+            EmoError: a CUDA graph is being captured.
             MissingLossError: no loss in any of the three ways.
             OptionError: the loss has several elements, or there is one beside a closure that returns another.
             NonFiniteLossError: the loss is NaN or infinite, and `on_nonfinite_loss` is "raise", or it is "auto" and a
                 gradient is so too; nothing was changed.
         """
+        self._refuse_capture()
         result = None
         if closure is not None:
             with torch.enable_grad():
@@ -325,6 +327,14 @@ class EmoOptimizer(torch.optim.Optimizer):
             self._geometry.scale = 1.0
         if rising:
             norm_step.after(self._geometry)
+
+    def _refuse_capture(self) -> None:
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+            raise EmoError(
+                f"{type(self).__name__}.step() was called while a CUDA graph is being captured. The host makes the"
+                " numbers of a step from its loss, so a graph would repeat those of one step for ever. Capture forward"
+                " and backward only, and call step(loss=...) after each replay."
+            )
 
     def _refuse_unsupported_gradients(self) -> None:
         for param in self._with_gradient():

@@ -15,10 +15,21 @@ import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 torch.set_num_threads(1)
-if not torch.cuda.is_available():
+if torch.cuda.is_available():
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS is deterministic only so
+else:
     os.environ["TRITON_INTERPRET"] = "1"  # Triton decides at its import whether to interpret
 settings.register_profile("emo_hf", derandomize=True, database=None, deadline=None, max_examples=40)
 settings.load_profile("emo_hf")
+
+
+@pytest.fixture
+def device() -> str:
+    """The device of tests marked `cuda`. EMO_HF_CUDA_TESTS=cpu has a CPU run them, as far as it can."""
+    device = os.environ.get("EMO_HF_CUDA_TESTS", "cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU: python -m benchmarks gpu runs it where there is one")
+    return device
 
 
 @pytest.fixture(autouse=True)

@@ -42,10 +42,12 @@ def _tensor(values: list[float], name: str, dtype: torch.dtype) -> torch.Tensor:
     return torch.tensor(values, dtype=dtype).reshape(load("problem")["shapes"][name])
 
 
-def parameters(run: dict[str, Any], dtype: torch.dtype = torch.float64) -> dict[str, torch.nn.Parameter]:
+def parameters(
+    run: dict[str, Any], dtype: torch.dtype = torch.float64, device: str = "cpu"
+) -> dict[str, torch.nn.Parameter]:
     """Returns the tensors that a recorded run optimized, at their start."""
     start = load("problem")["params"]
-    return {name: torch.nn.Parameter(_tensor(start[name], name, dtype)) for name in run["tensors"]}
+    return {name: torch.nn.Parameter(_tensor(start[name], name, dtype).to(device)) for name in run["tensors"]}
 
 
 def replay(optimizer: Any, params: dict[str, torch.nn.Parameter], stream: str) -> Iterator[int]:
@@ -53,7 +55,7 @@ def replay(optimizer: Any, params: dict[str, torch.nn.Parameter], stream: str) -
     gradients = _gradients(next(iter(params.values())).dtype)
     for step, (gradient, loss) in enumerate(zip(gradients, losses(stream), strict=False), start=1):
         for name, param in params.items():
-            param.grad = gradient[name].clone()
+            param.grad = gradient[name].to(param.device, copy=True)
         optimizer.step(loss=loss)
         if step in CHECKPOINTS:
             yield step
@@ -62,7 +64,10 @@ def replay(optimizer: Any, params: dict[str, torch.nn.Parameter], stream: str) -
 def distance(params: dict[str, torch.nn.Parameter], recorded: dict[str, list[float]]) -> float:
     """Returns the largest absolute difference from recorded parameters."""
     return max(
-        (param.detach().double().flatten() - torch.tensor(recorded[name], dtype=torch.float64)).abs().max().item()
+        (param.detach().double().flatten().cpu() - torch.tensor(recorded[name], dtype=torch.float64))
+        .abs()
+        .max()
+        .item()
         for name, param in params.items()
     )
 

@@ -123,7 +123,7 @@ def test_who_touches_what_from_outside(path):
     if part in ("emotion", "pulse"):
         assert top <= {"math", "dataclasses", "collections", "typing", "emo_hf"}
     if part in CORE:
-        own = {"triton"} if path.name == "cuda.py" else set()
+        own = {"triton"} if path.name in ("cuda.py", "triton_rules.py") else set()
         assert top <= {"torch", "emo_hf", *own, *sys.stdlib_module_names}
     if part != "dashboards":
         assert not top & VENDORS

@@ -82,7 +82,7 @@ def test_what_is_imported_is_declared(path):
     needed |= {"jinja2", "markupsafe"} & with_dependencies(["torch"])
     if str(path.relative_to(PACKAGE)).startswith(OF_RECIPES):
         needed |= recipes
-    if path.name == "cuda.py":
+    if path.name in ("cuda.py", "triton_rules.py"):
         needed |= declared(optional["cuda"])
     if path.parent.name == "integrations":
         needed |= declared(optional["integrations"]) | ({path.stem} & HOSTS)

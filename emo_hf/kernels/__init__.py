@@ -57,8 +57,7 @@ def apply(
     """
     if implementation in ("auto", "fused"):
         lists = native.run(update, lists, h, scale, sums, build=implementation == "fused")
-        if sums is None:  # the Triton kernel measures nothing
-            lists = _on_gpu(update, lists, h, scale)
+        lists = _on_gpu(update, lists, h, scale, sums)
     if scale != 1 and lists[0]:
         compensation.scale_(lists[0], lists[2], scale)
     for kind, batch in _batches(implementation, update, *lists):
@@ -68,22 +67,30 @@ def apply(
             sums.measure(kind.run, update, batch, h, kind.layout)
 
 
-def _on_gpu(update: Update, lists: Lists, h: Hyper, scale: float) -> Lists:
+def _on_gpu(update: Update, lists: Lists, h: Hyper, scale: float, sums: Sums | None) -> Lists:
     """Applies `update` to what our Triton kernel can take, and returns the rest."""
-    if not any(param.is_cuda for param in lists[0]):
-        return lists
-    kernel = triton_kernel()
+    kernel = triton_kernel(lists[0])
     if kernel is None:
         return lists
-    if update.elementwise and any(hasattr(param, "to_local") for param in lists[0]):
-        tensors = [_local(*each) if hasattr(each[0], "to_local") else each for each in zip(*lists, strict=True)]
-        lists = [param for param, _, _ in tensors], [grad for _, grad, _ in tensors], [state for *_, state in tensors]
-    return kernel.run(update, lists, h, scale)
+    places: dict[Layout | None, list[int]] = {}
+    for i, param in enumerate(lists[0]):
+        sharded = update.elementwise and hasattr(param, "to_local")
+        places.setdefault(_layout(param) if sharded else None, []).append(i)
+    left: list[int] = []
+    for layout, chosen in places.items():
+        part = native.pick(lists, chosen)
+        if layout is not None:
+            params, grads, states = zip(*map(_local, *part), strict=True)
+            part = list(params), list(grads), list(states)
+        left += [chosen[i] for i in kernel.run(update, part, h, scale, sums, layout)]
+    return native.pick(lists, left)
 
 
-def triton_kernel() -> Any:
-    """Returns `emo_hf.kernels.cuda`, or None where Triton is not installed or ``EMO_HF_NATIVE=0`` is set."""
-    return None if os.environ.get("EMO_HF_NATIVE") == "0" else _imported()
+def triton_kernel(params: Sequence[Tensor]) -> Any:
+    """Returns `emo_hf.kernels.cuda` if any of `params` is for it; not without Triton, nor where EMO_HF_NATIVE is 0."""
+    if os.environ.get("EMO_HF_NATIVE") == "0" or not any(param.is_cuda for param in params):
+        return None
+    return _imported()
 
 
 @functools.cache
@@ -99,6 +106,8 @@ def l1_norm(implementation: str, params: Sequence[Tensor]) -> float | None:
     """Returns the sum of |p| over all entries, if this way has one of its own."""
     if implementation in ("forloop", "foreach"):
         return None
+    if (kernel := triton_kernel(params)) is not None:
+        return kernel.l1_norm(params)
     return native.l1_norm(params, build=implementation == "fused")
 
 

@@ -4,9 +4,10 @@
     magnitude    sum |g|
     descent      <g, u>        u: the direction of this step, formed again from the state after the update
 
-The C++ kernel, which holds g, m and v in registers, adds them up in its one pass. Here they are passes of their own
-over the state, for every other way to apply an update; they are of float64, stay on the device of the tensors, and
-nobody waits for them. Of a tensor that was without a gradient, u_old is the direction of its own last step.
+The kernels in C++ and Triton, which hold g, m and v in registers, add them up in their one pass. Here they are passes
+of their own over the state, for every other way to apply an update; they are of float64, stay on the device of the
+tensors, and nobody waits for them. Of a tensor that was without a gradient, u_old is the direction of its own last
+step.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,7 +48,7 @@ class Sums:
         magnitude = _sum(grad.abs() for grads, _ in portions for grad in grads)
         following = _inner(update, portions, earlier) if earlier.age else torch.zeros_like(magnitude)
         run(update, *lists, h)
-        self._add_there(following, magnitude, _inner(update, portions, h), layout)
+        self.add_there(following, magnitude, _inner(update, portions, h), layout)
 
     def add(self, following: float, magnitude: float, descent: float) -> None:
         """Adds what a kernel has measured by itself."""
@@ -58,9 +59,10 @@ class Sums:
         for grad in grads:
             magnitude = _sum([grad.abs()])
             magnitude = magnitude.full_tensor() if hasattr(magnitude, "full_tensor") else magnitude  # DTensor
-            self._add_there(torch.zeros_like(magnitude), magnitude, torch.zeros_like(magnitude))
+            self.add_there(torch.zeros_like(magnitude), magnitude, torch.zeros_like(magnitude))
 
-    def _add_there(self, following: Tensor, magnitude: Tensor, descent: Tensor, layout: Layout | None = None) -> None:
+    def add_there(self, following: Tensor, magnitude: Tensor, descent: Tensor, layout: Layout | None = None) -> None:
+        """Adds what a kernel has measured by itself, or of a layout's shards, and left on the device."""
         part = torch.stack((following, magnitude, descent)) * self.weight
         self._there.setdefault(layout, []).append(part)
 

@@ -106,10 +106,11 @@ def _take(
     beta1 = 1 - (1 - h.beta1) * h.freshness if name == "momentum_sign" else h.beta1
     numbers = h.step, decay, beta1, h.beta2, h.eps, scale, eps_before
     left, found = kernel.step(name, params, grads, first, second, lost, *numbers)
-    return _pick(lists, left), found
+    return pick(lists, left), found
 
 
-def _pick(lists: Lists, places: Sequence[int]) -> Lists:
+def pick(lists: Lists, places: Sequence[int]) -> Lists:
+    """Returns the tensors of some places."""
     params, grads, states = lists
     return [params[i] for i in places], [grads[i] for i in places], [states[i] for i in places]
 
@@ -120,7 +121,7 @@ def _join(first: Lists, second: Lists) -> Lists:
 
 def _split(lists: Lists, chosen: list[bool]) -> tuple[Lists, Lists]:
     places = range(len(chosen))
-    return _pick(lists, [i for i in places if chosen[i]]), _pick(lists, [i for i in places if not chosen[i]])
+    return pick(lists, [i for i in places if chosen[i]]), pick(lists, [i for i in places if not chosen[i]])
 
 
 def l1_norm(params: Sequence[Tensor], *, build: bool = False) -> float | None:
