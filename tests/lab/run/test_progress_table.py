@@ -22,7 +22,7 @@ def progress(recipe, write, tmp_path):
     progress = Progress(run_configs, jobs=1)
     folder = RunFolder(tmp_path)
     folder.summary.write_text(
-        json.dumps({"arm": "adamw", "optimizer": "adamw_torch", "accuracy": 0.7123, "seconds": 4.0})
+        json.dumps({"arm": "adamw", "optimizer": "adamw_torch", "tuning": "x", "accuracy": 0.7123, "seconds": 4.0})
     )
     progress.outcomes = {
         0: Outcome(run_configs[0], folder, skipped=True),
