@@ -91,9 +91,9 @@ def test_no_number_is_out_of_all_bounds(recipe, write):
 def test_unknown_key_lists_the_known_ones(recipe, write):
     recipe["arms"]["emosens"]["learning_rate"] = 1.0
     assert problems(write(recipe)) == [
-        "arms.emosens.learning_rate: unknown key. Known: optim, lr, options, weight_decay, schedule, warmup, "
-        "max_grad_norm, withhold_loss, loss_transform, driven_by, replay, weights, condition, handover, "
-        "local_sgd_steps, tuning, family"
+        "arms.emosens.learning_rate: unknown key. Did you mean 'lr'? Known: optim, lr, options, weight_decay, "
+        "schedule, warmup, max_grad_norm, withhold_loss, loss_transform, driven_by, replay, weights, condition, "
+        "handover, local_sgd_steps, tuning, family"
     ]
 
 
