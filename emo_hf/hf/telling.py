@@ -1,7 +1,9 @@
 """What the log tells of an optimizer: a line when a training starts, and one when EmoFree has found its step size.
 
-emosens 3.9: multiplier 1.0, steps from 1e-4 up to 3e-3, schedule constant
-Step 29: emofree-1.0 found 0.0017 after 29 steps: agreement 0.85, then 0.11
+    emosens 3.9: multiplier 1.0, steps from 1e-4 up to 3e-3, schedule constant
+    Step 29: emofree-1.0 found 0.0017 after 29 steps: agreement 0.85, then 0.11
+
+Each is said once in a training, by the main process.
 """
 
 import logging
@@ -36,8 +38,11 @@ def introduce_new(schedules: Mapping[Listener, str | None]) -> None:
 def outlook(listener: Listener, schedule: str | None = None) -> str:
     """Returns the line of the start; one that goes on has no step size to start from."""
     name, _, version = listener.key.rpartition("-")
-    parts = list(_of_pulse(listener) if isinstance(listener, EmoPulse) else _of_optimizer(listener))
-    return f"{name} {version}: {', '.join([*parts, *([f'schedule {schedule}'] if schedule else [])])}"
+    if isinstance(listener, EmoPulse):  # which is the schedule
+        parts = _of_pulse(listener)
+    else:
+        parts = [*_of_optimizer(listener), *([f"schedule {schedule}"] if schedule else [])]
+    return f"{name} {version}: {', '.join(parts)}"
 
 
 def _of_optimizer(optimizer: EmoOptimizer) -> Iterable[str]:

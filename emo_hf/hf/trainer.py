@@ -19,7 +19,6 @@ import torch
 from accelerate import Accelerator
 from transformers import Trainer
 from transformers.integrations.integration_utils import TensorBoardCallback, WandbCallback
-from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
 from emo_hf import registry
@@ -225,7 +224,7 @@ def _schedule(trainer: Trainer) -> str:
     if deepspeed is not None and "scheduler" in deepspeed.config:
         return "of the DeepSpeed config"
     if trainer.lr_scheduler is None or getattr(trainer, "_created_lr_scheduler", False):
-        return SchedulerType(trainer.args.lr_scheduler_type).value
+        return str(getattr(trainer.args.lr_scheduler_type, "value", trainer.args.lr_scheduler_type))
     return type(trainer.lr_scheduler).__name__
 
 

@@ -13,9 +13,9 @@ from tests.fuzz import hostile
 def test_hostile_input_is_refused_or_works(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("EMO_HF_NATIVE", "0")
     said = tmp_path / "said.txt"
-    found = hostile.counts(kind, 40, seed=10_000, said=said)
+    found = hostile.counts(kind, 25, seed=10_000, said=said)
     assert set(found) <= {"refused", "works"}, (found, said.read_text() if said.exists() else "")
-    assert found["refused"] > 20
+    assert found["refused"] > 12
 
 
 def test_there_are_outcomes_of_every_kind(tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def said(caplog):
         ({"lr_scheduler_type": "cosine"}, "steps from 1e-4 up to 3e-3, schedule cosine"),
         (
             {"optim": "adamw_torch", "lr_scheduler_type": "emopulse"},
-            "drives AdamW, .* 1.5e-3, schedule emopulse",
+            "drives AdamW, steps from .* up to 1.5e-3$",
         ),
         ({"optim": "emonavi-3.0", "learning_rate": 2e-4}, "learning rate 2e-4, schedule constant"),
     ],
