@@ -56,6 +56,9 @@ def machine(device: str) -> dict[str, str | int | float | bool]:
 
 def run(options: Namespace) -> None:
     """Runs one part and writes its file."""
+    if options.only:  # a part of a part: it keeps its rows by itself
+        gpu.run(options)
+        return
     result = {"part": options.part, "machine": machine(options.device), **PARTS[options.part].run(options)}
     options.out.mkdir(parents=True, exist_ok=True)
     name = "-".join((options.part, options.model, options.dtype) if options.part == "steps" else (options.part,))
@@ -77,6 +80,8 @@ def main() -> None:
     parser.add_argument("--others", action="store_true", help="steps: the optimizers of other packages too")
     parser.add_argument("--model-dir", type=Path, help="gpu: a folder with all-MiniLM-L6-v2")
     parser.add_argument("--data-dir", type=Path, help="gpu: a folder with TREC's two files")
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # gpu: this part of it, in this process
+    parser.add_argument("--limit", type=float, default=600, help=argparse.SUPPRESS)
     parser.add_argument("--largest", type=float, default=1e9, help="scaling: parameters; 1e9 takes 17 GB of memory")
     options = parser.parse_args()
     if options.part in PARTS:
