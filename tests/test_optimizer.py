@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from emo_hf import registry
-from emo_hf.errors import MissingLossError, NonFiniteLossError
+from emo_hf.errors import EmoError, MissingLossError, NonFiniteLossError
 from emo_hf.optimizer import EmoOptimizer
 from tests.optimizer_contract import (
     LOSSES,
@@ -193,6 +193,18 @@ def test_a_missing_loss_raises_and_changes_nothing(spec):
             with pytest.raises(MissingLossError, match=r"got no loss.*EmoTrainer.*attach.*step\(loss=loss\)"):
                 optimizer.step()
         assert same(snapshot(optimizer, params), before)
+
+
+def test_a_step_in_a_captured_graph_is_refused_and_changes_nothing(monkeypatch):
+    params = make_params()
+    optimizer = registry.build("emosens", params)
+    run(optimizer, params, STEPS[:2])
+    before = snapshot(optimizer, params)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(EmoError, match=r"while a CUDA graph is being captured.*step\(loss="):
+        run(optimizer, params, STEPS[2:3])
+    assert same(snapshot(optimizer, params), before)
 
 
 @every_row
