@@ -262,7 +262,7 @@ def test_what_the_kernel_measures_is_what_the_rule_measures(dtype, device, trito
 def _in_float64(part):
     if isinstance(part, dict):
         return {name: _in_float64(tensor) for name, tensor in part.items()}
-    return part.detach().cpu().double()
+    return part.detach().to("cpu", torch.float64, copy=True)
 
 
 def test_the_norm_of_all_weights(device, triton):
