@@ -50,7 +50,7 @@ def tests(options: Namespace) -> Rows:
         yield {"missing": "no CUDA device"}
         return
     log = options.out / "gpu-tests.txt"
-    command = [sys.executable, "-m", "pytest", "-m", "cuda", *TESTS, "-v", "-rfE", "--tb=short"]
+    command = [sys.executable, "-m", "pytest", "-m", "cuda", *TESTS, "-vv", "-rfE", "--tb=short"]
     command += ["-W", "default", "-p", "no:cacheprovider"]  # warnings of other versions are no failures
     late = ""
     with log.open("w") as file:
