@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from emo_hf.dashboards.health import WHEN
+from emo_hf.dashboards.health import DIAGNOSES, WHEN
 from emo_hf.dashboards.metrics import METRICS, SECTIONS, SUMMARY, Metric
 
 INTRO = """\
@@ -44,6 +44,13 @@ def page() -> str:
         "",
         *(f"* {when};" for when in WHEN[:-1]),
         f"* {WHEN[-1]}.",
+        "",
+        "## The diagnosis line",
+        "",
+        "It stands on top of a report and in `emo-hf watch`, which judges the last steps; the first that holds:",
+        "",
+        *(f"* {text};" for text in DIAGNOSES[:-1]),
+        f"* {DIAGNOSES[-1]}.",
     ]
     return "\n".join([*lines, ""])
 

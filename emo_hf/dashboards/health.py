@@ -21,6 +21,8 @@ LEAST_SHARE = 1e-2  # of its base, that a schedule reaches in these steps
 LEAST_STEP = 1e-8  # the floor of the pulse
 LATE = 0.4  # of a training, by which EmoFree has found its step size and mostly ceased to grow it
 GROWING = 0.5  # mean growth over the last steps, in units of the ramp's, that counts as growing
+PINNED = 0.5  # share of the steps at its ceiling, above which the pulse hardly follows the loss
+FALLING = 0.02  # of the loss, from one tenth of a training to the next, that counts as falling
 BRAKES = 0.1  # share of the last steps in which EmoFree's brake acts; 0.04 at most in trainings that went well
 FEWEST = 20  # steps that a share or a mean is made of
 
@@ -41,6 +43,17 @@ WHEN = (
     f"EmoFree brakes in more than {BRAKES:.0%} of the last {RECENT} steps",
 )
 
+DIAGNOSES = (  # the first that holds is the line on top; `emo_hf.dashboards.report.numbers.diagnosis` decides
+    "the training was stopped because its optimizer was ready",
+    "a loss was not finite",
+    "no signals are recorded, or the optimizer was fed a loss of exactly 0",
+    f"the pulse is at its ceiling in more than {PINNED:.0%} of the steps, or at its floor in any",
+    f"EmoFree was in its ramp for more than {LATE:.0%} of the training",
+    f"EmoFree brakes in more than {BRAKES:.0%} of the steps",
+    f"the training is complete, and the mean loss of its last tenth is more than {FALLING:.0%} below that of the tenth"
+    " before: train longer",
+    "none of these: healthy",
+)
 
 HOLD = "Hold it with optim_args='hold_pulse=true' (3.7 and later), or with a constant schedule in place of emopulse."
 RAMP_DO = (
@@ -120,7 +133,7 @@ class Health:
     def _look_at_pulse(self, step: int, signals: Signals, at_ceiling: float) -> None:
         self._ceiling.append(at_ceiling)
         pinned = sum(self._ceiling)
-        if len(self._ceiling) == RECENT and pinned > RECENT / 2:
+        if len(self._ceiling) == RECENT and pinned > PINNED * RECENT:
             self._say(
                 "Step %d: the pulse was at its ceiling in %d of the last %d steps: the step size hardly follows the "
                 "loss. If the loss falls, that is fine, and the multiplier (learning_rate) may be too small; if it "

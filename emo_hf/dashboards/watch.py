@@ -18,7 +18,7 @@ from rich.text import Text
 from emo_hf.dashboards.health import RECENT
 from emo_hf.dashboards.jsonl import FILE_NAME
 from emo_hf.dashboards.metrics import Metric, find, of_sets
-from emo_hf.dashboards.report.numbers import findings
+from emo_hf.dashboards.report.numbers import diagnosis, findings
 from emo_hf.dashboards.report.runs import RecordedRun, described, named, run_places
 from emo_hf.dashboards.series import Series, Values, joined, read_blocks
 from emo_hf.errors import RecordError
@@ -92,8 +92,9 @@ class Follower:
         told, self._told = self._told, settings.stat().st_mtime_ns if settings.exists() else 0
         if not self._read or newest.parent != self.run.path or any(self._was_replaced(file) for file in files):
             self.run, self._read = described(newest.parent), {}
-        elif told != self._told:  # they say what an optimizer has found, once it has
-            self.run.found = described(newest.parent).found
+        elif told != self._told:  # they say what an optimizer has found, and why a training stopped, once it is known
+            now = described(newest.parent)
+            self.run.found, self.run.stopped = now.found, now.stopped
         for file in files:
             _, start = self._read.get(file, (0, 0))
             block = joined(read_blocks(file, named, start))
@@ -120,6 +121,7 @@ class View:
         if not run.series:
             yield Text(f"Waiting for the first step in {self._follower.path} ...")
             return
+        yield Text(diagnosis(run, RECENT))
         table = Table(box=None, padding=(0, 1), expand=True)
         table.add_column("")
         table.add_column("", ratio=1, no_wrap=True)
@@ -142,6 +144,8 @@ class View:
         quiet = time.time() - self._follower.written
         if RunFolder(run.path).is_finished or (total and run.steps >= total):
             parts.append("finished")
+        elif run.stopped:
+            parts.append("stopped")
         elif quiet > QUIET:
             parts.append(f"nothing new for {_duration(quiet)}")
         elif len(seconds):

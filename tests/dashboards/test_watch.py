@@ -42,13 +42,27 @@ def append(path: Path, *rows: dict) -> None:
 def test_a_finished_run(tmp_path: Path) -> None:
     text = look(write_run(tmp_path / "out", steps=1200))
     assert text.startswith("out | emosens-3.9 | step 1,200 of 1,200 | finished")
-    lines = {line.split()[0]: line for line in text.splitlines()[2:]}
+    lines = {line.split()[0]: line for line in text.splitlines()[3:] if line.strip()}
     assert list(lines) == [
         *("loss", "ema_short", "ema_medium", "ema_long", "scalar", "lr", "stop_margin_snr", "stop_margin_loss"),
         "stop_share",
     ]
     assert re.search(r"lr\s+▁.*█\s+0.12\s+0.0001\s+0.12$", lines["lr"].rstrip())
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_a_run_that_stopped_because_it_was_ready(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "out", steps=54)
+    settings = json.loads((folder / "emo_run.json").read_text())
+    reason = "Stopped at step 54: ready for 20 steps."
+    (folder / "emo_run.json").write_text(json.dumps({**settings, "total_steps": 300, "emo_stopped": reason}))
+    os.utime(folder / "emo_signals.jsonl", (0, 0))
+    follower = Follower(folder)
+    follower.poll()
+    text = seen(View(follower))
+    assert "| step 54 of 300 | stopped" in text
+    assert reason in text
+    assert "nothing new" not in text
 
 
 def test_what_an_optimizer_has_found_is_shown_as_soon_as_it_is_known(tmp_path: Path) -> None:
@@ -66,7 +80,7 @@ def test_losses_of_several_evaluation_sets_stand_together(tmp_path: Path) -> Non
     folder = write_run(tmp_path / "out", steps=60)
     logged = {"eval_a_loss": 1.5, "eval_b_loss": 2.5, "eval_a_runtime": 9.0, "eval_b_samples_per_second": 8.0}
     write_rows(folder / "history.jsonl", [{"step": 60, "loss": 3.0}, {"step": 60, **logged}])
-    lines = [line.split()[0] for line in look(folder).splitlines()[2:]]
+    lines = [line.split()[0] for line in look(folder).splitlines()[3:]]
     assert lines[:4] == ["train/loss", "eval/a_loss", "eval/b_loss", "loss"]
     assert not any("runtime" in line or "second" in line for line in lines)
 

@@ -39,6 +39,7 @@ def html(runs: list[RecordedRun]) -> str:
         script=script,
         script_hash=_hash(script),
         licence=_file("uplot/LICENSE").replace("--", "- -"),
+        diagnoses=tables.diagnoses(page),
         findings=tables.findings(page),
         tiles=tables.tiles(page),
         summary=tables.summary(page),

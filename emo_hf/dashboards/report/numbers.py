@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from emo_hf.dashboards.health import BRAKES, LATE
+from emo_hf.dashboards.health import BRAKES, FALLING, LATE, PINNED
 from emo_hf.dashboards.metrics import EVAL_LOSS, METRICS, of_sets
 from emo_hf.dashboards.report.runs import RecordedRun
 from emo_hf.dashboards.series import Series, Values
@@ -45,6 +45,30 @@ def ranges(series: Series) -> list[Number]:
     return [float(value) for value in (values[0], values.min(), np.median(values), values.max(), values[-1])]
 
 
+def diagnosis(run: RecordedRun, steps: int = 0) -> str:
+    """Returns how `run` is, in one line: why it stopped, else the first of its findings, else what it may do.
+
+    Args:
+        run: a training.
+        steps: judge the last `steps` only; 0 judges all.
+    """
+    if run.stopped:
+        return run.stopped
+    if found := next(findings(run, steps), ""):
+        return found
+    if run.total_steps and run.steps >= run.total_steps and (fall := _last_fall(run)) > FALLING:
+        return f"The loss still fell by {fall:.0%} over the last tenth of the training: train longer."
+    return "Healthy."
+
+
+def _last_fall(run: RecordedRun) -> float:
+    """Returns by which share the mean loss of the last tenth is below that of the tenth before it."""
+    values = (run.series.get("emo/loss") or run.series.get("train/loss") or Series()).finite
+    tenth = len(values) // 10
+    before, last = (float(np.mean(part)) if tenth else 0.0 for part in (values[-2 * tenth : -tenth], values[-tenth:]))
+    return (before - last) / before if before > 0 else 0.0
+
+
 def findings(run: RecordedRun, steps: int = 0) -> Iterator[str]:
     """Yields what a person should look at, each in one sentence.
 
@@ -63,7 +87,7 @@ def findings(run: RecordedRun, steps: int = 0) -> Iterator[str]:
             yield "There are no signals of an emotion: the optimizer has none, or nothing records them."
     elif len(recent["emo/loss"]) and not recent["emo/loss"].any():
         yield "The optimizer was fed a loss of exactly 0: the training loss does not reach it."
-    if (share := _mean(recent.get(CEILING))) > 0.5:
+    if (share := _mean(recent.get(CEILING))) > PINNED:
         yield f"The pulse is at its ceiling in {share:.0%} of the steps. {_advice(CEILING)}"
     if (share := _mean(recent.get(FLOOR))) > 0:
         yield f"The pulse is at its floor in {share:.1%} of the steps. {_advice(FLOOR)}"

@@ -48,6 +48,7 @@ class RecordedRun:
     seed: int | None = None
     total_steps: int = 0  # of the whole training; 0: not known
     found: float | None = None  # step size, by an optimizer that finds one
+    stopped: str = ""  # why it ended before its time, a sentence; empty if nothing stopped it
     series: dict[str, Series] = field(default_factory=dict)
 
     def add(self, step: int, row: dict[str, Any]) -> None:
@@ -175,6 +176,7 @@ def described(folder: Path) -> RecordedRun:
         run.optimizer, run.seed = _emotion(settings), settings.get("seed")
         run.group = run.optimizer or run.group
         run.total_steps, run.found = settings.get("total_steps", 0), _found(settings.get("emo_found_lr"))
+        run.stopped = settings.get("emo_stopped", "")
     if (config := files.read_config()) is not None:
         try:
             *names, optimizer = [config[name] for name in ("recipe", "size", "name")] + [config["arm"]["optim"]]
@@ -191,7 +193,7 @@ def described(folder: Path) -> RecordedRun:
 def _settings(path: Path) -> dict[str, Any]:
     """Returns what `Recorder` wrote down of a run."""
     settings = expect(read_json(path, RecordError), dict, str(path), "a JSON object of settings", RecordError)
-    for name in ("emo_optimizer", "emo_version"):
+    for name in ("emo_optimizer", "emo_version", "emo_stopped"):
         expect(settings.get(name, ""), str, f"{path}, {name}", "a text", RecordError)
     for name in ("seed", "total_steps"):
         if not (is_count(settings.get(name, 0)) or (name == "seed" and settings[name] is None)):

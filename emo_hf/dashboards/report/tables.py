@@ -47,7 +47,14 @@ def findings(page: Page) -> list[tuple[str, str]]:
         for group in page.groups
         for run in group.runs
         for text in numbers.findings(run)
+        if text != numbers.diagnosis(run)  # stands above
     ]
+
+
+def diagnoses(page: Page) -> list[tuple[str, str]]:
+    """Returns the diagnosis of each run, with its name in a comparison, else an empty one."""
+    named = [(_name(group, run) if page.is_comparison else "", run) for group in page.groups for run in group.runs]
+    return [(name, numbers.diagnosis(run)) for name, run in named]
 
 
 def tiles(page: Page) -> list[tuple[str, Cell]]:

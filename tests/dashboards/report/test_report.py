@@ -441,3 +441,21 @@ assert len(report.html(report.read([sys.argv[1]]))) > 100_000
 assert not sys.modules.keys() & {"torch", "transformers", "wandb", "matplotlib"}
 """
     subprocess.run(alone(script, write_run(tmp_path)), check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("losses", "ceiling", "stopped", "says"),
+    [
+        ([1.0] * 100, 0.0, "", "Healthy."),
+        ([1.0] * 90 + [0.97] * 10, 0.0, "", "The loss still fell by 3% over the last tenth"),
+        ([1.0] * 90 + [0.99] * 10, 0.0, "", "Healthy."),
+        ([1.0] * 100, 0.6, "", "The pulse is at its ceiling in 60% of the steps."),
+        ([1.0] * 100, 0.6, "Stopped at step 100: ready for 20 steps.", "Stopped at step 100: ready for 20 steps."),
+    ],
+)
+def test_the_diagnosis(tmp_path: Path, losses: list[float], ceiling: float, stopped: str, says: str) -> None:
+    run = RecordedRun(tmp_path, "out", "", "emosens-3.9", total_steps=100, stopped=stopped)
+    for step, loss in enumerate(losses, start=1):
+        run.add(step, {"emo/loss": loss, "emo/lr_at_ceiling": ceiling})
+    assert numbers.diagnosis(run).startswith(says)
+    assert says in report.html([run])
