@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from emo_hf.dashboards.health import DIAGNOSES, WHEN
+from emo_hf.dashboards.diagnosis import RULES, WHERE
+from emo_hf.dashboards.health import WHEN
 from emo_hf.dashboards.metrics import METRICS, SECTIONS, SUMMARY, Metric
 
 INTRO = """\
@@ -47,10 +48,9 @@ def page() -> str:
         "",
         "## The diagnosis line",
         "",
-        "It stands on top of a report and in `emo-hf watch`, which judges the last steps; the first that holds:",
+        WHERE,
         "",
-        *(f"* {text};" for text in DIAGNOSES[:-1]),
-        f"* {DIAGNOSES[-1]}.",
+        *(f"{place}. {rule.when}" + (";" if rule is not RULES[-1] else ".") for place, rule in enumerate(RULES, 1)),
     ]
     return "\n".join([*lines, ""])
 

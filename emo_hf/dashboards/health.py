@@ -1,6 +1,6 @@
 """Messages at the moment they matter, once per training: what a person who tunes an optimizer would want to be told.
 
-`WHEN` lists the moments. The thresholds stand here alone; docs/signals.md is made of them.
+`WHEN` lists the moments; docs/signals.md is made of it. `emo_hf.dashboards.diagnosis` says how a training went.
 """
 
 import logging
@@ -22,14 +22,13 @@ LEAST_STEP = 1e-8  # the floor of the pulse
 LATE = 0.4  # of a training, by which EmoFree has found its step size and mostly ceased to grow it
 GROWING = 0.5  # mean growth over the last steps, in units of the ramp's, that counts as growing
 PINNED = 0.5  # share of the steps at its ceiling, above which the pulse hardly follows the loss
-FALLING = 0.02  # of the loss, from one tenth of a training to the next, that counts as falling
 BRAKES = 0.1  # share of the last steps in which EmoFree's brake acts; 0.04 at most in trainings that went well
 FEWEST = 20  # steps that a share or a mean is made of
 
 WHEN = (
     "the loss is that of a policy gradient, or was 0 or below"
     f" at {NOT_POSITIVE} steps, as theirs: it measures no progress",
-    f"the pulse is at its ceiling in more than half of the last {RECENT} steps",
+    f"the pulse is at its ceiling in more than {PINNED:.0%} of the last {RECENT} steps",
     f"the pulse is at its floor, or the step size below {LEAST_STEP:g} in the first half of the training",
     f"3.9 is calm enough to stop, but its loss average is above {NEVER:g} times stopcoef: its stop signal can never"
     " come up",
@@ -43,17 +42,6 @@ WHEN = (
     f"EmoFree brakes in more than {BRAKES:.0%} of the last {RECENT} steps",
 )
 
-DIAGNOSES = (  # the first that holds is the line on top; `emo_hf.dashboards.report.numbers.diagnosis` decides
-    "the training was stopped because its optimizer was ready",
-    "a loss was not finite",
-    "no signals are recorded, or the optimizer was fed a loss of exactly 0",
-    f"the pulse is at its ceiling in more than {PINNED:.0%} of the steps, or at its floor in any",
-    f"EmoFree was in its ramp for more than {LATE:.0%} of the training",
-    f"EmoFree brakes in more than {BRAKES:.0%} of the steps",
-    f"the training is complete, and the mean loss of its last tenth is more than {FALLING:.0%} below that of the tenth"
-    " before: train longer",
-    "none of these: healthy",
-)
 
 HOLD = "Hold it with optim_args='hold_pulse=true' (3.7 and later), or with a constant schedule in place of emopulse."
 RAMP_DO = (

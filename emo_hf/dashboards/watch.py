@@ -15,10 +15,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from emo_hf.dashboards.diagnosis import diagnose
 from emo_hf.dashboards.health import RECENT
 from emo_hf.dashboards.jsonl import FILE_NAME
 from emo_hf.dashboards.metrics import Metric, find, of_sets
-from emo_hf.dashboards.report.numbers import diagnosis, findings
 from emo_hf.dashboards.report.runs import RecordedRun, described, named, run_places
 from emo_hf.dashboards.series import Series, Values, joined, read_blocks
 from emo_hf.errors import RecordError
@@ -31,6 +31,8 @@ SHOWN = (  # the losses of evaluation sets follow the first two
     *("emo/stop_margin_snr", "emo/stop_margin_loss", "emo/stop_share"),
 )
 MARGINS = {"emo/stop_margin_snr", "emo/stop_margin_loss"}
+MARKS = {"good": "", "advice": "! ", "alarm": "!! "}
+STYLES = {"good": "green", "advice": "yellow", "alarm": "bold red"}
 PERIOD = 1.0  # seconds between two looks at the files
 QUIET = 30.0  # seconds without a step that are worth a word
 
@@ -121,7 +123,10 @@ class View:
         if not run.series:
             yield Text(f"Waiting for the first step in {self._follower.path} ...")
             return
-        yield Text(diagnosis(run, RECENT))
+        diagnosis, *others = (
+            Text(f"{MARKS[finding.kind]}{finding.text}", STYLES[finding.kind]) for finding in diagnose(run, RECENT)
+        )
+        yield diagnosis
         table = Table(box=None, padding=(0, 1), expand=True)
         table.add_column("")
         table.add_column("", ratio=1, no_wrap=True)
@@ -132,8 +137,7 @@ class View:
                 values = run.series[key].y
                 table.add_row(find(key).name, Sparkline(values, find(key)), *_numbers(values))
         yield table
-        for text in findings(run, RECENT):
-            yield Text(f"! {text}", style="yellow")
+        yield from others
 
     def _progress(self) -> list[str]:
         run, total = self._follower.run, self._follower.run.total_steps

@@ -31,7 +31,7 @@ from emo_hf.hf.feed import Listener, LossFeed, await_accelerator, find_listener,
 from emo_hf.hf.rates import tell_lr_used, tell_schedule
 from emo_hf.hf.registration import CREATE_OPTIMIZER
 from emo_hf.hf.settings import corrections, make_plain, settings_of
-from emo_hf.hf.stopping import Reaction, attributes_of, folder_of, stop_reason
+from emo_hf.hf.stopping import Reaction, attributes_of, folder_of, stop_settings
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.scheduler import innermost
 from emo_hf.signals import Signals
@@ -152,8 +152,8 @@ class EmotionCallback(TrainerCallback):
         if signals is not None and self._listener is not None:
             self._reaction.observe(args, state, control, signals, self._listener.key)
             progress.show(self.progress, signals)
-            if self._recorder is not None and (reason := stop_reason(state)):
-                self._try(self._recorder.note, {"emo_stopped": reason})
+            if self._recorder is not None and (stopped := stop_settings(state, self._reaction.patience)):
+                self._try(self._recorder.note, stopped)
         if signals is not None and self._finding is not None:
             self._note_what_is_found(self._finding, state)
         if self._recorder is not None and signals is not None:

@@ -9,6 +9,7 @@ has others. The arguments stay as they are. Beside them stand, as plain numbers 
     emo_<option>_of_groups          the value in each parameter group, where they differ; emo_<option> is the first
     emo_found_lr, _after            under EmoFree, once its ramp has ended: the step size found, and the steps it took
     emo_found_agreement             and the agreement at its best and at the end
+    emo_stopped_at, _after          the step at which on_ready="stop" ended the training, and its ready steps by then
     emo_drives                      under `EmoPulse`: the optimizer that it drives, whose options are listed too
 
 in W&B's config and the settings of other reporters, ``emo_run.json``, ``trainer_state.json``, and the model card.

@@ -113,6 +113,11 @@ def stop_reason(state: TrainerState) -> str:
     return f"Stopped at step {latest['step']}: {latest['reason']}." if ended else ""
 
 
+def stop_settings(state: TrainerState, patience: int) -> dict[str, int]:
+    """Returns ``emo_stopped_at`` and ``emo_stopped_after`` where the signal has just stopped the training."""
+    return {"emo_stopped_at": state.global_step, "emo_stopped_after": patience} if stop_reason(state) else {}
+
+
 def attributes_of(state: TrainerState) -> dict[str, Any]:
     """Returns what is on record inside ``state``, and so in every checkpoint: plain values by name, to be changed."""
     attributes: dict[str, Any] = _records(state).setdefault(RECORD, {}).setdefault("attributes", {})

@@ -18,6 +18,8 @@ from transformers import Trainer, TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from emo_hf import registry
+from emo_hf.dashboards import report
+from emo_hf.dashboards.diagnosis import diagnose
 from emo_hf.errors import OptionError
 from emo_hf.hf import EmotionCallback, EmoTrainer, registration
 from emo_hf.hf.feed import keep_own_loss
@@ -135,6 +137,8 @@ def test_the_training_ends_where_both_margins_have_held_and_says_why(make_traine
     (said,) = [log.message for log in caplog.records if "ready to stop" in log.message]
     assert said == f"Step {step}: {latest['reason']}. The training ends."
 
+    assert diagnose(*report.read([out]))[0].text == f"Stopped at step {step}: ready for 3 steps."
+
     trainer.create_model_card()
     card = f"\n## Optimizer\n\nTrained with `emosens-3.9` of emo_hf. Stopped at step {step}: {latest['reason']}.\n"
     assert (out / "README.md").read_text().count(card) == 1
@@ -201,6 +205,7 @@ def test_a_resume_trains_on_exactly(restore, make_trainer, read_signals, tmp_pat
             assert torch.equal(one, other)
     assert len(read_signals(tmp_path / "halves")) == 45
     assert record(tmp_path / "halves")["latest"]["step"] == READY_AT + 6  # not a second time
+    assert "emo_stopped_at" not in (tmp_path / "halves" / "emo_run.json").read_text()  # it went on to its end
 
 
 @pytest.mark.parametrize(("patience", "end"), [(7, READY_AT + 6), (2, READY_AT + 3)])

@@ -39,7 +39,6 @@ def html(runs: list[RecordedRun]) -> str:
         script=script,
         script_hash=_hash(script),
         licence=_file("uplot/LICENSE").replace("--", "- -"),
-        diagnoses=tables.diagnoses(page),
         findings=tables.findings(page),
         tiles=tables.tiles(page),
         summary=tables.summary(page),

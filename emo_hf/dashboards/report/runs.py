@@ -176,7 +176,7 @@ def described(folder: Path) -> RecordedRun:
         run.optimizer, run.seed = _emotion(settings), settings.get("seed")
         run.group = run.optimizer or run.group
         run.total_steps, run.found = settings.get("total_steps", 0), _found(settings.get("emo_found_lr"))
-        run.stopped = settings.get("emo_stopped", "")
+        run.stopped = _stopped(settings)
     if (config := files.read_config()) is not None:
         try:
             *names, optimizer = [config[name] for name in ("recipe", "size", "name")] + [config["arm"]["optim"]]
@@ -193,7 +193,7 @@ def described(folder: Path) -> RecordedRun:
 def _settings(path: Path) -> dict[str, Any]:
     """Returns what `Recorder` wrote down of a run."""
     settings = expect(read_json(path, RecordError), dict, str(path), "a JSON object of settings", RecordError)
-    for name in ("emo_optimizer", "emo_version", "emo_stopped"):
+    for name in ("emo_optimizer", "emo_version"):
         expect(settings.get(name, ""), str, f"{path}, {name}", "a text", RecordError)
     for name in ("seed", "total_steps"):
         if not (is_count(settings.get(name, 0)) or (name == "seed" and settings[name] is None)):
@@ -204,6 +204,14 @@ def _settings(path: Path) -> dict[str, Any]:
 def _found(value: Any) -> float | None:
     """Returns a step size, None for what is none."""
     return float(value) if is_number(value) and 0 < value < math.inf else None
+
+
+def _stopped(settings: dict[str, Any]) -> str:
+    """Returns why a training ended before its time; an empty text if nothing is told."""
+    at, after = settings.get("emo_stopped_at"), settings.get("emo_stopped_after")
+    if not (is_count(at) and is_count(after)):
+        return ""
+    return f"Stopped at step {at:,}: ready for {after:,} step{'' if after == 1 else 's'}."
 
 
 def _add_log(run: RecordedRun, path: Path) -> None:
@@ -255,7 +263,7 @@ def _of_wandb(path: Path, printed: str) -> RecordedRun:
         elif record["type"] == "config":
             config |= content.get("update", {})
     run.seed = config.get("seed") if is_count(config.get("seed")) else None
-    run.found = _found(config.get("emo_found_lr"))
+    run.found, run.stopped = _found(config.get("emo_found_lr")), _stopped(config)
     run.optimizer = _emotion(config) or str(config.get("optim", ""))
     run.group = run.group or run.optimizer or run.name
     return run

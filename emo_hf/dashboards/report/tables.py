@@ -7,6 +7,7 @@ import math
 import statistics
 from typing import NamedTuple
 
+from emo_hf.dashboards.diagnosis import Finding, diagnose
 from emo_hf.dashboards.metrics import METRICS, find, of_sets
 from emo_hf.dashboards.report import numbers
 from emo_hf.dashboards.report.numbers import Number
@@ -40,21 +41,24 @@ class Table(NamedTuple):
     kind: str = ""
 
 
-def findings(page: Page) -> list[tuple[str, str]]:
-    """Returns what stands out, each with the name of its run in a comparison, else an empty one."""
-    return [
-        (_name(group, run) if page.is_comparison else "", text)
-        for group in page.groups
-        for run in group.runs
-        for text in numbers.findings(run)
-        if text != numbers.diagnosis(run)  # stands above
-    ]
+def findings(page: Page) -> list[tuple[str, Finding]]:
+    """Returns the diagnosis of every run, then what else stands out, each with the names of its runs in a comparison.
+
+    Runs of which the same is said share a line, named by their group where they are all of it.
+    """
+    said: dict[tuple[bool, Finding], dict[int, list[RecordedRun]]] = {}  # by diagnosis or not -> group -> runs
+    for place, group in enumerate(page.groups):
+        for run in group.runs:
+            for number, finding in enumerate(diagnose(run)):
+                said.setdefault((number > 0, finding), {}).setdefault(place, []).append(run)
+    lines = sorted(said.items(), key=lambda item: item[0][0])
+    return [(_names(page, found) if page.is_comparison else "", finding) for (_, finding), found in lines]
 
 
-def diagnoses(page: Page) -> list[tuple[str, str]]:
-    """Returns the diagnosis of each run, with its name in a comparison, else an empty one."""
-    named = [(_name(group, run) if page.is_comparison else "", run) for group in page.groups for run in group.runs]
-    return [(name, numbers.diagnosis(run)) for name, run in named]
+def _names(page: Page, found: dict[int, list[RecordedRun]]) -> str:
+    groups = ((page.groups[place], runs) for place, runs in found.items())
+    names = ([g.label] if len(runs) == len(g.runs) else [_name(g, run) for run in runs] for g, runs in groups)
+    return ", ".join(name for each in names for name in each)
 
 
 def tiles(page: Page) -> list[tuple[str, Cell]]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from emo_hf.dashboards import report
-from emo_hf.dashboards.report import numbers, ramp
+from emo_hf.dashboards.diagnosis import diagnose
+from emo_hf.dashboards.report import ramp
 from emo_hf.dashboards.report.ramp import Ramp
 from tests.dashboards.recorded_runs import row, write_rows, write_run
 
@@ -93,7 +94,7 @@ def test_the_report_shows_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("steps", "braking", "expected"), [(6, 0.0, 0), (26, 0.0, 1), (6, 0.2, 1), (26, 0.2, 2)])
 def test_what_is_wrong_with_it_stands_out(tmp_path: Path, steps: int, braking: float, expected: int) -> None:
     (run,) = report.read([write_ramp(tmp_path, [0.5] * steps, braking=braking)])
-    found = [text for text in numbers.findings(run) if text.startswith("EmoFree")]
+    found = [text for text, kind in diagnose(run) if kind != "good"]
     assert len(found) == expected
-    assert any("in its ramp for more than 40% of the training" in text for text in found) == (steps == 26)
-    assert any("brakes in 100% of the steps" in text for text in found) == bool(braking)
+    assert any("In its ramp for over 40% of the training" in text for text in found) == (steps == 26)
+    assert any("Brakes in 100% of the steps" in text for text in found) == bool(braking)

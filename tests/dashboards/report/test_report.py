@@ -15,6 +15,7 @@ import pytest
 
 from emo_hf.cli import main
 from emo_hf.dashboards import report
+from emo_hf.dashboards.diagnosis import diagnose
 from emo_hf.dashboards.metrics import METRICS
 from emo_hf.dashboards.report import numbers
 from emo_hf.dashboards.report.page import arrange
@@ -49,7 +50,7 @@ def test_losses_of_several_evaluation_sets(tmp_path: Path) -> None:
     assert summary["best eval b loss"] == pytest.approx(2 + 1 / 60)
     assert [name for name in summary if name.startswith("last")] == ["last eval b_accuracy", "last eval a_accuracy"]
     run.series["eval/b_loss"][40] = math.nan
-    assert any(text.startswith("eval/b_loss was not finite at 1 recorded steps") for text in numbers.findings(run))
+    assert diagnose(run)[0].text.startswith("eval/b_loss was not finite at 1 recorded steps")
     page = report.html(runs)
     assert "eval/a_loss" in page
     assert "runtime" not in page.split("<body")[1].split("<script")[0]
@@ -180,7 +181,7 @@ def test_what_is_not_finite_is_a_gap_and_is_said(tmp_path: Path) -> None:
     charts = {chart.title: chart for _, _, charts in arrange([run]).sections for chart in charts}
     assert charts["Loss and its averages"].lines[0].y[4] is None
     assert charts["Step size used"].lines[0].y[6] is None
-    assert "emo/loss was not finite at 1 recorded steps, first at step 5." in list(numbers.findings(run))
+    assert diagnose(run)[0].text == "emo/loss was not finite at 1 recorded steps, first at step 5."
     data(report.html([run]))
 
 
@@ -252,35 +253,6 @@ def test_the_summary_of_a_run(tmp_path: Path) -> None:
     assert found["steps"] == 60
     first = next(step for step in range(1, 61) if row(step)["emo/stop_share"]) if row(60)["emo/stop_share"] else None
     assert found["first ready at step"] == first
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({}, None),
-        ({"emo/lr_at_ceiling": 0.6}, "at its ceiling in 60%"),
-        ({"emo/lr_at_ceiling": 0.5}, None),
-        ({"emo/lr_at_floor": 0.01}, "at its floor in 1.0%"),
-        ({"emo/loss": 0.0}, "a loss of exactly 0"),
-        ({"emo/loss": -1.0}, None),
-    ],
-)
-def test_findings(changes: dict[str, float], says: str | None) -> None:
-    run = RecordedRun(Path("x"), "x", "x")
-    for step in range(1, 400):
-        run.add(step, row(step))
-    for step in range(400, 601):
-        run.add(step, {**row(step), **changes})
-    found = list(numbers.findings(run, 200))
-    assert len(found) == (says is not None)
-    assert not says or says in found[0]
-
-
-def test_findings_where_no_emotion_is_recorded(tmp_path: Path) -> None:
-    (run,) = report.read([write_state(tmp_path / "trainer_state.json")])
-    assert ["no signals of an emotion" in text for text in numbers.findings(run)] == [True]
-    run.optimizer = "adamw_torch"
-    assert list(numbers.findings(run)) == []
 
 
 class Elements(HTMLParser):
@@ -443,19 +415,24 @@ assert not sys.modules.keys() & {"torch", "transformers", "wandb", "matplotlib"}
     subprocess.run(alone(script, write_run(tmp_path)), check=True, timeout=60)
 
 
-@pytest.mark.parametrize(
-    ("losses", "ceiling", "stopped", "says"),
-    [
-        ([1.0] * 100, 0.0, "", "Healthy."),
-        ([1.0] * 90 + [0.97] * 10, 0.0, "", "The loss still fell by 3% over the last tenth"),
-        ([1.0] * 90 + [0.99] * 10, 0.0, "", "Healthy."),
-        ([1.0] * 100, 0.6, "", "The pulse is at its ceiling in 60% of the steps."),
-        ([1.0] * 100, 0.6, "Stopped at step 100: ready for 20 steps.", "Stopped at step 100: ready for 20 steps."),
-    ],
-)
-def test_the_diagnosis(tmp_path: Path, losses: list[float], ceiling: float, stopped: str, says: str) -> None:
-    run = RecordedRun(tmp_path, "out", "", "emosens-3.9", total_steps=100, stopped=stopped)
-    for step, loss in enumerate(losses, start=1):
-        run.add(step, {"emo/loss": loss, "emo/lr_at_ceiling": ceiling})
-    assert numbers.diagnosis(run).startswith(says)
-    assert says in report.html([run])
+def test_the_diagnosis_is_on_top_and_runs_that_share_it_share_a_line(tmp_path: Path) -> None:
+    for arm, emo in (("adamw_torch", False), ("emosens", True)):
+        for seed in (0, 1):
+            folder = write_cell(tmp_path, arm, seed, emo=emo)
+    history = folder / "history.jsonl"
+    history.write_text(history.read_text() + '{"step": 60, "loss": NaN}\n')
+    page = report.html(report.read([tmp_path]))
+    found = re.findall(r'<li class="(good|advice|alarm)">(.*?)</li>', page)
+    falls = "The loss still falls at the end, by "
+    assert [(kind, text.partition(falls)[0]) for kind, text in found[:3]] == [
+        ("advice", "<b>adamw_torch seed 0</b>: "),
+        ("advice", "<b>adamw_torch seed 1</b>: "),
+        ("advice", "<b>emosens seed 0</b>: "),
+    ]
+    assert found[3] == (
+        "alarm",
+        "<b>emosens seed 1</b>: train/loss was not finite at 1 recorded steps, first at step 60.",
+    )
+    assert page.index(found[0][1]) < page.index("<figure")
+    one = report.html(report.read([write_run(tmp_path / "one")]))
+    assert re.findall(r'<li class="(\w+)">', one) == ["advice"]
