@@ -77,6 +77,14 @@ class Rate(NamedTuple):
     at_floor: float | None = None
 
 
+class Bounds(NamedTuple):
+    """The step sizes between which a pulse moves, before any schedule, and the one that it starts from."""
+
+    floor: float
+    base: float
+    ceiling: float
+
+
 def settled(state: MechanismState, mechanism: "Mechanism") -> bool:
     """Stop rule of 1.0 to 3.7: the last 32 scalars are small and even. Stays up for good."""
     history = state.history
@@ -238,6 +246,13 @@ class Mechanism:
         pulse, cap, least = self.pulse.size(state.pulse, scope * self.rest if state.resting else scope)
         driven = pulse * self.damper(state.scalar) if self.damper else pulse
         return Rate(driven * schedule, pulse * schedule, pulse, float(pulse >= cap), float(pulse <= least))
+
+    def bounds(self, scope: float) -> Bounds | None:
+        """Returns the bounds of the pulse for a multiplier `scope` > 0; None where there is no pulse."""
+        if self.pulse is None:
+            return None
+        base, cap, least = self.pulse.size(self.pulse.start(), scope)
+        return Bounds(least, base, cap)
 
     def margins(self, state: MechanismState) -> tuple[float, float] | None:
         """3.9: (distance - noise - 0.3, stopcoef - medium loss); ready while both are >= 0. None before."""

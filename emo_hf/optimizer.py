@@ -27,7 +27,7 @@ from emo_hf.free import Found
 from emo_hf.kernels import compensation
 from emo_hf.loss import Scalar, gradients_are_finite, hear, is_main_process, say_left_out
 from emo_hf.measurement import Measurement
-from emo_hf.mechanism import Rate
+from emo_hf.mechanism import Bounds, Rate
 from emo_hf.moments import Moments, gradient_moments
 from emo_hf.signals import Signals
 from emo_hf.spec import GROUP_OPTIONS, OptimizerSpec
@@ -396,6 +396,11 @@ class EmoOptimizer(torch.optim.Optimizer):
     def found(self) -> Found | None:
         """EmoFree: the step size that its ramp found, None before. str() says it in words."""
         return self.mechanism.found(self._state)
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """Between which step sizes the pulse of the first parameter group moves; None where there is no pulse."""
+        return self.mechanism.bounds(self.param_groups[0]["scope"])
 
     def signals(self) -> Signals | None:
         """Returns what the last step saw and decided, or None before the first step."""

@@ -24,7 +24,7 @@ from emo_hf import mechanism
 from emo_hf.emotion import BRANCHES, Branch
 from emo_hf.errors import CheckpointError, MissingLossError, NonFiniteLossError, OptionError
 from emo_hf.loss import LossOverRanks, Scalar, gradients_are_finite, hear, say_left_out
-from emo_hf.mechanism import MechanismState, Rate
+from emo_hf.mechanism import Bounds, MechanismState, Rate
 from emo_hf.optimizer import EmoOptimizer
 from emo_hf.pulse import Pulse
 from emo_hf.saved_state import flaw_of_emotion
@@ -162,6 +162,13 @@ class EmoPulse(LRScheduler):
             "stopcoef": self._mechanism.stopcoef,
             "loss_over_ranks": self._over_ranks,
         }
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """Between which learning rates the pulse of the first parameter group moves."""
+        pulse = self._mechanism.bounds(1.0)
+        assert pulse is not None
+        return Bounds(*(float(self.base_lrs[0]) * size / pulse.base for size in pulse))
 
     @property
     def steps(self) -> int:

@@ -10,6 +10,8 @@ has others. The arguments stay as they are. Beside them stand, as plain numbers 
     emo_found_lr, _after            under EmoFree, once its ramp has ended: the step size found, and the steps it took
     emo_found_agreement             and the agreement at its best and at the end
     emo_stopped_at, _after          the step at which on_ready="stop" ended the training, and its ready steps by then
+    emo_pulse_floor, _base, _ceiling
+                                    the step sizes between which the pulse of the first group moves, and its start
     emo_drives                      under `EmoPulse`: the optimizer that it drives, whose options are listed too
 
 in W&B's config and the settings of other reporters, ``emo_run.json``, ``trainer_state.json``, and the model card.
@@ -45,7 +47,7 @@ def settings_of(listener: Listener) -> dict[str, Any]:
             of_groups[f"{option}_of_groups"] = found
     in_order = sorted({**options, **of_groups}.items(), key=lambda item: item[0] not in in_groups)  # the rate first
     known = {f"emo_{option}": plain(value) for option, value in in_order if value is not None}
-    return {"emo_optimizer": name, "emo_version": version, **known, **found_of(listener)}
+    return {"emo_optimizer": name, "emo_version": version, **known, **_bounds_of(listener), **found_of(listener)}
 
 
 def found_of(listener: Listener) -> dict[str, Any]:
@@ -55,6 +57,12 @@ def found_of(listener: Listener) -> dict[str, Any]:
         return {}
     agreement = [found.highest, found.last]
     return {"emo_found_lr": found.size, "emo_found_after": found.steps, "emo_found_agreement": agreement}
+
+
+def _bounds_of(listener: Listener) -> dict[str, float]:
+    """Returns the bounds of the pulse, under the names above; a bound of 0 is none."""
+    bounds = listener.bounds
+    return {f"emo_pulse_{name}": size for name, size in bounds._asdict().items() if size > 0} if bounds else {}
 
 
 def _before_schedule(group: dict[str, Any], option: str) -> Any:
@@ -83,7 +91,7 @@ def in_words(settings: Mapping[str, Any]) -> str:
     options = [
         f"{name.removeprefix('emo_')}={value}"
         for name, value in settings.items()
-        if name not in ("emo_optimizer", "emo_version", "emo_drives")
+        if name not in ("emo_optimizer", "emo_version", "emo_drives") and not name.startswith("emo_pulse_")
     ]
     key = f"{settings['emo_optimizer']}-{settings['emo_version']} of emo_hf"
     driven = f"{settings['emo_drives']} driven by {key}" if "emo_drives" in settings else key

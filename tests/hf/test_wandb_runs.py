@@ -180,7 +180,17 @@ def test_logging_in_between_counts(make_trainer, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "expected", "corrected"),
     [
-        ({}, {"emo_lr": 1.0, "emo_betas": [0.9, 0.995]}, {"learning_rate": 1.0, "adam_beta2": 0.995}),
+        (
+            {},
+            {
+                "emo_lr": 1.0,
+                "emo_betas": [0.9, 0.995],
+                "emo_pulse_floor": 1e-8,
+                "emo_pulse_base": 1e-4,
+                "emo_pulse_ceiling": 3e-3,
+            },
+            {"learning_rate": 1.0, "adam_beta2": 0.995},
+        ),
         (
             {"learning_rate": 0.5, "optim_args": "stopcoef=1.5,branch=long", "adam_beta1": 0.8, "weight_decay": 0.1},
             {
@@ -190,6 +200,7 @@ def test_logging_in_between_counts(make_trainer, monkeypatch):
                 "emo_branch": "long",
                 "emo_weight_decay": 0.1,
                 "emo_weight_decay_of_groups": [0.1, 0.0],
+                "emo_pulse_ceiling": 1.5e-3,
             },
             {"learning_rate": 0.5, "adam_beta1": 0.8},
         ),
@@ -206,7 +217,13 @@ def test_logging_in_between_counts(make_trainer, monkeypatch):
         ),
         (
             {"optim": "adamw_torch", "lr_scheduler_type": "emopulse", "learning_rate": 1e-3},
-            {"emo_optimizer": "emopulse", "emo_drives": "AdamW", "emo_lr": 1e-3, "emo_betas": [0.9, 0.999]},
+            {
+                "emo_optimizer": "emopulse",
+                "emo_drives": "AdamW",
+                "emo_lr": 1e-3,
+                "emo_betas": [0.9, 0.999],
+                "emo_pulse_base": 1e-3,
+            },
             {"learning_rate": 1e-3, "adam_beta2": 0.999},
         ),
     ],

@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from emo_hf.dashboards.metrics import Metric
 from emo_hf.dashboards.report import ramp, tables
-from emo_hf.dashboards.report.page import COLOURS, Chart, Curve, Page, arrange
+from emo_hf.dashboards.report.page import BOUNDS, COLOURS, Chart, Curve, Page, arrange
 from emo_hf.dashboards.report.ramp import Ramp
 from emo_hf.dashboards.report.runs import RecordedRun
 
@@ -123,9 +123,14 @@ def _figure(chart: Chart) -> dict[str, Any]:
         "title": chart.title,
         "unit": chart.metrics[0].unit,
         "noisy": _is_noisy(chart),
-        "legend": list({line.name: line.colour for line in chart.lines}.items()),  # a group's lines have one entry
+        # a group's lines have one entry
+        "legend": [(name, *look) for name, look in {line.name: _look(line) for line in chart.lines}.items()],
         "reading": [(metric.key, list(_reading(metric))) for metric in chart.metrics],
     }
+
+
+def _look(line: Curve) -> tuple[int, bool]:
+    return line.colour, line.kind in BOUNDS
 
 
 def _reading(metric: Metric) -> Iterator[str]:

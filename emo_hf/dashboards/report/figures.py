@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from emo_hf.dashboards.jsonl import write_whole
-from emo_hf.dashboards.report.page import Chart, Curve, Page, arrange
+from emo_hf.dashboards.report.page import BOUNDS, Chart, Curve, Page, arrange
 from emo_hf.dashboards.report.runs import RecordedRun
 
 COLOURS = ("#0068b3", "#c75000", "#008a63", "#b0458c", "#8a6d00", "#5b54c9", "#a33030", "#48808f")  # as in page.css
-READY = "#2f9e6e"
+READY, MUTED = "#2f9e6e", "#5a6675"
 COLUMNS = 3
 POINTS = 200  # per line: a chart is four inches wide
 
@@ -60,6 +60,10 @@ def _draw_chart(axes: Axes, chart: Chart, page: Page) -> None:
 
 def _draw_line(axes: Axes, line: Curve, thick: bool) -> None:
     y = _gapped(line.y)
+    if line.kind in BOUNDS:
+        if line.kind == "bound":
+            axes.plot(line.x, y, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)), label=line.name)
+        return
     style: dict[str, Any] = {
         "color": COLOURS[line.colour % len(COLOURS)],
         "linestyle": "--" if line.colour >= len(COLOURS) else "-",

@@ -2,6 +2,7 @@
 "use strict";
 
 const HEIGHT = 220; // of a chart in pixels, as in page.css
+const FEW = 50; // values that have a dot each
 const data = JSON.parse(document.querySelector("#data").textContent);
 const plots = new Map(); // figure -> its uPlot, once its section is open
 const hidden = new Set(); // names of switched-off lines
@@ -81,6 +82,8 @@ function smoothed(values) {
   });
 }
 
+const isBound = (line) => line.kind === "bound" || line.kind === "far";
+
 /** Returns the columns of a chart, its series and its bands. A band is two invisible series. */
 function columns(chart, log) {
   const drawable = (values) => (log ? values.map((value) => (value > 0 ? value : null)) : values);
@@ -89,17 +92,23 @@ function columns(chart, log) {
   const bands = [];
   const hasMeans = chart.lines.some((line) => line.kind === "seed");
   for (const line of chart.lines) {
-    const colour = `c${line.colour % 8}`;
+    const bound = isBound(line);
+    const colour = bound ? "muted" : `c${line.colour % 8}`;
     const thin = line.kind === "seed";
     const table = [data.grids[line.grid], drawable(chart.noisy && smooth() ? smoothed(line.y) : line.y)];
     series.push({
       label: line.name,
       kind: line.kind,
       show: !hidden.has(line.name),
-      dash: line.colour < 8 ? [] : [7, 3],
+      auto: line.kind !== "far", // widens the axis
+      dash: bound ? [3, 4] : line.colour < 8 ? [] : [7, 3],
       stroke: () => (thin ? faded(colour, 0.4) : colours[colour]),
-      width: thin ? 1 : hasMeans ? 2.5 : 1.5,
-      points: { fill: () => (thin ? faded(colour, 0.4) : colours[colour]), size: thin ? 3 : 5 },
+      width: thin || bound ? 1 : hasMeans ? 2.5 : 1.5,
+      points: {
+        ...((bound || line.y.length <= FEW) && { show: !bound }),
+        fill: () => (thin ? faded(colour, 0.4) : colours[colour]),
+        size: thin ? 3 : 5,
+      },
     });
     if (line.low) {
       const at = series.length;
@@ -234,7 +243,7 @@ function switchLine(name) {
 function valuesOf(plot) {
   const found = new Map();
   plot.series.forEach((line, at) => {
-    if (!at || line.kind !== "main") return;
+    if (!at || (line.kind !== "main" && !isBound(line))) return;
     const values = plot.data[at];
     const under = plot.cursor.left >= 0 ? plot.cursor.idxs[at] : null;
     found.set(line.label, under != null ? values[under] : values.findLast((value) => value != null));

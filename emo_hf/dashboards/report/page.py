@@ -1,7 +1,10 @@
 """What a report shows: charts made of lines, and a table of numbers. `build` and `figures` draw it.
 
-One run: a chart for each panel of `emo_hf.dashboards.metrics`, with a band from the least to the greatest value.
+One run: a chart for each panel of `emo_hf.dashboards.metrics`, with a band from the least to the greatest value, and
+the step size with the bounds of its pulse.
 Several runs: a chart for each metric; one colour per group, a thin line per run, a thick one for the group's mean.
+
+No chart shows the same curves as one before it: under a constant schedule the pulse is the step size.
 
 Long runs are reduced to buckets of steps. A bucket ends at its right edge, so that all runs share their x values.
 """
@@ -22,8 +25,14 @@ POINTS = 1500  # per line of a single run
 POINTS_OF_ALL = 4000  # per metric of a comparison
 FEWEST_POINTS = 150
 NAMED = 5  # groups in a title
+BOUNDS = ("bound", "far")  # kinds of lines
 COLOURS = 8  # then the same with dashes
 AVERAGES = {"emo/ema_short", "emo/ema_medium", "emo/ema_long"}  # follow emo/loss: nobody compares them over runs
+
+REPEATS = {"emo/pulse": "emo/lr", "emo/loss": "train/loss"}  # may show the same values
+STEP_SIZE = "emo/lr"
+CLOSE = 1e-4  # relative: what a chart does not show
+NEAR = 10  # times the greatest pulse, or a tenth of the least: bounds beyond are out of sight
 
 Point = float | None  # None: not finite
 
@@ -38,7 +47,8 @@ class Curve:
     y: list[Point]
     low: list[Point] = field(default_factory=list)
     high: list[Point] = field(default_factory=list)
-    kind: str = "main"  # "seed": thin, behind its group's mean
+    # "seed": thin, behind its group's mean; "bound": of the pulse; "far": the same, but out of sight
+    kind: str = "main"
 
 
 @dataclass(slots=True)
@@ -126,19 +136,50 @@ def _grouped(runs: list[RecordedRun]) -> list[Group]:
 
 def _single(panel: Panel, run: RecordedRun, bucket: int) -> list[Chart]:
     keys = panel.found(run.series)
+    if len(keys) == 1 and _repeats(keys[0], [run]):
+        return []
     lines = [_line(key, place, run.series[key], bucket) for place, key in enumerate(keys)]
     if keys and keys[0] == panel.keys[0]:
         low, high = (run.series.get(key, run.series[keys[0]]) for key in panel.band or (keys[0], keys[0]))
         (of_low, least), (of_high, greatest) = _reduced(low, bucket, np.minimum), _reduced(high, bucket, np.maximum)
         if of_low == of_high == lines[0].x:
             lines[0].low, lines[0].high = least, greatest
+        if keys[0] == STEP_SIZE:
+            lines += _bounds(run, lines[0], bucket)
     return [Chart(panel.title, tuple(map(find, keys)), panel.zero_line, lines)]
+
+
+def _bounds(run: RecordedRun, used: Curve, bucket: int) -> list[Curve]:
+    """Returns the bounds of the pulse of `run`, multiplied as the schedule multiplied what was `used`."""
+    x, pulse = _reduced(run.series.get("emo/pulse", Series()), bucket)
+    if x != used.x or "emo/factor" in run.series:  # a factor that changes at every step hides the bounds
+        return []
+    schedule = [size / other if size and other else None for size, other in zip(used.y, pulse, strict=True)]
+    sizes = [size for size in pulse if size]
+    lines = []
+    for name, bound in run.bounds.items() if sizes else ():
+        kind = "bound" if min(sizes) / NEAR <= bound <= max(sizes) * NEAR else "far"
+        lines.append(Curve(name, 0, x, [share and bound * share for share in schedule], kind=kind))
+    return lines
+
+
+def _repeats(key: str, runs: list[RecordedRun]) -> bool:
+    """Whether a metric has the values of another one that is shown before it, to the digits that are shown."""
+    first = REPEATS.get(key)
+    having = [run for run in runs if key in run.series]
+    return first is not None and all(
+        first in run.series
+        and np.array_equal(run.series[key].x, run.series[first].x)
+        and np.allclose(run.series[key].y, run.series[first].y, rtol=CLOSE, equal_nan=True)
+        for run in having
+    )
 
 
 def _compared(panel: Panel, groups: list[Group], bucket: int) -> list[Chart]:
     charts = []
     recorded = dict.fromkeys(key for group in groups for run in group.runs for key in run.series)
-    keys = [key for key in panel.found(recorded) if key not in AVERAGES]
+    runs = [run for group in groups for run in group.runs]
+    keys = [key for key in panel.found(recorded) if key not in AVERAGES and not _repeats(key, runs)]
     for key in keys:
         title = panel.title if len(keys) == 1 else f"{panel.title}: {find(key).name}"
         lines = [line for colour, group in enumerate(groups) for line in _lines_of(group, colour, key, bucket)]

@@ -48,6 +48,7 @@ class RecordedRun:
     seed: int | None = None
     total_steps: int = 0  # of the whole training; 0: not known
     found: float | None = None  # step size, by an optimizer that finds one
+    bounds: dict[str, float] = field(default_factory=dict)  # of the pulse, "floor", "base" and "ceiling", if known
     stopped: str = ""  # why it ended before its time, a sentence; empty if nothing stopped it
     series: dict[str, Series] = field(default_factory=dict)
 
@@ -175,8 +176,8 @@ def described(folder: Path) -> RecordedRun:
         settings = _settings(files.settings)
         run.optimizer, run.seed = _emotion(settings), settings.get("seed")
         run.group = run.optimizer or run.group
-        run.total_steps, run.found = settings.get("total_steps", 0), _found(settings.get("emo_found_lr"))
-        run.stopped = _stopped(settings)
+        run.total_steps, run.found = settings.get("total_steps", 0), _size(settings.get("emo_found_lr"))
+        run.bounds, run.stopped = _bounds(settings), _stopped(settings)
     if (config := files.read_config()) is not None:
         try:
             *names, optimizer = [config[name] for name in ("recipe", "size", "name")] + [config["arm"]["optim"]]
@@ -201,9 +202,15 @@ def _settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _found(value: Any) -> float | None:
+def _size(value: Any) -> float | None:
     """Returns a step size, None for what is none."""
     return float(value) if is_number(value) and 0 < value < math.inf else None
+
+
+def _bounds(settings: dict[str, Any]) -> dict[str, float]:
+    """Returns the bounds of the pulse by name, those that are told."""
+    told = {name: _size(settings.get(f"emo_pulse_{name}")) for name in ("ceiling", "base", "floor")}
+    return {name: size for name, size in told.items() if size is not None}
 
 
 def _stopped(settings: dict[str, Any]) -> str:
@@ -263,7 +270,7 @@ def _of_wandb(path: Path, printed: str) -> RecordedRun:
         elif record["type"] == "config":
             config |= content.get("update", {})
     run.seed = config.get("seed") if is_count(config.get("seed")) else None
-    run.found, run.stopped = _found(config.get("emo_found_lr")), _stopped(config)
+    run.found, run.bounds, run.stopped = _size(config.get("emo_found_lr")), _bounds(config), _stopped(config)
     run.optimizer = _emotion(config) or str(config.get("optim", ""))
     run.group = run.group or run.optimizer or run.name
     return run

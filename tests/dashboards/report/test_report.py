@@ -236,6 +236,41 @@ def test_labels(tmp_path: Path) -> None:
     assert labels("quick/small/a") == ["a"]
 
 
+def test_the_step_size_is_shown_between_the_bounds_of_its_pulse(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    settings = json.loads((folder / "emo_run.json").read_text())
+    bounds = {"emo_pulse_floor": 1e-8, "emo_pulse_base": 1e-4, "emo_pulse_ceiling": 3e-3}
+    (folder / "emo_run.json").write_text(json.dumps(settings | bounds))
+    rows = [row(step) for step in range(1, 61)]
+    write_rows(folder / "emo_signals.jsonl", [each | {"emo/lr": each["emo/pulse"] / each["step"]} for each in rows])
+    (chart,) = (chart for chart in arrange(report.read([folder])).sections[0][2] if chart.title == "Step size used")
+    assert [(line.name, line.kind) for line in chart.lines] == [
+        ("emo/lr", "main"),
+        ("ceiling", "bound"),
+        ("base", "bound"),
+        ("floor", "far"),
+    ]
+    assert chart.lines[1].y == pytest.approx([3e-3 / step for step in range(1, 61)])  # a schedule takes them along
+    page = report.html(report.read([folder]))
+    assert page.count('<i class="swatch bound">') == 3
+    report.write_png(report.read([folder]), tmp_path / "picture.png")
+
+
+def test_no_chart_repeats_another(tmp_path: Path) -> None:
+    def titles(*runs: Path) -> list[str]:
+        return [chart.title for _, _, charts in arrange(report.read(runs)).sections for chart in charts]
+
+    folders = [write_cell(tmp_path, "emosens", seed) for seed in (0, 1)]
+    assert "Pulse before the schedule" not in titles(folders[0])  # it is the step size
+    assert {"Loss and its averages", "Loss: train/loss"} <= set(titles(*folders))
+    for seed, folder in enumerate(folders):  # the optimizer hears what Trainer logs
+        write_rows(folder / "emo_signals.jsonl", [row(s) | {"emo/loss": 2 - s / 100 + seed} for s in range(1, 61)])
+    assert "Loss and its averages" in titles(folders[0])
+    assert {"Loss and its averages", "Pulse before the schedule"}.isdisjoint(titles(*folders))
+    write_rows(folders[1] / "emo_signals.jsonl", [row(s) | {"emo/lr": 1e-4} for s in range(1, 61)])
+    assert {"Loss and its averages", "Pulse before the schedule"} <= set(titles(*folders))
+
+
 def test_a_band_of_other_steps_is_left_out(tmp_path: Path) -> None:
     rows = [row(step) for step in range(1, 9)]
     del rows[3]["emo/lr_min"]
