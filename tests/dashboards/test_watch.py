@@ -65,6 +65,22 @@ def test_a_run_that_stopped_because_it_was_ready(tmp_path: Path) -> None:
     assert "nothing new" not in text
 
 
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 60), (60, 10)])
+def test_a_screen_is_filled_and_nothing_is_wrapped(tmp_path: Path, width: int, height: int) -> None:
+    folder = write_run(tmp_path / ("a-long-name-of-a-run-" * 8 + "seed0"), steps=400, optimizer="emofree")
+    settings = {"emo_optimizer": "emofree", "emo_version": "1.0", "total_steps": 100_000, "emo_found_lr": 5.2e-4}
+    (folder / "emo_run.json").write_text(json.dumps(settings))
+    changes = {"emo/lr_at_ceiling": 1.0, "emo/lr_at_floor": 1.0, "emo/braking": 1.0}
+    write_rows(folder / "emo_signals.jsonl", [row(step, **changes) for step in range(1, 401)])
+    follower = Follower(folder)
+    follower.poll()
+    lines = seen(View(follower, live=True), width=width, height=height).splitlines()
+    assert (len(lines), max(map(len, lines))) == (height, width)
+    assert lines[0].endswith("seed0 | step 400 of 100,000 | 17 min left | found 0.00052")
+    assert lines[1].startswith("!! At its floor")
+    assert lines[-1].startswith("! Brakes in 100%")
+
+
 def test_what_an_optimizer_has_found_is_shown_as_soon_as_it_is_known(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "out", steps=60, optimizer="emofree")
     follower = Follower(folder)
@@ -203,7 +219,8 @@ watch(Path(sys.argv[1]), Console(width=80))
 """
 
 
-def test_live_until_it_is_interrupted(alone, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["q", "a signal"])
+def test_live_until_it_is_left(by: str, alone, tmp_path: Path) -> None:
     """In a terminal of its own: it waits, shows what comes, and leaves the last view behind."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm"}
@@ -213,7 +230,10 @@ def test_live_until_it_is_interrupted(alone, tmp_path: Path) -> None:
         until(ours, "Waiting for the first step")
         write_cell(tmp_path, "emosens", 3, steps=5)
         until(ours, "step 5 of 5 | finished")
-        process.send_signal(signal.SIGINT)
+        if by == "q":
+            os.write(ours, b"q")
+        else:
+            process.send_signal(signal.SIGINT)
         until(ours, "\x1b[?1049l")  # the end of the alternate screen
         until(ours, "step 5 of 5")
         assert process.wait(timeout=10) == 0
