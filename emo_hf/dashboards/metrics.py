@@ -32,6 +32,11 @@ class Metric:
         return self.key.removeprefix(PREFIX)
 
     @property
+    def is_noisy(self) -> bool:
+        """Whether it may be smoothed: losses differ from batch to batch, the step size is what it is."""
+        return self.key in ("train/loss", "emo/loss")
+
+    @property
     def range_text(self) -> str:
         """The range in words: "any", "> 0", ">= 0" or "[-1, 1]"."""
         low, high = self.range

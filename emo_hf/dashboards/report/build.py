@@ -14,9 +14,10 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from emo_hf.dashboards import colours
 from emo_hf.dashboards.metrics import Metric
 from emo_hf.dashboards.report import ramp, tables
-from emo_hf.dashboards.report.page import BOUNDS, COLOURS, Chart, Curve, Page, arrange
+from emo_hf.dashboards.report.page import BOUNDS, Chart, Curve, Page, arrange
 from emo_hf.dashboards.report.ramp import Ramp
 from emo_hf.dashboards.report.runs import RecordedRun
 
@@ -26,12 +27,12 @@ FILES = resources.files(__package__)
 def html(runs: list[RecordedRun]) -> str:
     """Returns the report of `runs` as one HTML file. Its template escapes every value but those marked as safe."""
     page = arrange(runs)
-    style = _file("uplot/uPlot.min.css") + _file("page.css") + ramp.style()
+    style = _file("uplot/uPlot.min.css") + _file("page.css") + colours.style() + ramp.style()
     script = _file("uplot/uPlot.iife.min.js") + "\n" + _file("page.js")
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_file("template.html"))
     return template.render(
         title=page.title,
-        colours=COLOURS,
+        colours=len(colours.PALETTE),
         smooth=page.is_comparison,
         subtitle=_subtitle(page),
         style=style,
@@ -75,17 +76,13 @@ def _data(page: Page) -> dict[str, Any]:
     def chart(chart: Chart) -> dict[str, Any]:
         first = chart.metrics[0]
         bounds = [bound if math.isfinite(bound) else None for bound in first.range]
-        content = {"axis": first.axis, "range": bounds, "zero": chart.zero_line, "noisy": _is_noisy(chart)}
+        content = {"axis": first.axis, "range": bounds, "zero": chart.zero_line, "noisy": chart.metrics[0].is_noisy}
         return {"title": chart.title, **content, "lines": [line(each) for each in chart.lines]}
 
     charts = [chart(each) for _, _, found in page.sections for each in found]
     ready = line(page.ready) if page.ready else None
-    return {"steps": page.steps, "ready": ready, "charts": charts, "grids": list(grids)}
-
-
-def _is_noisy(chart: Chart) -> bool:
-    """Whether the chart may be smoothed: losses differ from batch to batch, the step size is what it is."""
-    return chart.metrics[0].key in ("train/loss", "emo/loss")
+    palette = len(colours.PALETTE)
+    return {"steps": page.steps, "palette": palette, "ready": ready, "charts": charts, "grids": list(grids)}
 
 
 def _short(values: list[float | None]) -> list[float | None]:
@@ -122,7 +119,7 @@ def _figure(chart: Chart) -> dict[str, Any]:
     return {
         "title": chart.title,
         "unit": chart.metrics[0].unit,
-        "noisy": _is_noisy(chart),
+        "noisy": chart.metrics[0].is_noisy,
         # a group's lines have one entry
         "legend": [(name, *look) for name, look in {line.name: _look(line) for line in chart.lines}.items()],
         "reading": [(metric.key, list(_reading(metric))) for metric in chart.metrics],

@@ -4,6 +4,8 @@ By matplotlib and not by a browser: on a cluster it is one ``pip install`` away,
 """
 
 import math
+import textwrap
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from emo_hf.dashboards.colours import look
 from emo_hf.dashboards.jsonl import write_whole
-from emo_hf.dashboards.report.page import BOUNDS, Chart, Curve, Page, arrange
+from emo_hf.dashboards.report.page import BOUNDS, Chart, Curve, Page, arrange, smoothed
 from emo_hf.dashboards.report.runs import RecordedRun
 
-COLOURS = ("#0068b3", "#c75000", "#008a63", "#b0458c", "#8a6d00", "#5b54c9", "#a33030", "#48808f")  # as in page.css
 READY, MUTED = "#2f9e6e", "#5a6675"
 COLUMNS = 3
 POINTS = 200  # per line: a chart is four inches wide
@@ -28,13 +30,17 @@ def draw(runs: list[RecordedRun], path: Path) -> None:
     charts = page.sections[0][2]
     columns = min(COLUMNS, len(charts))
     rows = math.ceil(len(charts) / columns)
-    figure = Figure(figsize=(13, 3.3 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(4.4 * columns, 3.3 * rows + 0.7), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, chart in zip(grid.flat, charts, strict=False):
         _draw_chart(axes, chart, page)
     for axes in grid.flat[len(charts) :]:
         axes.set_axis_off()
-    figure.suptitle(page.title, fontsize=13, weight="bold")
+    figure.suptitle("\n".join(textwrap.wrap(page.title, 38 * columns)), fontsize=13, weight="bold")
+    if page.is_comparison:  # one legend for all
+        labelled = [axes.get_legend_handles_labels() for axes in grid.flat]
+        named = {name: line for lines, names in labelled for line, name in zip(lines, names, strict=True)}
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=2 * columns, frameon=False)
     picture = BytesIO()
     figure.savefig(picture, dpi=110)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +50,9 @@ def draw(runs: list[RecordedRun], path: Path) -> None:
 def _draw_chart(axes: Axes, chart: Chart, page: Page) -> None:
     has_mean = {line.name for line in chart.lines if line.kind == "seed"}
     for line in chart.lines:
+        if page.is_comparison and chart.metrics[0].is_noisy and line.kind == "main":
+            _draw_line(axes, replace(line, kind="seed"), thick=False)
+            line = replace(line, y=smoothed(line.y))
         _draw_line(axes, line, thick=line.name in has_mean)
     if page.ready:
         shares = [share or 0.0 for share in page.ready.y]
@@ -51,11 +60,13 @@ def _draw_chart(axes: Axes, chart: Chart, page: Page) -> None:
         axes.fill_between(page.ready.x, 0, shares, step="pre", transform=axes.get_xaxis_transform(), **style)
     _scale(axes, chart)
     axes.set(xlabel="step", ylabel=chart.metrics[0].unit, xlim=(0, 1.02 * page.steps))
-    axes.set_title(chart.title, fontsize=10.5)
+    smooth = ", smoothed" if page.is_comparison and chart.metrics[0].is_noisy else ""
+    axes.set_title(f"{chart.title}{smooth}", fontsize=10.5)
     axes.grid(color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8.5)
+    if not page.is_comparison:
+        axes.legend(frameon=False, fontsize=8.5)
 
 
 def _draw_line(axes: Axes, line: Curve, thick: bool) -> None:
@@ -64,9 +75,10 @@ def _draw_line(axes: Axes, line: Curve, thick: bool) -> None:
         if line.kind == "bound":
             axes.plot(line.x, y, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)), label=line.name)
         return
+    colour, dashed = look(line.colour)
     style: dict[str, Any] = {
-        "color": COLOURS[line.colour % len(COLOURS)],
-        "linestyle": "--" if line.colour >= len(COLOURS) else "-",
+        "color": colour,
+        "linestyle": "--" if dashed else "-",
         "marker": "o" if len(line.x) == 1 else None,
     }
     if line.kind == "seed":

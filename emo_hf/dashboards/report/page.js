@@ -15,7 +15,8 @@ const colours = {}; // by name, as the theme has them
 /** Resolves the style sheet's colours: a canvas knows no variables. */
 function readColours() {
   const probe = document.querySelector("#probe");
-  for (const name of ["text", "muted", "line", "ready", "c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"]) {
+  const palette = Array.from({ length: data.palette }, (_, place) => `c${place}`);
+  for (const name of ["text", "muted", "line", "ready", ...palette]) {
     probe.style.color = `var(--${name})`;
     colours[name] = getComputedStyle(probe).color;
   }
@@ -93,15 +94,16 @@ function columns(chart, log) {
   const hasMeans = chart.lines.some((line) => line.kind === "seed");
   for (const line of chart.lines) {
     const bound = isBound(line);
-    const colour = bound ? "muted" : `c${line.colour % 8}`;
+    const colour = bound ? "muted" : `c${line.colour % data.palette}`;
     const thin = line.kind === "seed";
-    const table = [data.grids[line.grid], drawable(chart.noisy && smooth() ? smoothed(line.y) : line.y)];
+    const smoothing = chart.noisy && smooth();
+    const table = [data.grids[line.grid], drawable(smoothing ? smoothed(line.y) : line.y)];
     series.push({
       label: line.name,
       kind: line.kind,
       show: !hidden.has(line.name),
       auto: line.kind !== "far", // widens the axis
-      dash: bound ? [3, 4] : line.colour < 8 ? [] : [7, 3],
+      dash: bound ? [3, 4] : line.colour < data.palette ? [] : [7, 3],
       stroke: () => (thin ? faded(colour, 0.4) : colours[colour]),
       width: thin || bound ? 1 : hasMeans ? 2.5 : 1.5,
       points: {
@@ -110,6 +112,11 @@ function columns(chart, log) {
         size: thin ? 3 : 5,
       },
     });
+    if (smoothing && !thin) {
+      table.push(drawable(line.y));
+      const stroke = () => faded(colour, 0.25);
+      series.push({ label: line.name, kind: "raw", show: !hidden.has(line.name), width: 1, stroke, points: { show: false } });
+    }
     if (line.low) {
       const at = series.length;
       for (const end of [line.low, line.high]) {

@@ -4,7 +4,8 @@ One run: a chart for each panel of `emo_hf.dashboards.metrics`, with a band from
 the step size with the bounds of its pulse.
 Several runs: a chart for each metric; one colour per group, a thin line per run, a thick one for the group's mean.
 
-No chart shows the same curves as one before it: under a constant schedule the pulse is the step size.
+No chart shows the same curves as one before it: under a constant schedule the pulse is the step size. What a
+comparison has one value of for each run is in its table alone.
 
 Long runs are reduced to buckets of steps. A bucket ends at its right edge, so that all runs share their x values.
 """
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from emo_hf.dashboards.colours import assign
 from emo_hf.dashboards.metrics import SECTIONS, Metric, Panel, find
 from emo_hf.dashboards.report.runs import RecordedRun
 from emo_hf.dashboards.series import Series
@@ -26,9 +28,9 @@ POINTS_OF_ALL = 4000  # per metric of a comparison
 FEWEST_POINTS = 150
 NAMED = 5  # groups in a title
 BOUNDS = ("bound", "far")  # kinds of lines
-COLOURS = 8  # then the same with dashes
 AVERAGES = {"emo/ema_short", "emo/ema_medium", "emo/ema_long"}  # follow emo/loss: nobody compares them over runs
 
+LOSSES = {"train": "Training loss", "eval": "Evaluation loss"}
 REPEATS = {"emo/pulse": "emo/lr", "emo/loss": "train/loss"}  # may show the same values
 STEP_SIZE = "emo/lr"
 CLOSE = 1e-4  # relative: what a chart does not show
@@ -67,6 +69,7 @@ class Group:
 
     label: str
     runs: list[RecordedRun]
+    colour: int = 0  # of `emo_hf.dashboards.colours.assign`
 
 
 @dataclass(slots=True)
@@ -95,6 +98,8 @@ class Page:
 def arrange(runs: list[RecordedRun], points: int = POINTS) -> Page:
     """Returns the page that shows `runs`, with at most so many points per line."""
     groups = _grouped(runs)
+    for group, colour in zip(groups, assign([group.runs[0].optimizer for group in groups]), strict=True):
+        group.colour = colour
     if len(runs) > 1:
         points = max(FEWEST_POINTS, min(points, POINTS_OF_ALL // len(runs)))
     longest = max(len(series) for run in runs for series in run.series.values())
@@ -181,14 +186,22 @@ def _compared(panel: Panel, groups: list[Group], bucket: int) -> list[Chart]:
     runs = [run for group in groups for run in group.runs]
     keys = [key for key in panel.found(recorded) if key not in AVERAGES and not _repeats(key, runs)]
     for key in keys:
-        title = panel.title if len(keys) == 1 else f"{panel.title}: {find(key).name}"
-        lines = [line for colour, group in enumerate(groups) for line in _lines_of(group, colour, key, bucket)]
-        charts.append(Chart(title, (find(key),), panel.zero_line, lines))
+        lines = [line for group in groups for line in _lines_of(group, key, bucket)]
+        if any(len(line.x) > 1 for line in lines) or max(run.steps for run in runs) == 1:  # else the table tells it
+            charts.append(Chart(_title(panel, key, keys), (find(key),), panel.zero_line, lines))
     return charts
 
 
-def _lines_of(group: Group, colour: int, key: str, bucket: int) -> list[Curve]:
-    found = [_line(group.label, colour, run.series[key], bucket) for run in group.runs if key in run.series]
+def _title(panel: Panel, key: str, keys: list[str]) -> str:
+    """Returns the title of the chart of one metric of a panel, in words."""
+    kind, _, of_set = key.removesuffix("_loss").partition("/")
+    if kind in LOSSES and key.endswith("loss"):
+        return LOSSES[kind] + (f" of {of_set}" if of_set != "loss" else "")
+    return panel.title if len(keys) == 1 else f"{panel.title}: {find(key).name.replace('_', ' ')}"
+
+
+def _lines_of(group: Group, key: str, bucket: int) -> list[Curve]:
+    found = [_line(group.label, group.colour, run.series[key], bucket) for run in group.runs if key in run.series]
     if len(found) < 2:
         return found
     for line in found:
@@ -197,7 +210,7 @@ def _lines_of(group: Group, colour: int, key: str, bucket: int) -> list[Curve]:
     # only where every run goes on: a mean over the survivors would hide those that broke off
     x = [step for step in found[0].x if all(step in points for points in shared)]
     mean: list[Point] = [statistics.fmean(points[step] for points in shared) for step in x]
-    return [*found, Curve(group.label, colour, x, mean)]
+    return [*found, Curve(group.label, group.colour, x, mean)]
 
 
 def _line(name: str, colour: int, series: Series, bucket: int) -> Curve:
@@ -218,3 +231,10 @@ def _reduced(series: Series, bucket: int, of: np.ufunc | None = None) -> tuple[l
         values = values / np.diff(starts, append=len(y))
     by_place = dict(zip(x[starts].tolist(), values.tolist(), strict=True))
     return places.tolist(), [by_place.get(place) for place in places.tolist()]
+
+
+def smoothed(values: list[Point]) -> list[Point]:
+    """Returns the running mean over a thirtieth of a line, as page.js draws it."""
+    reach = len(values) // 60
+    parts = ([v for v in values[max(at - reach, 0) : at + reach + 1] if v is not None] for at in range(len(values)))
+    return [None if value is None else statistics.fmean(part) for value, part in zip(values, parts, strict=True)]

@@ -73,9 +73,9 @@ def summary(page: Page) -> Table:
     """Returns the table with a row per group."""
     names, rows = _summed(page)
     body = []
-    for place, (group, found) in enumerate(zip(page.groups, rows, strict=True)):
+    for group, found in zip(page.groups, rows, strict=True):
         stats = [_stat([row.get(name) for row in found]) for name in names]
-        body.append(Row(group.label, [Cell(str(len(found))), *stats], place))
+        body.append(Row(group.label, [Cell(str(len(found))), *stats], group.colour))
     return Table("Mean ± standard deviation over the runs of each", ["", "runs", *names], body)
 
 
@@ -83,8 +83,8 @@ def runs(page: Page) -> Table:
     """Returns the table of all runs of a comparison."""
     names, rows = _summed(page)
     body = [
-        Row(_name(group, run), [*(_stat([row.get(name)]) for name in names), Cell(str(run.path))], place)
-        for place, (group, found) in enumerate(zip(page.groups, rows, strict=True))
+        Row(_name(group, run), [*(_stat([row.get(name)]) for name in names), Cell(str(run.path))], group.colour)
+        for group, found in zip(page.groups, rows, strict=True)
         for run, row in zip(group.runs, found, strict=True)
     ]
     return Table("Every run", ["", *names, "from"], body, "words")

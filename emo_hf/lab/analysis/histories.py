@@ -37,7 +37,8 @@ COLUMNS = {  # that a table cannot do without
     CURVES: ("arm", "step"),
     TRAJECTORY: ("arm", "step", "seed", "pc1", "pc2", "share1", "share2"),
 }
-LOGGED = {"loss": "loss", "eval_loss": "eval_loss", "eval_accuracy": "accuracy", "eval_perplexity": "perplexity"}
+LOGGED = {"loss": "loss", "learning_rate": "step_size", "eval_loss": "eval_loss", "eval_accuracy": "accuracy"}
+LOGGED |= {"eval_perplexity": "perplexity"}
 SPREAD = (*LOGGED.values(), "fluctuation")  # have a standard deviation
 WINDOW = 20  # logged values in a rolling standard deviation
 LARGEST = 145_000  # bytes of the curves before they are compressed

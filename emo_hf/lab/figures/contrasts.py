@@ -9,7 +9,20 @@ from matplotlib.ticker import NullFormatter
 from emo_hf.errors import RecipeError
 from emo_hf.lab.analysis import histories
 from emo_hf.lab.analysis.verdicts import Estimate
-from emo_hf.lab.figures.style import CUT, GREY, OUTLIER, bands, caption, label_ends, plain, save, seeds, styles
+from emo_hf.lab.figures.style import (
+    CUT,
+    GREY,
+    OUTLIER,
+    TEXT,
+    WIDTH,
+    bands,
+    caption,
+    label_lines,
+    plain,
+    save,
+    seeds,
+    styles,
+)
 
 
 def basin(folder: Path, path: Path) -> None:
@@ -24,7 +37,7 @@ def basin(folder: Path, path: Path) -> None:
         raise RecipeError(f"{folder} has no sweep: the recipe needs arms with sweep: [...].")
     metric = runs["metric"].iloc[0]
     family_styles, ends = styles(runs, by="family"), {}
-    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 5), layout="constrained")
     axes = figure.subplots()
     unfinished = []
     for family, rows in runs.groupby("family", sort=False):
@@ -39,7 +52,7 @@ def basin(folder: Path, path: Path) -> None:
         if default in mean.index and math.isfinite(mean[default]):
             star = {"color": style["color"], "markeredgecolor": "black", "markeredgewidth": 0.8, "zorder": 4}
             axes.plot([default], [mean[default]], marker="*", markersize=15, linestyle="none", **star)
-        ends[family] = (mean.iloc[-1], style)
+        ends[family] = (mean.index[-1], mean.iloc[-1], style)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if metric == "perplexity":
@@ -55,7 +68,7 @@ def basin(folder: Path, path: Path) -> None:
     if means.max() > (highest := OUTLIER * means.median()):  # a diverged arm would flatten all others
         axes.set_ylim(0.9 * means.min(), 1.1 * means[means <= highest].max())
         notes += f"; {CUT}"
-    label_ends(axes, ends)
+    label_lines(axes, ends)
     caption(figure, f"{seeds(runs)}; {bands(runs)}; stars: default learning rates{notes}")
     save(figure, path)
 
@@ -73,13 +86,13 @@ def differences(folder: Path, path: Path) -> None:
     arm_styles, metric = styles(runs), runs["metric"].iloc[0]
     better = "more" if runs["more_is_better"].iloc[0] else "less"
     arms = list(dict.fromkeys(pairs["arm"]))
-    figure = Figure(figsize=(9, 0.36 * len(arms) + 1.7), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.36 * len(arms) + 1.9), layout="constrained")
     axes = figure.subplots()
     for place, arm in enumerate(arms):
         values = pairs.loc[pairs["arm"] == arm, "difference"]
         estimate = Estimate.from_values(values.dropna().tolist())
         if values.isna().any() or estimate.mean is None:
-            axes.text(0, place, " a run was not finite", va="center", fontsize=8.5, color=GREY)
+            axes.text(0, place, " a run was not finite", va="center", fontsize=TEXT, color=GREY)
             continue
         style = arm_styles[arm]
         hollow = style["linestyle"] != "-"
@@ -89,10 +102,10 @@ def differences(folder: Path, path: Path) -> None:
         reach = None if estimate.high is None else estimate.high - estimate.mean
         axes.errorbar(estimate.mean, place, xerr=reach, fmt="o", markerfacecolor=inside, **bar)
     axes.axvline(0, color="black", linewidth=0.9)
-    axes.set_yticks(range(len(arms)), arms, fontsize=9)
+    axes.set_yticks(range(len(arms)), arms, fontsize=TEXT)
     axes.set_ylim(len(arms) - 0.4, -0.6)
     baseline = runs.loc[runs["baseline"], "arm"].iloc[0]
-    axes.set_xlabel(f"{metric.replace('_', ' ')} minus that of {baseline} with the same seed ({better} is better)")
+    axes.set_xlabel(f"{metric.replace('_', ' ')} minus that of {baseline}, by seed ({better} is better)")
     plain(axes)
     hollow = "; hollow: the loss is withheld" if runs["withheld"].any() else ""
     caption(figure, f"{seeds(runs)}; dots: means, bars: 95 % intervals (Student's t), ticks: seeds{hollow}")

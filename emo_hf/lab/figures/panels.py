@@ -1,10 +1,11 @@
 """Curves of a comparison, laid out like the figures that the authors published:
 
-    loss           training loss of every step; validation loss of every evaluation
+    loss           training loss of every step, step size, and validation loss of every evaluation
     fluctuation    rolling standard deviation of the training loss; accuracy (or perplexity)
     three_panel    accuracy; perplexity of a second comparison; the path of the first one's classifier in a plane
 
-A line is the mean over the seeds, its band their standard deviation.
+A line is the mean over the seeds, its band their standard deviation. Of training losses there is a smoothed line, with
+the mean that it smooths as a faint one. Where no run has a second value, there is no panel.
 """
 
 import math
@@ -17,10 +18,24 @@ from matplotlib.lines import Line2D
 
 from emo_hf.errors import RecipeError
 from emo_hf.lab.analysis import histories
-from emo_hf.lab.figures.style import CUT, OUTLIER, Style, bands, caption, label_ends, plain, save, seeds, styles
+from emo_hf.lab.figures.style import (
+    CUT,
+    OUTLIER,
+    TEXT,
+    WIDTH,
+    Style,
+    bands,
+    caption,
+    label_ends,
+    plain,
+    save,
+    seeds,
+    styles,
+)
 
 NAMES = {
     "loss": "training loss",
+    "step_size": "step size",
     "eval_loss": "validation loss",
     "fluctuation": f"standard deviation of {histories.WINDOW} training losses",
     "accuracy": "validation accuracy",
@@ -29,8 +44,10 @@ NAMES = {
 
 
 def loss(folder: Path, path: Path) -> None:
-    """Draws training and validation loss of the results in `folder` into the file `path`."""
-    _two_panels(folder, path, ("loss", "eval_loss"))
+    """Draws losses and step sizes of the results in `folder` into the file `path`, as far as there are curves."""
+    table = histories.read(folder, histories.CURVES)
+    curves = [name for name in ("loss", "step_size", "eval_loss") if name in table and _goes_on(table, name)]
+    _stacked(folder, path, table, curves or ["loss"])
 
 
 def fluctuation(folder: Path, path: Path) -> None:
@@ -42,7 +59,7 @@ def fluctuation(folder: Path, path: Path) -> None:
     table = histories.read(folder, histories.CURVES)
     if "fluctuation" not in table or not table["fluctuation"].notna().any():
         raise RecipeError(f"{folder} has no fluctuation: expected runs with {histories.WINDOW} logged losses.")
-    _two_panels(folder, path, ("fluctuation", _metric(table, folder)))
+    _stacked(folder, path, table, ["fluctuation", _metric(table, folder)])
 
 
 def three_panel(classified: Path, modelled: Path, path: Path) -> None:
@@ -62,10 +79,10 @@ def three_panel(classified: Path, modelled: Path, path: Path) -> None:
     _draw(left, tables[0], "accuracy", arm_styles)
     _draw(middle, tables[1], "perplexity", arm_styles)
     for axes, folder in ((left, classified), (middle, modelled)):
-        axes.set_title(f"{axes.get_title()}\n{seeds(_drawn(folder))}", fontsize=11)
+        axes.set_title(f"{axes.get_title()}\n{seeds(_drawn(folder))}", fontsize=TEXT)
     _draw_trajectory(right, histories.read(classified, histories.TRAJECTORY), arm_styles)
     handles = [Line2D([], [], label=arm, linewidth=1.8, **style) for arm, style in arm_styles.items()]
-    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9, handlelength=3)
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=TEXT, handlelength=3)
     caption(figure, _legend(runs).partition("; ")[2])
     save(figure, path)
 
@@ -79,22 +96,30 @@ def trajectory(folder: Path, path: Path) -> None:
     handles = [
         Line2D([], [], label=arm, linewidth=1.8, **_style(arm_styles, arm)) for arm in dict.fromkeys(table["arm"])
     ]
-    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9, handlelength=3)
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=TEXT, handlelength=3)
     caption(figure, "dashed: the loss is withheld" if _drawn(folder)["withheld"].any() else "")
     save(figure, path)
 
 
-def _two_panels(folder: Path, path: Path, columns: tuple[str, str]) -> None:
-    table, runs = histories.read(folder, histories.CURVES), _drawn(folder)
+def _goes_on(table: pd.DataFrame, name: str) -> bool:
+    """Whether some arm has more than one value."""
+    return bool(table.groupby("arm")[name].count().max() > 1)
+
+
+def _stacked(folder: Path, path: Path, table: pd.DataFrame, columns: list[str]) -> None:
+    """Draws panels one below the other, which can be read on a telephone."""
+    runs = _drawn(folder)
     if missing := [name for name in columns if name not in table]:
         raise RecipeError(f"The curves in {folder} have no {', '.join(missing)}: give the folder of other results.")
     arm_styles = styles(runs)
-    figure = Figure(figsize=(13, 4.8), layout="constrained")
-    panels = figure.subplots(1, 2)
+    height = max(3.2, 0.17 * len(arm_styles) + 0.6)  # of a panel: the names beside it need it
+    figure = Figure(figsize=(WIDTH, height * len(columns) + 0.6), layout="constrained")
+    panels = list(figure.subplots(len(columns), 1, squeeze=False).flat)
     for axes, name in zip(panels, columns, strict=True):
-        ends = _draw(axes, table, name, arm_styles)
-    label_ends(axes, ends)
-    notes = ["left: means only"] if "fluctuation" in columns else []
+        label_ends(axes, _draw(axes, table, name, arm_styles))
+        axes.set_xlabel("step" if axes is panels[-1] else "")
+    notes = ["faint: before smoothing"] if "loss" in columns else []
+    notes += ["fluctuation: means only"] if "fluctuation" in columns else []
     notes += [CUT] if any(map(_is_cut, panels)) else []
     caption(figure, "; ".join([_legend(runs), *notes]))
     save(figure, path)
@@ -122,19 +147,23 @@ def _draw(axes: Axes, table: pd.DataFrame, name: str, arm_styles: dict[str, Styl
     """Draws one column of the curves; returns the last value and the style of each arm."""
     ends = {}
     noisy = name in ("loss", "fluctuation")
-    faint = min(0.15, 0.9 / table["arm"].nunique())  # many bands overlap
+    faint = min(0.25, 1.2 / table["arm"].nunique())  # many bands overlap
     wanted = table[table[f"{name}_n"].notna() if f"{name}_n" in table else table[name].notna()]
     for arm, rows in wanted.groupby("arm", sort=False):
         style = _style(arm_styles, arm)
-        axes.plot(rows["step"], rows[name], linewidth=1.0 if noisy else 1.5, **style)
-        if name != "fluctuation":  # its own deviation would hide the lines
+        y = rows[name]
+        if name == "loss":
+            axes.plot(rows["step"], y, linewidth=0.7, alpha=faint, **style)
+            y = y.rolling(2 * (len(y) // 60) + 1, center=True, min_periods=1).mean().where(y.notna())
+        axes.plot(rows["step"], y, linewidth=1.2 if noisy else 1.5, **style)
+        if not noisy:  # their own deviations would hide the lines
             low, high = rows[name] - rows[f"{name}_sd"], rows[name] + rows[f"{name}_sd"]
             axes.fill_between(rows["step"], low, high, color=style["color"], alpha=faint, linewidth=0)
         if len(rows) == 1:  # a single evaluation makes neither line nor band
             axes.errorbar(rows["step"], rows[name], rows[f"{name}_sd"], fmt="o", color=style["color"], clip_on=False)
-        value = rows[name].iloc[-1]
+        value = y.iloc[-1]
         ends[arm if math.isfinite(value) else f"{arm} (not finite)"] = (value, style)
-    axes.set_title(NAMES[name][0].upper() + NAMES[name][1:], fontsize=11)
+    axes.set_title(NAMES[name][0].upper() + NAMES[name][1:], fontsize=TEXT)
     axes.set(xlabel="step", xlim=(0, table["step"].max()))
     plain(axes)
     _limit(axes, table, name)
@@ -152,7 +181,7 @@ def _limit(axes: Axes, table: pd.DataFrame, name: str) -> None:
     values = table[name].dropna()
     if values.empty:
         return
-    if name == "perplexity":
+    if name in ("perplexity", "step_size"):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "235" else "")
@@ -189,8 +218,8 @@ def _draw_trajectory(axes: Axes, table: pd.DataFrame, arm_styles: dict[str, Styl
             )
     shares = table[["share1", "share2"]].iloc[0]
     axes.set(xlabel=f"PC 1 ({shares.iloc[0]:.0%} of the variance)", ylabel=f"PC 2 ({shares.iloc[1]:.0%})")
-    axes.set_title(f"Weights of the classifier, seed {table['seed'].iloc[0]}", fontsize=11)
+    axes.set_title(f"Weights of the classifier, seed {table['seed'].iloc[0]}", fontsize=TEXT)
     plain(axes)
-    legend = axes.legend(frameon=False, fontsize=9)
+    legend = axes.legend(frameon=False, fontsize=TEXT)
     for handle in legend.get_lines():
         handle.set_color("black")

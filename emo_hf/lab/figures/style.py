@@ -1,10 +1,10 @@
 """What all pictures share: colours, labels at the ends of lines, and how a file is written.
 
-The colours are Okabe and Ito's with darker ones added, so that people with colour blindness can tell them apart. Arms
-that the emotion drives are warm, green or purple, all others blue or grey. Arms whose loss is withheld are dashed.
+An optimizer has the same colour everywhere (`emo_hf.dashboards.colours`). Arms whose loss is withheld are dashed.
 """
 
 import math
+import textwrap
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -13,15 +13,17 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
+from emo_hf.dashboards.colours import assign, look
 from emo_hf.dashboards.jsonl import write_whole
 
-ORANGE, GREEN, BLUE, RED, GREY = "#E69F00", "#009E73", "#0072B2", "#D55E00", "#6b6b6b"
-DRIVEN = (RED, GREEN, "#AA4499", ORANGE, "#7A6A00", "#882255", "#44AA99", "#CC6677")
-OTHERS = (BLUE, GREY, "#56B4E9", "#1f2a44", "#a3a9b2", "#5f7fbf", "#7b8f8f")
+ORANGE, BLUE, RED, GREY = "#E69F00", "#0072B2", "#D55E00", "#6b6b6b"
 WITHHELD = (0, (4, 1.6))
 REPEATED = (0, (1, 1))  # when the colours are used up
+WIDTH = 7.5  # inches: on a telephone, texts are still legible
+TEXT = 10.5
 OUTLIER = 3  # times the median of all arms: what lies higher may be cut off
 CUT = "what lies higher is cut off"
 
@@ -33,13 +35,14 @@ def styles(runs: pd.DataFrame, by: str = "arm") -> dict[str, Style]:
 
     Arms that differ only in whether the loss is withheld share a colour.
     """
+    lines = runs.drop_duplicates(by)
+    alike = lines.drop_duplicates("like")
+    looks = dict(zip(alike["like"], map(look, assign(list(alike["optimizer"]))), strict=True))
     by_name: dict[str, Style] = {}
-    places: dict[bool, dict[str, int]] = {True: {}, False: {}}
-    for row in runs.drop_duplicates(by).itertuples():
-        place = places[bool(row.emo)].setdefault(row.like, len(places[bool(row.emo)]))
-        colours = DRIVEN if row.emo else OTHERS
-        line = WITHHELD if row.withheld else "-" if place < len(colours) else REPEATED
-        by_name[getattr(row, by)] = {"color": colours[place % len(colours)], "linestyle": line}
+    for row in lines.itertuples():
+        colour, repeated = looks[row.like]
+        line = WITHHELD if row.withheld else REPEATED if repeated else "-"
+        by_name[getattr(row, by)] = {"color": colour, "linestyle": line}
     return by_name
 
 
@@ -56,7 +59,7 @@ def bands(runs: pd.DataFrame) -> str:
     return "lines: means, bands: standard deviations over the seeds" if several else "one run each"
 
 
-def label_ends(axes: Axes, ends: Mapping[str, tuple[float, Style]], size: float = 8.5) -> None:
+def label_ends(axes: Axes, ends: Mapping[str, tuple[float, Style]], size: float = TEXT) -> None:
     """Writes names to the right of `axes` at the heights of `ends`, moved apart, each with a piece of its line.
 
     Call it when the limits of `axes` are final. A height that is nan or outside the limits is moved to one of them.
@@ -82,6 +85,42 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, Style]], size: float 
         axes.text(1.115, at, name, transform=axes.transAxes, va="center", fontsize=size, color="#222222")
 
 
+def label_lines(axes: Axes, ends: Mapping[str, tuple[float, float, Style]]) -> None:
+    """Writes names beside the right ends of lines that end at different places, moved apart where they would overlap.
+
+    Call it when the limits of the y axis are final; it makes room to the right.
+
+    Args:
+        axes: with a logarithmic x axis.
+        ends: name -> x, y and style of a line. A y that is nan or outside the limits is moved to one of them.
+    """
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    axes.set_xlim(left, right * (right / left) ** (0.016 * max(map(len, ends))))
+    assert isinstance(axes.figure, Figure)
+    axes.figure.draw_without_rendering()  # places are known from here on
+    height, wide = TEXT * 1.2, TEXT * 0.62  # of a line and of a character, in points
+    points = 72 / axes.figure.dpi
+    taken: list[tuple[float, float, float]] = []  # left and right end, and height
+    for name, (x, y, style) in sorted(ends.items(), key=lambda end: end[1][1]):
+        y = min(max(y, bottom), top) if math.isfinite(y) else top
+        start, at = axes.transData.transform((x, y)) * points
+        end, wanted = start + wide * len(name), at
+        while any(one < end and start < other and abs(at - place) < height for one, other, place in taken):
+            at += height / 8
+        taken.append((start, end, at))
+        axes.annotate(
+            name,
+            (x, y),
+            (9, at - wanted),
+            textcoords="offset points",
+            va="center",
+            fontsize=TEXT,
+            color=style["color"],
+            annotation_clip=False,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],  # where a line passes
+        )
+
+
 def _spread(heights: list[float], gap: float) -> list[float]:
     """Returns ascending `heights` at least `gap` apart, within [0, 1], moved as far up as down."""
     up, down = list(heights), list(heights)
@@ -100,8 +139,9 @@ def plain(axes: Axes) -> None:
 
 
 def caption(figure: Figure, text: str) -> None:
-    """Writes a line of text below all panels."""
-    figure.supxlabel(text, fontsize=8.5, color=GREY)
+    """Writes text below all panels."""
+    width = round(11.5 * figure.get_figwidth())  # characters
+    figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=TEXT - 1, color=GREY)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from emo_hf.dashboards import colours
 from emo_hf.lab.analysis.results import Stat
 from emo_hf.lab.analysis.verdicts import Estimate
 
@@ -106,7 +107,7 @@ def html(title: str, markdown: str, kind: str, pictures: Iterable[Path]) -> str:
             if child.type == "image":
                 child.attrs["src"] = f"data:image/png;base64,{contents[unquote(str(child.attrs['src']))]}"
     dashboards = resources.files("emo_hf.dashboards.report").joinpath("page.css").read_text(encoding="utf-8")
-    style = dashboards + TEMPLATES.with_name("page.css").read_text(encoding="utf-8")
+    style = dashboards + colours.style() + TEMPLATES.with_name("page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     body = parser.renderer.render(tokens, parser.options, {})
     page = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template("page.html.jinja")

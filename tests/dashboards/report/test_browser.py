@@ -184,7 +184,7 @@ def test_thin_seeds_and_a_thick_mean(show) -> None:
     page = show("many")
     lines = "plots.values().next().value.series.slice(1).map(line => [line.label, line.kind, line.width])"
     seed, mean = ["adamw_torch", "seed", 1], ["adamw_torch", "main", 2.5]
-    assert page.evaluate(lines)[:3] == [seed, seed, mean]
+    assert page.evaluate(lines)[:4] == [seed, seed, mean, ["adamw_torch", "raw", 1]]  # of a loss that is smoothed
 
 
 def test_the_keyboard_reads_and_zooms(show) -> None:
@@ -239,7 +239,7 @@ JUMPS = """[...plots].filter(([figure]) => figure.innerText.startsWith("Loss and
 
 def test_losses_alone_are_smoothed_at_first_in_a_comparison(show) -> None:
     page = show("many")
-    assert page.evaluate(SMOOTHED) == ["Loss: train/loss", "Loss and its averages"]
+    assert page.evaluate(SMOOTHED) == ["Training loss", "Loss and its averages"]
     page = show("one")
     assert page.evaluate(SMOOTHED) == []
     button, rough = page.get_by_role("button", name="Smooth losses"), page.evaluate(JUMPS)

@@ -12,6 +12,7 @@ import pytest
 
 from emo_hf import lab
 from emo_hf.cli import main
+from emo_hf.dashboards.colours import OWN, PALETTE
 from emo_hf.errors import RecipeError
 from emo_hf.lab import figures
 from emo_hf.lab.analysis import comparison, histories
@@ -287,7 +288,7 @@ def test_an_arm_and_its_twin_with_the_loss_withheld_share_a_colour(place, tmp_pa
     styles = style.styles(histories.runs(tmp_path))
     assert styles["emosens"]["color"] == styles["emosens-unfed"]["color"]
     assert styles["emosens"]["linestyle"] != styles["emosens-unfed"]["linestyle"]
-    assert styles["adamw"]["color"] in style.OTHERS
+    assert styles["adamw"]["color"] == PALETTE[OWN["adamw"]][0]
 
 
 def test_report_of_a_comparison_has_the_pictures_in_it(place, tmp_path, capsys, monkeypatch):

@@ -89,7 +89,7 @@ def test_plot_signals(tmp_path, capsys):
     for arm in ("emosens", "adamw"):
         run = comparison / arm / "seed0"
         assert main(["plot", "signals", str(run)]) == 0
-        assert size_of_png(run / "figures/signals.png")[0] > 1000
+        assert size_of_png(run / "figures/signals.png")[0] > 900
         assert (run / "summary.json").exists()
     assert main(["plot", "signals", str(comparison / "emosens/seed0"), "-o", str(tmp_path / "new/one.png")]) == 0
     assert size_of_png(tmp_path / "new/one.png")[0] > 1000
