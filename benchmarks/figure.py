@@ -1,4 +1,4 @@
-"""Step times as bars, with the targets that they were to meet; one picture per file of `benchmarks.steps`."""
+"""Step times as bars, the numbers beside them, with the targets; one picture per file of `benchmarks.steps`."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+TEXT = 9.5
 
 FAMILIES = {  # the targets' rows
     "adam": ("EmoSens 3.9", "EmoNavi 3.6"),
@@ -38,10 +40,9 @@ def draw(folder: Path) -> None:
         raise SystemExit(f"No steps-*.json in {folder}: run `python -m benchmarks steps --out {folder}` first.")
     for path in paths:
         result = json.loads(path.read_text())
-        figure, axis = plt.subplots(figsize=(8, 0.24 * len(result["rows"]) + 1.1))
+        figure, axis = plt.subplots(figsize=(7.5, 0.26 * len(result["rows"]) + 1.4), layout="constrained")
         _panel(axis, result)
-        figure.tight_layout()
-        figure.savefig(path.with_suffix(".png"), dpi=120)
+        figure.savefig(path.with_suffix(".png"), dpi=110)
         plt.close(figure)
         print(path.with_suffix(".png"))
 
@@ -55,7 +56,8 @@ def _panel(axis: Any, result: dict[str, Any]) -> None:
         color=["tab:blue" if own else "lightgray" for own in ours],
     )
     for y, row in enumerate(rows):
-        axis.text(row["ratio"] * 1.03, y, f"{row['ratio']:.2f}", va="center", fontsize=7)
+        beside = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "center"}
+        axis.text(1.09, y, f"{row['ratio']:.2f}", fontsize=TEXT, **beside)
         limit = target(result["model"], row["name"])
         if limit is not None:
             axis.plot([limit, limit], [y - 0.45, y + 0.45], color="tab:red", linewidth=2)
@@ -66,10 +68,11 @@ def _panel(axis: Any, result: dict[str, Any]) -> None:
     axis.set_xticks([x for x in (0.1, 0.2, 0.5, 1, 2, 5, 10) if axis.get_xlim()[0] <= x <= axis.get_xlim()[1]])
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("")
-    axis.tick_params(labelsize=7)
+    axis.tick_params(labelsize=TEXT)
     kernel = "C++ kernel" if machine.get("cpp_kernel") else "torch's kernels"
+    axis.set_xlabel("step time over that of torch's fused AdamW; red: what was aimed at", fontsize=TEXT)
     axis.set_title(
-        f"{result['model']}, {result['dtype']}: step time / AdamW fused; red: target"
-        f" ({machine['device']}, {machine['threads']} threads, torch {machine['torch']}, {kernel})",
-        fontsize=7,
+        f"{result['model']}, {result['dtype']}\n"
+        f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, {kernel}",
+        fontsize=TEXT,
     )
