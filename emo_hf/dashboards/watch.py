@@ -140,7 +140,8 @@ class Follower:
         files = [file for file in found if file.parent == newest.parent]
         settings = RunFolder(newest.parent).settings
         told, self._told = self._told, settings.stat().st_mtime_ns if settings.exists() else 0
-        if not self._read or newest.parent != self.run.path or any(self._was_replaced(file) for file in files):
+        anew = not self._read or newest.parent != self.run.path or any(self._was_replaced(file) for file in files)
+        if anew:
             self.run, self._read = described(newest.parent), {}
         elif told != self._told:  # they say what an optimizer has found, and why a training stopped, once it is known
             now = described(newest.parent)
@@ -150,6 +151,8 @@ class Follower:
             block = joined(read_blocks(file, named, start))
             self._read[file] = file.stat().st_ino, max(start, block.end)
             self.run.take(block)
+        for series in self.run.series.values() if anew else ():
+            series.reserve()
 
     def _was_replaced(self, file: Path) -> bool:
         """A resumed training cuts its record by putting a shorter file in its place."""
