@@ -78,11 +78,11 @@ class Rate(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """The step sizes between which a pulse moves, before any schedule, and the one that it starts from."""
+    """The step size that a pulse starts from, before any schedule, and those between which it moves."""
 
-    floor: float
     base: float
     ceiling: float
+    floor: float
 
 
 def settled(state: MechanismState, mechanism: "Mechanism") -> bool:
@@ -183,12 +183,12 @@ class Mechanism:
         """Returns this mechanism for a training of so many steps; see `emo_hf.optimizer.EmoOptimizer.plan`."""
         return self
 
-    def bounds(self, scope: float) -> tuple[float, float] | None:
-        """Returns the step size at the start and the largest, for a schedule of 1; None where no pulse alone says."""
+    def bounds(self, scope: float) -> Bounds | None:
+        """Returns the bounds of the pulse for a multiplier `scope` > 0; None where no pulse alone sets the step."""
         if self.damper is not None or not isinstance(self.pulse, Pulse):
             return None
-        start, cap, _ = self.pulse.size(self.pulse.start(), scope)
-        return start, start if isinstance(self.pulse, HeldPulse) else cap
+        base, cap, least = self.pulse.size(self.pulse.start(), scope)
+        return Bounds(base, base if isinstance(self.pulse, HeldPulse) else cap, least)
 
     def start(self) -> MechanismState:
         """MechanismState before the first loss."""
@@ -246,13 +246,6 @@ class Mechanism:
         pulse, cap, least = self.pulse.size(state.pulse, scope * self.rest if state.resting else scope)
         driven = pulse * self.damper(state.scalar) if self.damper else pulse
         return Rate(driven * schedule, pulse * schedule, pulse, float(pulse >= cap), float(pulse <= least))
-
-    def bounds(self, scope: float) -> Bounds | None:
-        """Returns the bounds of the pulse for a multiplier `scope` > 0; None where there is no pulse."""
-        if self.pulse is None:
-            return None
-        base, cap, least = self.pulse.size(self.pulse.start(), scope)
-        return Bounds(least, base, cap)
 
     def margins(self, state: MechanismState) -> tuple[float, float] | None:
         """3.9: (distance - noise - 0.3, stopcoef - medium loss); ready while both are >= 0. None before."""

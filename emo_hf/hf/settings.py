@@ -60,9 +60,9 @@ def found_of(listener: Listener) -> dict[str, Any]:
 
 
 def _bounds_of(listener: Listener) -> dict[str, float]:
-    """Returns the bounds of the pulse, under the names above; a bound of 0 is none."""
+    """Returns the bounds of the pulse, under the names above."""
     bounds = listener.bounds
-    return {f"emo_pulse_{name}": size for name, size in bounds._asdict().items() if size > 0} if bounds else {}
+    return {f"emo_pulse_{name}": size for name, size in bounds._asdict().items()} if bounds else {}
 
 
 def _before_schedule(group: dict[str, Any], option: str) -> Any:

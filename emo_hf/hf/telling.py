@@ -52,8 +52,10 @@ def _of_optimizer(optimizer: EmoOptimizer) -> Iterable[str]:
         within = f"step size to be found within about {optimizer.mechanism.longest_ramp} steps"
         yield within if optimizer.found is None else str(optimizer.found)
     elif optimizer.mechanism.bounds(rates[0]) is not None:
-        low, high = (optimizer.mechanism.bounds(rate) or (0.0, 0.0) for rate in (rates[0], rates[-1]))
-        yield _steps(low[0], high[1], optimizer.steps)
+        low, high = (optimizer.mechanism.bounds(rate) for rate in (rates[0], rates[-1]))
+        assert low is not None
+        assert high is not None
+        yield _steps(low.base, high.ceiling, optimizer.steps)
 
 
 def _of_pulse(pulse: EmoPulse) -> Iterable[str]:
