@@ -2,6 +2,7 @@
 
     emo-hf run quickstart                   trains every arm of a recipe and ends with a table
     emo-hf validate quickstart              checks a recipe, and shows what it would train
+    emo-hf new train.csv                    a commented recipe for data of your own
     emo-hf find-lr quickstart               a learning rate for a recipe's task, in seconds
     emo-hf cp quickstart                    copies a shipped recipe into the current folder
     emo-hf fetch-models DIR                 small trained models, for recipes that fine-tune

@@ -1,9 +1,10 @@
-"""What ``run``, ``validate``, ``find-lr``, ``cp`` and ``sweep`` do; torch and transformers are imported with it."""
+"""What ``run``, ``validate``, ``new``, ``find-lr``, ``cp`` and ``sweep`` do. It imports torch and transformers."""
 
 import argparse
 import errno
 import itertools
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from emo_hf.cli.printing import print_plain
+from emo_hf.cli.recipes import COLUMNS
 from emo_hf.dashboards.jsonl import write_whole
 from emo_hf.errors import RecipeError
 from emo_hf.hf.probing import PICTURE
-from emo_hf.lab import tasks
+from emo_hf.lab import sources, tasks
 from emo_hf.lab.analysis import comparison, results
 from emo_hf.lab.analysis.results import ArmResult, Stat
 from emo_hf.lab.recipe import loading
@@ -26,6 +28,7 @@ from emo_hf.lab.recipe.schema import FunctionRecipe, Recipe, RunConfig, chosen_a
 from emo_hf.lab.report import comparison_text
 from emo_hf.lab.run import functions, preflight, progress_table, ramps, runner
 from emo_hf.lab.run.runner import Watch
+from emo_hf.lab.tasks import first_recipe
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -72,7 +75,7 @@ def validate(args: argparse.Namespace, console: Console) -> int:
         ending = f"Paths: {len(arms)}, of {recipe.sizes[size].steps} steps each."
     else:
         data = recipe.task.data
-        run_configs = _cells(recipe, args, data_dir=Path("DIR") if data.files and not data.hub else None)
+        run_configs = _cells(recipe, args, data_dir=Path("DIR") if data.needs_folder else None)
         arms = {run_config.name: run_config.arm for run_config in run_configs}
         scale = run_configs[0].scale
         length = f"{scale.steps} steps" if scale.steps else f"{scale.epochs:g} epochs"
@@ -80,12 +83,39 @@ def validate(args: argparse.Namespace, console: Console) -> int:
         ending = f"Runs: {len(run_configs)} (arms: {len(arms)}, seeds: {seeds}), of {length} each."
         if args.data_dir:
             preflight.check(run_configs)
-        elif run_configs[0].model_dir:
-            tasks.check_model(run_configs[0])
+        else:
+            if data.own:
+                sources.examples(run_configs[0])
+            if run_configs[0].model_dir:
+                tasks.check_model(run_configs[0])
     for name, arm in arms.items():
         table.add_row(name, arm.optimizer, f"{arm.lr:g}", escape(str(arm.tuning)))
     console.print(table)
     print_plain(console, f"The recipe is valid. Sizes: {', '.join(recipe.sizes)}. {ending}")
+    return 0
+
+
+def new(args: argparse.Namespace, console: Console) -> int:
+    """Writes a recipe for data of one's own."""
+    data = args.data if args.data.name not in ("", "..") else args.data.resolve()
+    output = args.output or data.with_suffix(".yaml")
+    if output.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(output))
+    given = {name: column for name in COLUMNS if (column := getattr(args, name))}
+    made = first_recipe.write(data, args.model, output, given, args.test, args.model_dir)
+    with output.open("x", encoding="utf-8") as file:
+        file.write(made.text)
+    try:
+        loading.recipe(str(output))
+    except RecipeError:  # what a file or a column is called, a recipe cannot hold
+        output.unlink()
+        raise
+    for reason in made.reasons:
+        print_plain(console, f"Guessed: {reason}.")
+    print_plain(console, f"Written: {output}. Read it, and then:")
+    command = f"emo-hf run {shlex.quote(str(output))}"
+    print_plain(console, f"  {command} --size smoke --seeds 0{made.options}   # about a minute: does it run?")
+    print_plain(console, f"  {command}{made.options}   # the comparison")
     return 0
 
 
@@ -129,7 +159,10 @@ def sweep(args: argparse.Namespace, console: Console) -> int:
     recipe = loading.recipe(args.recipe)
     if isinstance(recipe, FunctionRecipe):
         raise RecipeError(f"{recipe.name} descends a function, in seconds: use emo-hf run.")
-    text = sweeps.text(_cells(recipe, args), args.recipe, recipe.description)
+    run_configs = _cells(recipe, args)
+    if args.data_dir is None:  # each agent finds the recipe's folder by itself
+        run_configs = [run_config.model_copy(update={"data_dir": None}) for run_config in run_configs]
+    text = sweeps.text(run_configs, args.recipe, recipe.description)
     if args.output is None:
         print_plain(console, text, end="")
         return 0
@@ -143,6 +176,8 @@ def sweep(args: argparse.Namespace, console: Console) -> int:
 def _cells(recipe: Recipe, args: argparse.Namespace, data_dir: Path | None = None) -> list[RunConfig]:
     if args.data_dir:
         data_dir = args.data_dir.resolve()
+    elif recipe.task.data.own:
+        data_dir = loading.find(args.recipe).parent.resolve()
     return recipe.run_configs(
         args.size, args.arms, args.seeds, data_dir, args.model_dir.resolve() if args.model_dir else None
     )

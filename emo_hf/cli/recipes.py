@@ -1,4 +1,4 @@
-"""Recipes: ``run``, ``validate``, ``find-lr``, ``cp`` and ``sweep``. `recipe_commands` is what they do."""
+"""Recipes: ``run``, ``validate``, ``new``, ``find-lr``, ``cp`` and ``sweep``. `recipe_commands` is what they do."""
 
 import argparse
 import os
@@ -10,6 +10,7 @@ from rich.console import Console
 from emo_hf.cli.printing import print_plain
 
 MODELS = "EMO_HF_MODELS"
+COLUMNS = {"text": "texts", "label": "classes", "prompt": "prompts", "completion": "completions"}
 
 
 def add(commands: Any) -> None:
@@ -46,6 +47,24 @@ def add(commands: Any) -> None:
         description="Trains nothing. Checks the data and the model too with --data-dir, the model with --model-dir.",
     )
     check.set_defaults(command=_validate)
+
+    writes = (
+        "Writes a commented recipe from a data file and the name of a model, says what it guessed, and what to run"
+        " next. Overwrites nothing."
+    )
+    new = commands.add_parser("new", help="write a recipe for data of your own", description=writes)
+    new.set_defaults(command=_new)
+    new.add_argument(
+        "data", type=Path, metavar="DATAFILE", help=".csv, .tsv, .json, .jsonl, .parquet, .txt, or a folder"
+    )
+    new.add_argument(
+        "--model", metavar="NAME_OR_DIR", help="of the hub, or a copy's folder (default: a small new GPT-2)"
+    )
+    new.add_argument("--model-dir", type=Path, default=os.environ.get(MODELS), help="as in emo-hf run")
+    new.add_argument("-o", "--output", type=Path, metavar="FILE", help="a new file (default: beside the data, .yaml)")
+    new.add_argument("--test", type=Path, metavar="FILE", help="what to evaluate on (default: a tenth, held out)")
+    for name, meaning in COLUMNS.items():
+        new.add_argument(f"--{name}", metavar="COLUMN", help=f"the column of the {meaning} (default: guessed)")
 
     finds = (
         "Runs only the ramp of EmoFree on the task of a recipe, which takes seconds, whatever the recipe's arms are."
@@ -97,6 +116,12 @@ def _validate(args: argparse.Namespace, console: Console) -> int:
     from emo_hf.cli import recipe_commands
 
     return recipe_commands.validate(args, console)
+
+
+def _new(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.cli import recipe_commands
+
+    return recipe_commands.new(args, console)
 
 
 def _find_lr(args: argparse.Namespace, console: Console) -> int:

@@ -90,8 +90,7 @@ class Comparison:
     @property
     def run_configs(self) -> dict[str, RunConfig]:
         """The settings of each arm at this size, with the first seed. If its data is local, it lies in DIR."""
-        data = self.recipe.task.data
-        data_dir = Path("DIR") if data.files and not data.hub else None
+        data_dir = Path("DIR") if self.recipe.task.data.needs_folder else None
         run_configs = self.recipe.run_configs(self.size, data_dir=data_dir)
         return {run_config.name: run_config for run_config in reversed(run_configs)}
 
@@ -121,7 +120,8 @@ class Comparison:
     def full_command(self) -> str:
         """The command that makes the runs again; DIR and MODELS stand for local folders of data and models."""
         text = f"{self.command} --size {self.size}"
-        if self.recipe.task.data.files or self.recipe.sizes[self.size].model.llama2c:
+        data = self.recipe.task.data
+        if data.files or data.own or self.recipe.sizes[self.size].model.llama2c:
             text += " --data-dir DIR"
         if (hub := self.recipe.sizes[self.size].model.hub) and hub.config:
             text += " --model-dir MODELS"

@@ -3,6 +3,7 @@
     fields      the words and numbers of a recipe
     arms        optimizer settings
     baselines   optimizers of other packages
+    data        where the examples come from
     task        what is learned, and how large model and training are
     rules       what decides a claim
     schema      what a recipe may say; a `Recipe` gives one `RunConfig` per arm and seed
@@ -11,5 +12,5 @@
     loading     these -> `Recipe`
     sweep       a recipe for the agents of W&B
 
-A recipe is data: it names no code and no path.
+A recipe is data: it names no code, and no path but of data below its own folder or ``--data-dir``.
 """

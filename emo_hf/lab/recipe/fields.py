@@ -34,7 +34,7 @@ Value = Annotated[Any, AfterValidator(_plain)]  # of an option that only its opt
 class StrictModel(BaseModel):
     """No unknown keys, no conversions, no later changes."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
 
 
 def one_of(*names: str) -> Any:

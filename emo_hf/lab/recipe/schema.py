@@ -143,11 +143,13 @@ class Recipe(StrictModel):
         """
         size_name = chosen_size(self, size)
         chosen = self.sizes[size_name]
-        reads = self.task.data.files or chosen.model.llama2c
+        data = self.task.data
+        reads = data.files or data.own or chosen.model.llama2c
         if data_dir is not None and not reads:
             raise RecipeError(f"{self.name} reads no local folder: leave out --data-dir.")
-        if data_dir is None and self.task.data.files and not self.task.data.hub:
-            raise RecipeError(f"{self.name} reads {self.task.data.files} from a local folder: give --data-dir.")
+        if data_dir is None and data.needs_folder:
+            read = data.files or (data.own and data.own[1])
+            raise RecipeError(f"{self.name} reads {read} from a local folder: give --data-dir.")
         seeds = list(dict.fromkeys(self.seeds if seeds is None else seeds))
         names = chosen_arms(self, arms)
         if len(names) * len(seeds) > MOST_RUNS:

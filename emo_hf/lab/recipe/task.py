@@ -1,53 +1,17 @@
 """What is learned: the data, the model, and how much of both."""
 
-import os
-import re
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from emo_hf.errors import RecipeError
+from emo_hf.lab.recipe.data import Data, Hub, TaskType, misfit
 from emo_hf.lab.recipe.fields import LARGEST_COUNT, Count, Positive, Share, StrictModel, Text, one_of
-
-TaskType = Literal["sequence-classification", "causal-lm", "image-classification"]
-FileSet = Literal["trec-6", "trec-50", "fashion-mnist", "tinyshakespeare", "wikitext-2"]
 
 METRICS: dict[TaskType, str] = {
     "sequence-classification": "accuracy",
     "causal-lm": "perplexity",
     "image-classification": "accuracy",
 }
-
-
-def _of_the_hub(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", name):
-        raise ValueError(f"expected owner/name, as on the hub, got {name!r}")
-    return name
-
-
-Repository = Annotated[str, AfterValidator(_of_the_hub)]
-# the sets that a task can read, from files in their original format or from the package
-READS: dict[TaskType, tuple[str, ...]] = {
-    "sequence-classification": ("trec-6", "trec-50", "sentences"),
-    "causal-lm": ("tinyshakespeare", "wikitext-2", "sentences"),
-    "image-classification": ("fashion-mnist",),
-}
-
-
-class Hub(StrictModel):
-    """A repository of the Hugging Face hub at one commit."""
-
-    name: Repository
-    revision: Text
-
-    def refuse_folder(self) -> None:
-        """Raises `RecipeError` if something here has this name: the libraries would read it in place of the hub."""
-        if os.path.lexists(self.name):
-            raise RecipeError(
-                f"{self.name} is to come from the hub, but {Path.cwd()} has a file or folder of that name, which would"
-                " be read in its place: start in another folder."
-            )
 
 
 class HubModel(Hub):
@@ -67,43 +31,6 @@ class HubModel(Hub):
         return self.name.rpartition("/")[2]
 
 
-class HubData(Hub):
-    """A data set of the hub with the splits train and test, and the columns to read.
-
-    Attributes:
-        config: the name of its configuration, where it has several.
-        text: column of the texts; the images of an image set.
-        label: column of the classes; a text set without labels has none.
-    """
-
-    config: Text | None = None
-    text: Text
-    label: Text | None = None
-
-
-class Data(StrictModel):
-    """Where the examples come from.
-
-    Attributes:
-        embedded: a set that comes with the package.
-        hub: a data set of the hub.
-        files: a set in its original files, in the folder that ``--data-dir`` names.
-        holdout: the number of training examples to evaluate on instead of the test set. They are not trained on. For
-            choosing settings.
-    """
-
-    embedded: Literal["sentences"] | None = None
-    hub: HubData | None = None
-    files: FileSet | None = None
-    holdout: Count | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "Data":
-        if bool(self.embedded) == bool(self.hub or self.files):
-            raise ValueError("give embedded, hub, files, or hub and files")
-        return self
-
-
 class Task(StrictModel):
     """What is learned from which data."""
 
@@ -112,9 +39,8 @@ class Task(StrictModel):
 
     @model_validator(mode="after")
     def _reads(self) -> "Task":
-        for name in (self.data.embedded, self.data.files):
-            if name and name not in READS[self.type]:
-                raise ValueError(f"{self.type} does not read {name}, only {', '.join(READS[self.type])}")
+        if problem := misfit(self.type, self.data):
+            raise ValueError(problem)
         return self
 
     @property

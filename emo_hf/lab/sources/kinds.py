@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
+from typing import TypeVar
 
 import numpy as np
 
@@ -46,11 +47,9 @@ class Examples:
                 digest.update(f"{split}\t{example.label}\t{example.text}\n".encode())
         return digest.hexdigest()
 
-    def hold_out(self, count: int) -> "Examples":
-        """Moves `count` training examples to the test part, and forgets the test set."""
-        held = chosen_by_digest([example.text.encode() for example in self.train], count)
-        kept = compress(self.train, (not out for out in held))
-        return Examples(tuple(kept), tuple(compress(self.train, held)), self.labels)
+    def hold_out(self, holdout: int | float) -> "Examples":
+        """Moves a number or share of the training examples to the test part, and forgets the test set."""
+        return Examples(*held_out(self.train, [example.text for example in self.train], holdout), self.labels)
 
     def first(self, train: int | None, test: int | None) -> "Examples":
         """Keeps the first `train` and `test` examples of the parts; None keeps all."""
@@ -109,9 +108,9 @@ class Images:
             digest.update(part.classes.astype("<i8").data)
         return digest.hexdigest()
 
-    def hold_out(self, count: int) -> "Images":
+    def hold_out(self, holdout: int | float) -> "Images":
         """As with texts."""
-        held = np.array(chosen_by_digest([image.tobytes() for image in self.train.pixels], count))
+        held = np.array(chosen_by_digest([image.tobytes() for image in self.train.pixels], holdout))
         return replace(self, train=self.train[~held], test=self.train[held])
 
     def first(self, train: int | None, test: int | None) -> "Images":
@@ -140,8 +139,48 @@ class Text:
             digest.update(f"{split}\t{part}\n".encode())
         return digest.hexdigest()
 
+    def hold_out(self, share: float) -> "Text":
+        """Moves the beginning, up to the end of a line, to the test part, and forgets the test set."""
+        end = self.train.find("\n", int(share * len(self.train))) + 1
+        if not 0 < end < len(self.train):
+            raise RecipeError(f"holdout {share}: no line of the text ends there, so that both parts have some.")
+        return Text(self.train[end:], self.train[:end])
 
-TaskData = Examples | Images | Text
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """Prompts, and what a language model is to answer."""
+
+    train: tuple[Prompted, ...]
+    test: tuple[Prompted, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of prompts, completions and split."""
+        digest = hashlib.sha256()
+        for split, part in (("train", self.train), ("test", self.test)):
+            for example in part:
+                digest.update(f"{split}\t{example.prompt}\t{example.completion}\n".encode())
+        return digest.hexdigest()
+
+    def hold_out(self, holdout: int | float) -> "Completions":
+        """As with labelled texts, by the prompts."""
+        return Completions(*held_out(self.train, [example.prompt for example in self.train], holdout))
+
+    def first(self, train: int | None, test: int | None) -> "Completions":
+        """As with labelled texts."""
+        check_limits(train, test, len(self.train), len(self.test))
+        return Completions(self.train[:train], self.test[:test])
+
+
+TaskData = Examples | Images | Text | Completions
+PartT = TypeVar("PartT")
 
 
 def check_limits(train: int | None, test: int | None, train_size: int, test_size: int) -> None:
@@ -151,10 +190,19 @@ def check_limits(train: int | None, test: int | None, train_size: int, test_size
             raise RecipeError(f"{name} {asked}: there are only {there}. Ask for fewer, or leave it out for all.")
 
 
-def chosen_by_digest(contents: Sequence[bytes], count: int) -> list[bool]:
-    """Chooses `count` of `contents` by their SHA-256, or a few less: equal contents stay on one side."""
+def held_out(
+    parts: Sequence[PartT], texts: Sequence[str], holdout: int | float
+) -> tuple[tuple[PartT, ...], tuple[PartT, ...]]:
+    """Returns what is kept of `parts`, and what is held out as `chosen_by_digest` of their `texts`."""
+    held = chosen_by_digest([text.encode() for text in texts], holdout)
+    return tuple(compress(parts, (not out for out in held))), tuple(compress(parts, held))
+
+
+def chosen_by_digest(contents: Sequence[bytes], holdout: int | float) -> list[bool]:
+    """Chooses a number or share of `contents` by their SHA-256, or a few less: equal contents stay on one side."""
+    count = holdout if isinstance(holdout, int) else max(1, round(holdout * len(contents)))
     if count >= len(contents):
-        raise RecipeError(f"holdout {count}: there are only {len(contents)} training examples.")
+        raise RecipeError(f"holdout {holdout}: there are only {len(contents)} training examples.")
     copies = Counter(contents)
     held: set[bytes] = set()
     room = count
@@ -163,6 +211,8 @@ def chosen_by_digest(contents: Sequence[bytes], count: int) -> list[bool]:
         if copies[content] <= room:
             held.add(content)
             room -= copies[content]
+    if not held:
+        raise RecipeError(f"holdout {holdout}: every example has more copies than that: hold out more of them.")
     return [content in held for content in contents]
 
 

@@ -3,6 +3,7 @@
 classification  sequence-classification: GPT-2 reads a text and names its class
 language        causal-lm: a language model reads pieces of a text; perplexity
 vision          image-classification: a ResNet or a vision transformer names what it sees
+first_recipe    a recipe for data of one's own
 """
 
 from collections.abc import Callable

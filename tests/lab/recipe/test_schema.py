@@ -239,7 +239,7 @@ def test_exactly_one_source(recipe, write):
     hub = {"name": "a/a", "revision": "b"}
     recipe["sizes"]["smoke"]["model"]["hub"] = hub
     assert problems(write(recipe)) == [
-        "task.data: give embedded, hub, files, or hub and files",
+        "task.data: give embedded, hub, files, hub and files, csv, json, parquet, saved or text",
         "sizes.smoke.model: give exactly one of config, vision, vit, hub, llama2c",
     ]
 

@@ -11,8 +11,10 @@ import pytest
 from emo_hf.errors import RecipeError
 from emo_hf.lab import sources
 from emo_hf.lab.recipe import loading
-from emo_hf.lab.recipe.task import HubData
+from emo_hf.lab.recipe.data import Data, HubData
+from emo_hf.lab.recipe.task import Task
 from emo_hf.lab.sources import Example, Examples, Images, Text, files, hub
+from emo_hf.lab.sources.columns import Table, stripped_lines
 from scripts import make_sentences
 from tests import ROOT
 
@@ -131,7 +133,7 @@ def test_limits(trec_folder):
 
 
 def test_no_hub():
-    data = HubData(name="nobody/nothing", revision="main", text="text", label="label")
+    data = Data(hub=HubData(name="nobody/nothing", revision="main", text="text", label="label"))
     with pytest.raises(RecipeError, match=r"nobody/nothing at revision main cannot be loaded .* --data-dir"):
         hub.read(data, "sequence-classification")
 
@@ -148,7 +150,8 @@ def test_hub_rows(monkeypatch):
     }
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or splits)
-    found = hub.read(HubData(name="a/b", revision="c0ffee", text="text", label="label"), "sequence-classification")
+    data = Data(hub=HubData(name="a/b", revision="c0ffee", text="text", label="label"))
+    found = hub.read(data, "sequence-classification")
     assert asked == [(("a/b", None), {"revision": "c0ffee"})]
     assert found == Examples((Example("When ?", "NUM"), Example("Where ?", "LOC")), (Example("When ?", "NUM"),))
 
@@ -184,9 +187,7 @@ def test_running_text(data_folder):
         files.read("tinyshakespeare", data_folder)
     (data_folder / "wikitext2/wiki.test.tokens").write_text(" \n = Title = \n \n A text . \n \n")
     assert files.read("wikitext-2", data_folder).test == "= Title =\n\nA text .\n"
-    assert hub.SHAPES["causal-lm"](*[{"t": ["", " = Title = \n", "", " A text . \n", ""]}] * 2, HubData(
-        name="a/b", revision="c", text="t"
-    )).test == "= Title =\n\nA text .\n"  # fmt: skip
+    assert stripped_lines(["", " = Title = \n", "", " A text . \n", ""]) == "= Title =\n\nA text .\n"  # as the hub's
 
 
 def test_pictures(data_folder):
@@ -295,9 +296,9 @@ def test_hub_pictures():
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["Coat", "Bag"])})
     split = datasets.Dataset.from_dict({"image": list(pixels), "label": [1, 0]}, features=features)
     data = HubData(name="a/b", revision="c", text="image", label="label")
-    found = hub.SHAPES["image-classification"](split, split, data)
+    found = hub.images(Table(split, "a/b"), Table(split, "a/b"), data)
     assert np.array_equal(found.train.pixels, pixels)
     assert found.train.classes.tolist() == [1, 0]
     assert found.labels == ("Coat", "Bag")
-    with pytest.raises(RecipeError, match="label: missing: image-classification needs"):
-        hub.read(data.model_copy(update={"label": None}), "image-classification")
+    with pytest.raises(ValueError, match="image-classification learns from the columns text and label, got text"):
+        Task(type="image-classification", data=Data(hub=data.model_copy(update={"label": None})))
