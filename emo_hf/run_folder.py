@@ -33,6 +33,7 @@ _CHECKPOINT = re.compile(r"checkpoint-[0-9]+")
 SQUARABLE = 1e150  # its square, for a standard deviation, is still a number
 NEEDED = ("arm", "optimizer", "tuning")
 TEXTS = (*NEEDED, "recipe", "size", "data_sha256")
+CLASSES = "classes"  # the names of what a task tells apart
 COUNTS = ("seed", "steps", "parameters", "trained_parameters", "train_examples", "test_examples")
 
 
@@ -153,7 +154,10 @@ def parse_summary(text: str, path: Path, line: int | None = None) -> dict[str, A
         for name, value in summary.items():
             if name in COUNTS and not is_count(value):
                 raise RecipeError(f"{place}, {name}: expected a whole number, got {shown(value)}.")
-            if name not in TEXTS and not (value is None or (is_number(value) and not SQUARABLE < abs(value) < inf)):
+            if name == CLASSES:
+                if not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+                    raise RecipeError(f"{place}, {name}: expected a list of texts, got {shown(value)}.")
+            elif name not in TEXTS and not (value is None or (is_number(value) and not SQUARABLE < abs(value) < inf)):
                 raise RecipeError(f"{place}, {name}: expected a number, got {shown(value)}.")
     except RecipeError as error:
         raise RecipeError(f"{place} is no summary: remove its folder and run again. {error}") from None

@@ -4,6 +4,7 @@ All numbers come from there. What somebody wrote into a recipe is shown as plain
 """
 
 import re
+from pathlib import PurePosixPath
 from typing import Any
 
 from emo_hf import registry
@@ -11,10 +12,12 @@ from emo_hf.hf.card import plain, section, table
 from emo_hf.hf.confidential import places
 from emo_hf.lab.analysis.results import Stat, number
 from emo_hf.lab.recipe.baselines import ALIASES
+from emo_hf.lab.recipe.data import Data
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.report import formulas, templating
 from emo_hf.lab.report.card_data import ArmData
-from emo_hf.lab.report.templating import count
+from emo_hf.lab.report.templating import count, listed
+from emo_hf.run_folder import CLASSES
 
 COLUMNS = {  # of the table of results, as far as the summaries have them
     "accuracy": ("accuracy", ".3f"),
@@ -65,7 +68,12 @@ def _repository(hub: Any) -> str:
 def set_name(run_config: RunConfig) -> str:
     """Returns what the data set is called."""
     data = run_config.task.data
-    return data.embedded or data.files or (data.hub.name if data.hub else "DIR")
+    return data.embedded or data.files or (data.hub.name if data.hub else own_name(data))
+
+
+def own_name(data: Data) -> str:
+    """Returns the name of one's own file or folder, without the folders above it."""
+    return PurePosixPath(data.own[1]).name if data.own else "DIR"
 
 
 def _model(run_config: RunConfig) -> str:
@@ -113,14 +121,18 @@ def _data(data: ArmData) -> str:
         where = f"the set `{source.embedded}` of emo_hf"
     elif data.from_hub:
         where = f"{_repository(source.hub)} of the hub"
+    elif source.own:
+        columns = ", ".join(f"{key} in the column {plain(name)}" for key, name in source.columns.items())
+        where = f"{plain(own_name(source))} in a local folder DIR" + (f" ({columns})" if columns else "")
     else:
         where = f"the original files of `{source.files}` in a local folder DIR"
         if data.from_hub is None:
             where = f"{_repository(source.hub)} of the hub, or {where}"
     held = " examples held out of the training set" if source.holdout else " test examples"
+    classes = f" Classes: {plain(listed(first[CLASSES]))}." if CLASSES in first else ""
     return (
         f"Data: {where}; {first['train_examples']:,} training and {first['test_examples']:,}{held}"
-        f" (SHA-256 of texts and labels `{str(first['data_sha256'])[:16]}...`)."
+        f" (SHA-256 of texts and labels `{str(first['data_sha256'])[:16]}...`).{classes}"
     )
 
 

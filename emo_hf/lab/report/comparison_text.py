@@ -8,6 +8,7 @@ from emo_hf.lab.analysis.verdicts import Verdict, oriented
 from emo_hf.lab.recipe.rules import METRICS
 from emo_hf.lab.report import templating
 from emo_hf.lab.report.templating import NONE, interval, number
+from emo_hf.run_folder import CLASSES
 
 COLUMNS = {"eval_loss": "eval loss", "step_size_median": "step size (median)", "seconds": "seconds per run"}
 
@@ -52,6 +53,7 @@ def markdown(comparison: Comparison, pictures: list[Path]) -> str:
         comparison=comparison,
         recipe=recipe,
         sentence=sentence(comparison, verdict),
+        classes=next((run[CLASSES] for run in comparison.runs if CLASSES in run), []),
         untuned=[row.arm for row in comparison.rows if row.tuning.startswith("untuned")],
         judged={"The rule: every line has to hold": verdict.lines, "Secondary questions": verdict.secondary},
         oriented=any(oriented(line) for line in (*recipe.rule, *recipe.secondary)),

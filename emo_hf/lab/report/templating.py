@@ -47,7 +47,7 @@ def environment(escape: Callable[[str], str], *folders: Path) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {function.__name__: function for function in (count, interval, line, number, stat, times)}
+    made.filters |= {function.__name__: function for function in (count, interval, line, listed, number, stat, times)}
     return made
 
 
@@ -81,6 +81,12 @@ def stat(value: Stat | None, form: str = ".4g", form_of_sd: str = ".2g") -> str:
 def count(n: float, noun: str) -> str:
     """Returns "1 step", "2 steps"."""
     return f"{n:,g} {noun}" + ("" if n == 1 else "s")
+
+
+def listed(names: Iterable[str], most: int = 50) -> str:
+    """Returns names with commas between them, the first of them if they are many."""
+    cut = [f"{name:.60}" for name in names]
+    return ", ".join(cut[:most]) + (f" and {len(cut) - most} more" if len(cut) > most else "")
 
 
 def times(n: int) -> str:

@@ -16,8 +16,9 @@ from emo_hf.lab.run.callbacks import Comparable, History, Trajectory
 from emo_hf.lab.run.handover import in_two_parts
 from emo_hf.lab.run.measures import null_nonfinite
 from emo_hf.lab.run.trainer import ArmTrainer
+from emo_hf.lab.sources import Examples, Images, TaskData
 from emo_hf.lab.tasks.parts import Parts
-from emo_hf.run_folder import RunFolder
+from emo_hf.run_folder import CLASSES, RunFolder
 
 
 def train(
@@ -66,7 +67,7 @@ def train(
     if trajectory.steps and processes.rank() == 0:
         trajectory.save(folder.trajectory)
     return null_nonfinite(
-        _described(run_config, parts, data.sha256)
+        _described(run_config, parts, data)
         | {"steps": steps}
         | measures.of_history(rows, run_config.task.metric, run_config.equal_train_loss)
         | measures.of_signals(folder.signals, rows)
@@ -76,8 +77,8 @@ def train(
     )
 
 
-def _described(run_config: RunConfig, parts: Parts, sha256: str) -> dict[str, Any]:
-    """Returns what was trained, and on what; `sha256` is that of the data."""
+def _described(run_config: RunConfig, parts: Parts, data: TaskData) -> dict[str, Any]:
+    """Returns what was trained, and on what."""
     several = {"processes": run_config.processes, "local_sgd_steps": run_config.arm.local_sgd_steps}
     return {
         "recipe": run_config.recipe,
@@ -89,7 +90,8 @@ def _described(run_config: RunConfig, parts: Parts, sha256: str) -> dict[str, An
         **(several if run_config.processes else {}),
         "train_examples": len(parts.train_dataset),
         "test_examples": len(parts.eval_dataset),
-        "data_sha256": sha256,
+        "data_sha256": data.sha256,
+        **({CLASSES: list(data.labels)} if isinstance(data, Examples | Images) else {}),
         "parameters": sum(p.numel() for p in parts.model.parameters()),
         "trained_parameters": sum(p.numel() for p in parts.model.parameters() if p.requires_grad),
     }
