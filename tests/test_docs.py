@@ -1,14 +1,18 @@
 """The documentation: generated where it can be, and true where it names something."""
 
+import inspect
 import re
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from benchmarks import page
 from emo_hf import registry
 from emo_hf.cli import main
+from emo_hf.lab.recipe.schema import FunctionRecipe, Recipe
 from emo_hf.lab.report import formulas, optimizer_page
-from scripts import optimizer_pages
+from scripts import optimizer_pages, recipe_keys
 from tests import ROOT
 
 DOCS = ROOT / "docs"
@@ -46,6 +50,25 @@ def test_speed_page_holds_the_measured_tables():
 def test_committed_pages_are_the_generated_ones():
     committed = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / optimizer_pages.FOLDER).iterdir()}
     assert committed == optimizer_pages.pages(), "run: python -m scripts.optimizer_pages"
+
+
+def test_every_key_of_a_recipe_has_its_words():
+    """Those of the page are those of the schema; a key without words is a KeyError."""
+    committed = (ROOT / recipe_keys.PAGE).read_text(encoding="utf-8")
+    assert committed == recipe_keys.filled(committed), "run: python -m scripts.recipe_keys"
+    reached, models = set(), [Recipe, FunctionRecipe]
+    while models:
+        reached.add(model := models.pop())
+        found = (part for field in model.model_fields.values() for part in parts(field.annotation))
+        models += {part for part in found if inspect.isclass(part) and issubclass(part, BaseModel)} - reached
+    assert reached == set(recipe_keys.SECTIONS.values())
+
+
+def parts(annotation):
+    """Yields what an annotation is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from parts(part)
 
 
 def test_every_row_has_a_section_and_a_line():

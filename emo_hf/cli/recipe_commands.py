@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     run_configs = _cells(recipe, args)
     console.print(f"[bold]{recipe.name}[/] ({run_configs[0].size}): {escape(recipe.description)}")
     place = args.runs_dir / recipe.name / run_configs[0].size
-    preflight.check(run_configs)  # where something is missing, nothing is written
+    preflight.check(run_configs, place)  # where something is missing, nothing is written
     comparison.record(place, recipe, args.recipe)
     settings = runner.Settings(args.report_to, args.jobs, args.checkpoint_every, args.resume)
     with _shown(console) as watch:

@@ -63,7 +63,12 @@ def _known_optimizer(name: str) -> str:
 
 
 class LossTransform(StrictModel):
-    """The optimizer hears ``scale * loss + offset`` instead of the loss. The gradient stays as it is."""
+    """The optimizer hears ``scale * loss + offset`` instead of the loss. The gradient stays as it is.
+
+    Attributes:
+        scale: multiplies the loss.
+        offset: is added.
+    """
 
     scale: Positive = 1.0
     offset: Finite = 0.0
@@ -136,6 +141,7 @@ class Arm(StrictModel):
         handover: a cut in the training.
         local_sgd_steps: the processes train alone and average their weights after this many steps. None: they train
             synchronously.
+        tuning: how the arm came to its settings; one word, as in ``untuned``, is short for ``{how: untuned}``.
         family: the sweep that this arm comes from. In a recipe, ``sweep: [0.1, 1]`` instead of ``lr`` makes one arm
             per rate, with names like "emosens-lr-0.1".
     """
@@ -240,7 +246,12 @@ class Arm(StrictModel):
 
 
 class Change(StrictModel):
-    """What a size changes in an arm."""
+    """What a size changes in an arm.
+
+    Attributes:
+        lr: its learning rate at this size.
+        tuning: how that one was chosen.
+    """
 
     lr: Positive
     tuning: Annotated[Tuning, BeforeValidator(_named)]

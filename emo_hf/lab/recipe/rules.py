@@ -57,7 +57,12 @@ def _two(name: str) -> Any:
 
 
 class Pair(StrictModel):
-    """The difference between two arms."""
+    """The difference between two arms.
+
+    Attributes:
+        arm: the first one.
+        against: the one that is subtracted.
+    """
 
     arm: Name
     against: Name
@@ -84,13 +89,20 @@ class Bounds(StrictModel):
 
 
 class Contrast(Bounds):
-    """One arm, the difference of two, or the difference of two differences."""
+    """One arm, the difference of two, or the difference of two differences.
+
+    Attributes:
+        arm: the arm that the line is about.
+        against: the arm that is subtracted.
+        minus: a second difference that is subtracted from the first.
+        metric: of this line; without it the recipe's.
+    """
 
     _former = renamed(minus="beyond")
     arm: Name
     against: Name | None = None
     minus: Pair | None = None
-    metric: Metric | None = None  # None: the recipe's
+    metric: Metric | None = None
 
     _arms = _two("arm")
 
@@ -106,7 +118,9 @@ class Best(Bounds):
     The best arm is the one with the best mean over the seeds. So the sweep has seen the data that decide.
 
     Attributes:
+        arm: the arm that the line is about.
         best_of: a sweep, or one arm.
+        metric: of this line; without it the recipe's.
     """
 
     arm: Name
@@ -118,6 +132,9 @@ class Basin(Bounds):
     """The decades of learning rates over which a sweep stays near the best of two sweeps.
 
     Attributes:
+        sweep: the sweep that the line is about.
+        against: the sweep that is subtracted.
+        metric: of this line; without it the recipe's.
         within: how far the metric may be from the best value that either sweep reaches with that seed.
     """
 
@@ -130,7 +147,12 @@ class Basin(Bounds):
 
 
 class Order(Bounds):
-    """Kendall's tau between the published order, best first, and ours."""
+    """Kendall's tau between the published order, best first, and ours.
+
+    Attributes:
+        order: the arms in the published order.
+        metric: of this line; without it the recipe's.
+    """
 
     order: Annotated[list[Name], Field(min_length=3)]
     metric: Metric | None = None

@@ -26,7 +26,11 @@ FORMER = {"secondary": "also"}  # keys of a recipe and their former names
 
 
 class Size(Scale):
-    """A scale, and the arms that it changes."""
+    """A scale, and the arms that it changes.
+
+    Attributes:
+        arms: what this size changes in an arm.
+    """
 
     arms: dict[Name, Change] = {}
 
@@ -57,7 +61,12 @@ class RunConfig(StrictModel):
 
 
 class Published(StrictModel):
-    """What the authors report, for comparison: metric -> arm -> value."""
+    """What the authors report, for comparison.
+
+    Attributes:
+        source: where they do.
+        values: metric -> arm -> value.
+    """
 
     source: Text
     values: dict[Metric, dict[Name, Finite]]
@@ -67,7 +76,15 @@ class Recipe(StrictModel):
     """One comparison, and the rule that decides its claim.
 
     Attributes:
-        claim: what is to be decided; `source` says who claims it.
+        name: the folder of its runs.
+        description: what is compared, in a sentence.
+        claim: what is to be decided.
+        source: who claims it, and where.
+        task: what is learned.
+        seeds: each arm is trained once for each of them.
+        default_size: what is trained without ``--size``.
+        sizes: how much of the task: model, steps and examples.
+        arms: the optimizer settings that are compared.
         caveat: what the verdict cannot say. Every report repeats it beside the verdict.
         baseline: the arm that the report pairs all others with.
         rule: the lines that decide the verdict. Without them there is none.
@@ -220,20 +237,41 @@ class Recipe(StrictModel):
 
 
 class FunctionTask(StrictModel):
-    """The descent of a test function of two variables (`emo_hf.lab.run.functions`)."""
+    """The descent of a test function of two variables (`emo_hf.lab.run.functions`).
+
+    Attributes:
+        type: tells it from a task that trains a model.
+        function: the one to descend.
+    """
 
     type: Literal["function"]
     function: Literal["rosenbrock", "rastrigin"]
 
 
 class Steps(StrictModel):
-    """The length of a descent."""
+    """The length of a descent.
+
+    Attributes:
+        steps: optimizer steps.
+    """
 
     steps: Count
 
 
 class FunctionRecipe(StrictModel):
-    """A comparison of arms on one function. Nothing in it is random, so it has no seeds."""
+    """A comparison of arms on one function. Nothing in it is random, so it has no seeds.
+
+    Attributes:
+        name: the name of its results.
+        description: what is compared, in a sentence.
+        claim: what it looks at.
+        source: who claims it, and where.
+        task: the function.
+        metric: the mean distance of the last points to the minimum.
+        default_size: what is run without ``--size``.
+        sizes: how many steps.
+        arms: the optimizer settings that are compared.
+    """
 
     name: Name
     description: Text

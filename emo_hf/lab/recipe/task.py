@@ -32,7 +32,12 @@ class HubModel(Hub):
 
 
 class Task(StrictModel):
-    """What is learned from which data."""
+    """What is learned from which data.
+
+    Attributes:
+        type: classes of texts, language, or classes of images.
+        data: where the examples come from.
+    """
 
     type: TaskType
     data: Data
@@ -70,9 +75,15 @@ class Transformer(StrictModel):
 
 
 class Config(Transformer):
-    """A GPT-2 from its configuration, with a byte-level BPE tokenizer trained on the training examples."""
+    """A GPT-2 from its configuration, with a byte-level BPE tokenizer trained on the training examples.
 
-    vocabulary: Annotated[int, Field(ge=300, le=10**6)]  # 256 bytes, two special tokens, and merges
+    Attributes:
+        vocabulary: tokens, at most: 256 bytes, two special tokens, and merges.
+        dropout: the share of activations that are dropped in training.
+        lowercase: whether the tokenizer reads capitals as small letters.
+    """
+
+    vocabulary: Annotated[int, Field(ge=300, le=10**6)]
     dropout: Share = 0.1
     lowercase: bool = False
 
@@ -100,14 +111,26 @@ class Vit(Transformer):
 
 
 class Llama2c(StrictModel):
-    """A trained Llama in llama2.c's format: ``stories260K.bin`` and ``tok512.bin``, from the hub or ``--data-dir``."""
+    """A trained Llama in llama2.c's format: ``stories260K.bin`` and ``tok512.bin``, from the hub or ``--data-dir``.
+
+    Attributes:
+        hub: its repository.
+        files: the set of its two files, in the folder that ``--data-dir`` names.
+    """
 
     hub: Hub
     files: Literal["stories260k"]
 
 
 class Lora(StrictModel):
-    """Adapters of low rank in the linear layers named `targets`. All other weights are frozen."""
+    """Adapters of low rank in linear layers. All other weights are frozen.
+
+    Attributes:
+        rank: of the two small matrices beside each layer.
+        alpha: their product is multiplied by `alpha` / `rank`.
+        targets: the last parts of the layers' names, as in [q_proj, v_proj].
+        dropout: the share of their input that is dropped in training.
+    """
 
     rank: Count
     alpha: Positive
@@ -116,7 +139,16 @@ class Lora(StrictModel):
 
 
 class Model(StrictModel):
-    """A new model from a configuration, a trained one from the hub, or one from a file of llama2.c."""
+    """The model: one of `config`, `vision`, `vit`, `hub` and `llama2c`.
+
+    Attributes:
+        config: a new GPT-2.
+        vision: a new ResNet.
+        vit: a new vision transformer.
+        hub: a trained model of the hub.
+        llama2c: a trained Llama in llama2.c's format.
+        lora: beside one of the last two: only adapters are trained.
+    """
 
     config: Config | None = None
     vision: Vision | None = None
@@ -142,7 +174,8 @@ class Scale(StrictModel):
     """How much of the task: model, steps and examples.
 
     Attributes:
-        epochs: passes over the training examples; a scale gives either this or
+        model: which one is trained.
+        epochs: passes over the training examples; a size gives either these or `steps`.
         steps: optimizer steps.
         batch_size: examples per optimizer step, of all processes together.
         max_tokens: longer texts are cut. For causal-lm, the length of every piece of the text.

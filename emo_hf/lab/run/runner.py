@@ -192,14 +192,14 @@ class _Scheduler:
         """Skips a finished run, starts a free one, and puts back one that another emo-hf is working on."""
         run_config, outcomes = self.progress.run_configs[number], self.progress.outcomes
         folder = RunFolder.in_comparison(self.place, run_config.name, run_config.seed)
-        if _is_finished(run_config, folder):
+        if is_finished(run_config, folder):
             outcomes[number] = Outcome(run_config, folder, skipped=True)
             return
         lock = FileLock(self.place / ".locks" / f"{run_config.name}-seed{run_config.seed}")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if folder.config.exists() and not _has_configuration(run_config, folder):
+            if folder.config.exists() and not has_configuration(run_config, folder):
                 error = "another emo-hf is at work on another configuration of it: wait, or give another --runs-dir"
                 outcomes[number] = Outcome(run_config, folder, error=error)
                 return
@@ -208,7 +208,7 @@ class _Scheduler:
                 logger.warning("Another emo-hf is at work in %s: waiting for its result.", folder)
             self._waiting.append(number)
             return
-        if _is_finished(run_config, folder):  # since it was looked at before the lock
+        if is_finished(run_config, folder):  # since it was looked at before the lock
             lock.release()
             self._waiting.insert(0, number)
             return
@@ -222,7 +222,7 @@ class _Scheduler:
             arguments += ["--threads", str(settings.threads)]
         if settings.save_every:
             arguments += ["--save-every", str(settings.save_every)]
-        is_same = _has_configuration(run_config, folder)
+        is_same = has_configuration(run_config, folder)
         checkpoint = checkpoints.newest(run_config, folder) if settings.resume and is_same else None
         if checkpoint:
             checkpoints.rewind(folder, checkpoint)
@@ -260,11 +260,11 @@ class _Scheduler:
             lock.release()
 
 
-def _is_finished(run_config: RunConfig, folder: RunFolder) -> bool:
-    return folder.is_finished and _has_configuration(run_config, folder)
+def is_finished(run_config: RunConfig, folder: RunFolder) -> bool:
+    return folder.is_finished and has_configuration(run_config, folder)
 
 
-def _has_configuration(run_config: RunConfig, folder: RunFolder) -> bool:
+def has_configuration(run_config: RunConfig, folder: RunFolder) -> bool:
     """Whether the run in `folder` has this configuration, also in the words of an earlier version."""
     try:
         return loading.run_config(folder.config) == run_config

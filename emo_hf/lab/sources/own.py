@@ -135,10 +135,14 @@ def _csv_options(path: Path, name: str) -> dict[str, Any]:
 
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file, delimiter=separator)
         try:
-            header = next(csv.reader(file, delimiter=separator), [])
+            names, first = next(rows, []), next(rows, [])
         except csv.Error as error:
-            raise RecipeError(f"{name}: its first line names no columns: {error}.") from None
+            raise RecipeError(f"{name}: its first lines are no rows of a table: {error}.") from None
+    if len(first) > len(names):  # pandas would take the first cell for a number of the row
+        raise RecipeError(f"{name}: its first line names {len(names)} columns, and its second has {len(first)} cells.")
+    header = [column or f"Unnamed: {place}" for place, column in enumerate(names)]  # as pandas calls them
     if double := {column for column in header if header.count(column) > 1}:
         raise RecipeError(f"{name}: its first line names {sorted(double)[0]!r} twice: rename a column.")
     return {
@@ -203,6 +207,8 @@ def _readable(name: str) -> Iterator[None]:
         while cause.__cause__:
             cause = cause.__cause__
         told = str(cause).strip().splitlines()
+        if "corresponds to no data" in str(cause):  # datasets' words for no row
+            raise RecipeError(f"{name} is empty: expected a row for each example, got none.") from error
         raise RecipeError(f"{name} cannot be read ({told[0] if told else type(cause).__name__}).") from error
     finally:
         if shown:
@@ -223,8 +229,8 @@ def texts(folder: Path, place: str, key: str) -> str:
             raise RecipeError(f"task.data.{key}: {place} holds no file .txt: expected a folder of text files.")
     for file in paths:
         _check_text(file, file.name)
-    rows = _load("text", paths, place, sample_by="document")["text"]
+    rows = _load("text", paths, place, sample_by="document", encoding="utf-8-sig")["text"]
     text = "".join(row if row.endswith("\n") else f"{row}\n" for row in rows)
     if not text.strip():
         raise RecipeError(f"{place} is empty.")
-    return text.removeprefix("\ufeff")
+    return text

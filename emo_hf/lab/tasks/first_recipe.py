@@ -217,7 +217,7 @@ def _text(
         f"# emo-hf run {file}{options}",
         "# Guessed; change what is wrong:",
         *(f"#   {' '.join(reason.split())}" for reason in reasons),
-        f"name: {name} # the folder of its runs: runs/{name}",
+        f"name: {word(name)} # the folder of its runs: runs/{name}",
         f"description: {word(f'Own data, {output.stem}: two optimizers compared.')}",
         "task:",
         f"  type: {task}",

@@ -1,5 +1,6 @@
 """Language models and image models: pieces, pixels, models and metrics, as a Trainer uses them."""
 
+import json
 import math
 
 import numpy as np
@@ -26,7 +27,7 @@ def run_config(recipe, write, data_folder):
         recipe["task"], recipe["sizes"] = task, {"smoke": {"steps": 20, "batch_size": 16, **scale}}
         recipe.pop("metric", None)
         recipe["default_size"] = "smoke"
-        folder = data_folder if "files" in task["data"] else None
+        folder = data_folder if {"files", "json"} & task["data"].keys() else None
         return loading.recipe(write(recipe)).run_configs("smoke", data_dir=folder)[0]
 
     return run_config
@@ -40,6 +41,32 @@ def trained(parts, folder, steps=20, lr=0.01, **options) -> tuple[Trainer, dict]
     trainer = Trainer(args=args, **vars(parts))
     trainer.train()
     return trainer, trainer.evaluate()
+
+
+def test_the_loss_is_on_the_completions(run_config, tmp_path):
+    qa = [{"p": f"{a} and {b} make", "c": "much" if a + b > 9 else "little"} for a in range(10) for b in range(10)]
+    (tmp_path / "data/qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in qa))
+    data = {"json": "qa.jsonl", "prompt": "p", "completion": "c", "holdout": 0.2}
+    chosen = run_config({"type": "causal-lm", "data": data}, model=GPT2, max_tokens=8)
+    found = sources.examples(chosen)
+    set_seed(0)
+    parts = tasks.build(chosen, found)
+    assert (len(parts.train_dataset), len(parts.eval_dataset)) == (80, 20)
+    read = parts.processing_class
+    for row, example in zip(parts.train_dataset, found.train, strict=True):
+        answer = [*read(example.completion, add_special_tokens=False)["input_ids"], read.eos_token_id]
+        assert [token for token in row["labels"] if token != -100] == answer[:7]
+        prompt = read(example.prompt, add_special_tokens=False)["input_ids"]
+        assert row["input_ids"] == [*prompt[-(8 - len(answer)) :], *answer]  # the beginning is left out
+    batch = parts.data_collator([parts.train_dataset[0], {"input_ids": [5, 6], "labels": [-100, 6]}])
+    longest = len(parts.train_dataset[0]["input_ids"])
+    assert batch["input_ids"][1].tolist() == [5, 6, *[read.pad_token_id] * (longest - 2)]
+    assert batch["attention_mask"].sum(1).tolist() == [longest, 2]
+    assert batch["labels"][1].tolist() == [-100, 6, *[-100] * (longest - 2)]
+    trainer, result = trained(parts, tmp_path / "out")
+    loss = trainer.model(**parts.data_collator([*parts.eval_dataset])).loss  # of a token, over all examples
+    assert math.log(result["eval_perplexity"]) == pytest.approx(loss.item(), rel=1e-3)
+    assert result["eval_perplexity"] < 30  # 300 before
 
 
 def test_pieces(run_config):
