@@ -37,16 +37,15 @@ SAID = {  # of keys of the data
     "prompt": "the column of what the model reads",
     "completion": "the column of what it is to answer; only this has a loss",
 }
-# The rates are the authors' advice: 1 for a new model, 0.01 for a full fine-tune of a Transformer.
-ARMS = {
+ARMS = {  # for a trained model or not; in recipes/finetune, EmoSens at its authors' 0.01 learned next to nothing
     False: """\
   emosens: {optim: emosens, lr: 1.0, tuning: authors' default} # lr multiplies the step size that the loss decides
   adamw: {optim: adamw_torch, lr: 1e-3, schedule: linear, warmup: 0.1, tuning: untuned}
   # emofree: {optim: emofree, lr: 1.0, tuning: authors' default} # finds its step size by itself""",
     True: """\
-  emosens: {optim: emosens, lr: 0.01, tuning: authors' default} # 0.01 for a full fine-tune, 1.0 for LoRA
+  emofree: {optim: emofree, lr: 1.0, schedule: linear, tuning: authors' default} # finds its step size by itself
   adamw: {optim: adamw_torch, lr: 5e-5, schedule: linear, tuning: untuned} # as Trainer has it
-  # emofree: {optim: emofree, lr: 1.0, tuning: authors' default} # finds its step size by itself""",
+  # emosens: {optim: emosens, lr: 1.0, tuning: authors' default} # its rate for adapters; see recipes/finetune""",
 }
 LORA = "    # adapters only: write the model out instead, with lora: {rank: 8, alpha: 16, targets: [...]} beside hub"
 
