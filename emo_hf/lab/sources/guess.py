@@ -53,8 +53,9 @@ def columns(table: Table, given: Mapping[str, str]) -> Guess:
     named = {name.lower(): name for name in rows}
     texts = [name for name, values in rows.items() if values and all(isinstance(value, str) for value in values)]
     if not given or given.keys() & {"prompt", "completion"}:
-        pair = {key: given.get(key) or _named(key, named, texts) for key in ("prompt", "completion")}
-        if pair["prompt"] and pair["completion"] and pair["prompt"] != pair["completion"]:
+        prompt, completion = (given.get(key) or _named(key, named, texts) for key in ("prompt", "completion"))
+        if prompt and completion and prompt != completion:
+            pair = {"prompt": prompt, "completion": completion}
             return Guess("causal-lm", pair, [_reason(key, name, given) for key, name in pair.items()])
     counts = {name: len(set(map(str, values))) for name, values in rows.items()}
     size = len(next(iter(rows.values()), []))
