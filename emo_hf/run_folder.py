@@ -34,6 +34,7 @@ SQUARABLE = 1e150  # its square, for a standard deviation, is still a number
 NEEDED = ("arm", "optimizer", "tuning")
 TEXTS = (*NEEDED, "recipe", "size", "data_sha256")
 CLASSES = "classes"  # the names of what a task tells apart
+LISTS = (CLASSES, "nonfinite")  # of names
 COUNTS = ("seed", "steps", "parameters", "trained_parameters", "train_examples", "test_examples")
 
 
@@ -154,7 +155,7 @@ def parse_summary(text: str, path: Path, line: int | None = None) -> dict[str, A
         for name, value in summary.items():
             if name in COUNTS and not is_count(value):
                 raise RecipeError(f"{place}, {name}: expected a whole number, got {shown(value)}.")
-            if name == CLASSES:
+            if name in LISTS:
                 if not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
                     raise RecipeError(f"{place}, {name}: expected a list of texts, got {shown(value)}.")
             elif name not in TEXTS and not (value is None or (is_number(value) and not SQUARABLE < abs(value) < inf)):

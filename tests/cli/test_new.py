@@ -5,10 +5,12 @@ import json
 
 import pytest
 import yaml
+from transformers import LlamaConfig
 
 from emo_hf.cli import main
 from emo_hf.lab import sources
 from emo_hf.lab.recipe import loading
+from emo_hf.lab.tasks import first_recipe
 from tests.lab.made_up_data import QUESTIONS, tale
 from tests.lab.tasks.test_pretrained import models
 
@@ -68,6 +70,17 @@ def test_a_first_recipe(folder, models, capsys, arguments, file, data):
     assert f"--model-dir {models}" in said or "--model" not in " ".join(arguments)
     assert main(["new", *arguments]) == 1
     assert f"{file} exists already: nothing was written" in capsys.readouterr().err
+
+
+def test_weights_in_gguf_get_adapters(folder, monkeypatch, capsys):
+    (folder / "tiny").mkdir()
+    (folder / "tiny/w.gguf").touch()
+    monkeypatch.setattr(first_recipe.AutoConfig, "from_pretrained", lambda *args, **kwargs: LlamaConfig(hidden_size=8))
+    assert main(["new", "plays", "--model", "tiny"]) == 0
+    assert "Guessed: weights in GGUF cannot be trained" in capsys.readouterr().out
+    model = loading.recipe("plays.yaml").sizes["small"].model
+    assert (model.hub.name, model.hub.gguf, model.hub.config["hidden_size"]) == ("local/tiny", "w.gguf", 8)
+    assert model.lora.targets == ["q_proj", "v_proj"]
 
 
 def test_guesses_without_names(folder, capsys):

@@ -9,6 +9,7 @@ first_recipe    a recipe for data of one's own
 from collections.abc import Callable
 from typing import Any
 
+from emo_hf.errors import RecipeError
 from emo_hf.lab.recipe.schema import RunConfig
 from emo_hf.lab.sources import TaskData
 from emo_hf.lab.tasks import adapters, classification, language, llama2c, pretrained, vision
@@ -45,3 +46,5 @@ def check_model(run_config: RunConfig) -> None:
         llama2c.load(run_config)
     if model.hub:
         pretrained.check(run_config)
+        if model.hub.gguf and not model.lora:
+            raise RecipeError("model.lora: missing: transformers trains no weights in GGUF, but adapters beside them.")

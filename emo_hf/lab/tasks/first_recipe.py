@@ -37,17 +37,23 @@ SAID = {  # of keys of the data
     "prompt": "the column of what the model reads",
     "completion": "the column of what it is to answer; only this has a loss",
 }
-ARMS = {  # for a trained model or not; in recipes/finetune, EmoSens at its authors' 0.01 learned next to nothing
-    False: """\
+# EmoSens: 1.0 is its authors' rate for new models and adapters; at their 0.01 for a full fine-tune it learned next to
+# nothing in recipes/finetune.
+ARMS = {
+    "new": """\
   emosens: {optim: emosens, lr: 1.0, tuning: authors' default} # lr multiplies the step size that the loss decides
   adamw: {optim: adamw_torch, lr: 1e-3, schedule: linear, warmup: 0.1, tuning: untuned}
   # emofree: {optim: emofree, lr: 1.0, tuning: authors' default} # finds its step size by itself""",
-    True: """\
+    "trained": """\
   emofree: {optim: emofree, lr: 1.0, schedule: linear, tuning: authors' default} # finds its step size by itself
   adamw: {optim: adamw_torch, lr: 5e-5, schedule: linear, tuning: untuned} # as Trainer has it
   # emosens: {optim: emosens, lr: 1.0, tuning: authors' default} # its rate for adapters; see recipes/finetune""",
+    "adapters": """\
+  emosens: {optim: emosens, lr: 1.0, tuning: authors' default} # lr multiplies the step size that the loss decides
+  adamw: {optim: adamw_torch, lr: 2e-4, schedule: linear, tuning: untuned}
+  # emofree: {optim: emofree, lr: 1.0, tuning: authors' default} # finds its step size by itself""",
 }
-LORA = "    # adapters only: write the model out instead, with lora: {rank: 8, alpha: 16, targets: [...]} beside hub"
+TARGETS = {"gpt2": "c_attn", "bert": "query, value", "roberta": "query, value", "distilbert": "q_lin, v_lin"}
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,14 @@ class Base:
 
     Attributes:
         lines: of YAML, below ``model:``.
+        kind: of `ARMS`.
         config: of a trained model; None is a new one.
         reasons: what was guessed.
         folder: that of its copy lies in, what ``--model-dir`` names.
     """
 
     lines: list[str]
+    kind: str = "new"
     config: PretrainedConfig | None = None
     reasons: list[str] = field(default_factory=list)
     folder: Path | None = None
@@ -157,7 +165,15 @@ def _base(model: str | None, model_dir: Path | None, task: TaskType) -> Base:
     lines = ["&model", "  hub:", f"    name: {word(name)}", f"    revision: {word(revision)}"]
     lines += [f"    gguf: {word(weights[0].name)}"] if weights else []
     lines.append(f"    config: {{{', '.join(told).replace(chr(39), '')}}} # a local copy must have these values")
-    return Base(lines, config, reasons, folder.absolute().parent if is_copy else None)
+    lora = f"lora: {{rank: 8, alpha: 16, targets: [{TARGETS.get(config.model_type, 'q_proj, v_proj')}]}}"
+    if weights:
+        reasons.append("weights in GGUF cannot be trained, so adapters beside them are; this needs the package peft")
+        lines.append(f"  {lora}")
+    else:
+        lines.append(f"  # {lora} # trains adapters only; then with a higher learning rate")
+    return Base(
+        lines, "adapters" if weights else "trained", config, reasons, folder.absolute().parent if is_copy else None
+    )
 
 
 def _is_name(model: str) -> bool:
@@ -235,13 +251,12 @@ def _text(
         *(f"    {key}: {count}" for key, count in _first(content, smoke).items()),
         "  small:",
         "    model: *model",
-        *([LORA] if base.config else []),
         "    epochs: 3 # passes over the training examples; or steps: 500",
         "    batch_size: 16",
         f"    max_tokens: {tokens} # longer texts are cut",
         "    evaluations: 3 # evenly spread; the last one is the result",
         "arms: # optimizer settings; emo-hf ls lists the emo optimizers",
-        ARMS[bool(base.config)],
+        ARMS[base.kind],
     ]
     return "\n".join([*lines, ""])
 

@@ -42,10 +42,14 @@ def test_read(tmp_path):
         folder.mkdir()
     (folders[0] / "summary.json").write_text(json.dumps(summary("a")))
     assert [RunFolder(folder).read_summary() for folder in folders] == [summary("a"), None, None]
-    for damaged in ("{", json.dumps(summary("a", steps=None))):
+    other = (summary("a", steps=None), summary("b", classes="ab"), summary("b", classes=[1]))
+    for damaged in ("{", *map(json.dumps, other)):
         (folders[1] / "summary.json").write_text(damaged)
         with pytest.raises(RecipeError, match="is no summary"):
             [RunFolder(folder).read_summary() for folder in folders]
+    named = measures.null_nonfinite(summary("b", classes=["x", "y"], eval_loss=math.inf))
+    (folders[1] / "summary.json").write_text(json.dumps(named))
+    assert RunFolder(folders[1]).read_summary() == named
 
 
 def test_numbers_that_json_lacks():
