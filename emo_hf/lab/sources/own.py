@@ -9,6 +9,7 @@ import csv
 import glob
 import json
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,7 +159,8 @@ def _load(form: str, paths: list[Path], name: str, **options: Any) -> Any:
     import datasets
 
     files = [glob.escape(str(path)) for path in paths]
-    with tempfile.TemporaryDirectory(prefix="emo-hf-") as cache, _readable(name):
+    with tempfile.TemporaryDirectory(prefix="emo-hf-") as cache, _readable(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # datasets 4.0 leaves closing a table to the collector
         return datasets.load_dataset(
             form, data_files={"train": files}, split="train", cache_dir=cache, keep_in_memory=True, **options
         )
