@@ -135,11 +135,11 @@ def _places(paths: list[Path], output: Path) -> tuple[Path, list[str]]:
 def _base(model: str | None, model_dir: Path | None, task: TaskType) -> Base:
     if model is None:
         return Base([f"&model {NEW_MODEL} # a new GPT-2, small enough for any machine"])
+    name, _, revision = model.partition("@")
     folder = Path(model)
     if not folder.is_dir() and model_dir and not folder.is_absolute():
-        folder = model_dir / model.rpartition("/")[2]
+        folder = model_dir / name.rpartition("/")[2]
     is_copy = folder.is_dir()
-    name, _, revision = model.partition("@")
     where: dict[str, Any] = {"local_files_only": True} if is_copy else {"revision": revision or None}
     weights = sorted(folder.glob("*.gguf"))[:1] if is_copy and not (folder / "config.json").is_file() else []
     if weights:
@@ -154,7 +154,7 @@ def _base(model: str | None, model_dir: Path | None, task: TaskType) -> Base:
         ) from error
     reasons = []
     if is_copy:
-        name = model if _is_name(model) else _name(folder.absolute().name, config)
+        name = name if _is_name(name) else _name(folder.absolute().name, config)
         reasons.append(f"{folder} is a copy of {name} of the hub; its values under config tell it from other models")
     if not revision:
         revision = getattr(config, "_commit_hash", None) or "main"
