@@ -134,6 +134,7 @@ def test_it_runs_as_it_is_told(folder, capsys):
     card = " ".join((folder / "card.md").read_text().split())
     assert "Data: train.csv in a local folder DIR (text in the column question, label in the column kind); 64" in card
     assert classes in card
+    assert "language:" not in card  # nobody knows which
     assert "emo-hf run train.yaml --size smoke --arms adamw --data-dir DIR" in card
     (folder / "train.csv").write_text((folder / "train.csv").read_text().replace("x3", "y3"))
     capsys.readouterr()

@@ -73,7 +73,7 @@ def metadata(data: ArmData, license: str | None = None) -> ModelCardData:
     )
     name = data.summaries[0]["optimizer"].partition("-")[0] if run_config.arm.is_emo else run_config.arm.optim
     return ModelCardData(
-        language=None if run_config.task.type == "image-classification" else "en",
+        language=None if run_config.task.type == "image-classification" or run_config.task.data.own else "en",
         license=license,
         library_name="peft" if run_config.scale.model.lora else "transformers",
         pipeline_tag=task,
