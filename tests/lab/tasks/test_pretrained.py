@@ -16,7 +16,8 @@ from emo_hf.cli import main
 from emo_hf.errors import RecipeError
 from emo_hf.lab import sources, tasks
 from emo_hf.lab.recipe import loading
-from emo_hf.lab.recipe.task import Config, HubData
+from emo_hf.lab.recipe.data import Data, HubData
+from emo_hf.lab.recipe.task import Config
 from emo_hf.lab.sources import hub, packages
 from emo_hf.lab.tasks import pretrained
 
@@ -113,7 +114,7 @@ def test_a_name_that_could_be_a_folder_is_refused(name, make):
 def test_a_folder_here_is_not_read_in_place_of_the_hub(make, models, tmp_path, monkeypatch):
     shutil.copytree(models / "nothing", tmp_path / "here/nobody/nothing")
     monkeypatch.chdir(tmp_path / "here")
-    data = HubData(name="nobody/nothing", revision="0", text="text", label="label")
+    data = Data(hub=HubData(name="nobody/nothing", revision="0", text="text", label="label"))
     for read in (lambda: tasks.check_model(make()), lambda: hub.read(data, "sequence-classification")):
         with pytest.raises(RecipeError, match=r"nobody/nothing is to come from the hub, but .*here has"):
             read()
