@@ -3,8 +3,9 @@
     python -m scripts.evidence_page
 
 writes ``docs/evidence.md`` anew, and what stands between ``<!-- results: FOLDER -->`` and ``<!-- end -->`` in the
-READMEs below ``recipes/``, seen from the current folder. FOLDER is a folder of results, seen from the README's own. A
-test compares the pages with what is there. Their words are in ``scripts/templates``.
+READMEs below ``recipes/``, seen from the current folder. FOLDER is a folder of results, seen from the README's own.
+``<!-- lines: FOLDER -->`` does the same for a folder that holds several of them whose rules are the same. A test
+compares the pages with what is there. Their words are in ``scripts/templates``.
 """
 
 import re
@@ -20,6 +21,7 @@ from emo_hf.lab.report.templating import count
 
 RECIPES, PAGE, TEMPLATES = Path("recipes"), Path("docs/evidence.md"), Path(__file__).parent / "templates"
 RESULTS = re.compile(r"(<!-- results: (\S+) -->\n\n).*?(\n<!-- end -->)", re.DOTALL)
+LINES = re.compile(RESULTS.pattern.replace("results", "lines"), re.DOTALL)
 ANSWERS = ("not reproduced", "inconclusive", "reproduced")
 PICTURES = {  # in a folder of results, and what they show
     "loss": "Training and validation loss",
@@ -87,7 +89,21 @@ def filled(text: str, folder: Path) -> str:
         block = _render("results", **facts, head=head, metrics=metrics, published=published, pictures=pictures)
         return match[1] + block + match[3]
 
-    return RESULTS.sub(results, text)
+    def lines(match: re.Match[str]) -> str:
+        return match[1] + _table_of_lines(folder / match[2]) + match[3]
+
+    return LINES.sub(lines, RESULTS.sub(results, text))
+
+
+def _table_of_lines(folder: Path) -> str:
+    """Returns the estimates of all lines with ``best_of``, in percent, of the comparisons in `folder`."""
+    judged = {path.parent.name: comparison.read(path.parent) for path in sorted(folder.glob(f"*/{RECIPE}"))}
+    titles, rows = [], {}
+    for name, one in judged.items():
+        lines = [*one.recipe.rule, *one.recipe.secondary]
+        titles = [each.best_of if each.arm == one.recipe.baseline else f"{each.arm}: {each.best_of}" for each in lines]
+        rows[name] = [*one.verdict.lines, *one.verdict.secondary]
+    return _render("lines", titles=titles, rows=rows)
 
 
 def readmes(folder: Path = RECIPES) -> list[Path]:

@@ -38,8 +38,12 @@ def add(commands: Any) -> None:
     ramps.set_defaults(command=_plot_ramps)
     ramps.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder, or a folder of runs")
     ramps.add_argument("-o", "--output", type=Path, metavar="FILE", help="an SVG file (default: ramp.svg)")
+    text = "in how many comparisons that ask the same a method is how close to the best one"
+    profile = kinds.add_parser("profile", help=text)
+    profile.set_defaults(command=_plot_profile)
+    profile.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folders of results, or of comparisons")
     drawn = [_plot_results(kinds, name, text) for name, text in RESULTS.items()]
-    for kind in (coefficients, paths, *drawn):
+    for kind in (coefficients, paths, profile, *drawn):
         kind.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: a PNG in the current folder")
 
 
@@ -84,6 +88,12 @@ def _plot_ramps(args: argparse.Namespace, console: Console) -> int:
     if not found:
         raise RecordError(f"There is no ramp in {', '.join(map(str, args.runs))}: expected a run of emofree.")
     return _drawn(args.output or Path("ramp.svg"), partial(ramp.write, found), console)
+
+
+def _plot_profile(args: argparse.Namespace, console: Console) -> int:
+    from emo_hf.lab import figures
+
+    return _drawn(args.output or Path("profile.png"), partial(figures.profile, args.folders), console)
 
 
 def _plot_comparison(args: argparse.Namespace, console: Console) -> int:

@@ -4,6 +4,7 @@
     formulas      pictures of these responses, and of the paths of the optimizers over test functions
     panels        a comparison's curves, laid out like the authors' published figures
     contrasts     its final numbers: over the learning rate, and as differences to the baseline
+    profile       the final numbers of several comparisons that ask the same
     style         colours, labels, and how a file is written
 
 Pictures of a comparison are drawn from the tables of `emo_hf.lab.analysis.histories` alone.
@@ -21,6 +22,7 @@ from emo_hf.lab.analysis import histories
 from emo_hf.lab.figures.contrasts import basin, differences
 from emo_hf.lab.figures.formulas import broken, coefficients, paths
 from emo_hf.lab.figures.panels import fluctuation, loss, three_panel, trajectory
+from emo_hf.lab.figures.profile import profile
 
 __all__ = [
     "basin",
@@ -31,6 +33,7 @@ __all__ = [
     "fluctuation",
     "loss",
     "paths",
+    "profile",
     "three_panel",
     "trajectory",
 ]
