@@ -27,6 +27,7 @@ from emo_hf.signals import Signals
 START = 0.02  # of the unit: below the best rates of all tasks looked at but for a factor of 2
 NOISE_STOP = 0.07  # of the unit: their middle, for gradients that are all noise
 TENFOLD = math.log(10)
+PACE = 2.0  # roots of the steps of the training, that the ramp takes to grow tenfold
 WARMUP = 50  # steps, where the length of the training is not known
 CLEAR = 0.2  # agreement that is no chance
 SPENT = 0.12, 0.25  # agreement, absolute or as a share of its greatest, at which the ramp ends
@@ -161,8 +162,8 @@ class Free(Mechanism):
 
     @property
     def warmup(self) -> float:
-        """Steps in which the ramp grows tenfold: twice the root of the training's, which makes 20 of 100."""
-        return 2 * math.sqrt(self.total_steps) if self.total_steps else WARMUP
+        """Steps in which the ramp grows tenfold: 20 in a training of 100."""
+        return PACE * math.sqrt(self.total_steps) if self.total_steps else WARMUP
 
     @property
     def longest_ramp(self) -> int:

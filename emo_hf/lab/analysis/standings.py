@@ -23,13 +23,13 @@ class Standing:
     Attributes:
         name: of an arm, or of a sweep that is tuned for each comparison.
         sweep: that `name` is one learning rate of, the same in all comparisons.
-        emo: whether it hears the loss as emotion.
+        optimizer: its name.
         ratios: by the name of the comparison. 1.0 is the best method's, others are above it, inf where a run diverged.
     """
 
     name: str
     sweep: str | None
-    emo: bool
+    optimizer: str
     ratios: dict[str, float]
 
     def share_within(self, factor: float) -> float:
@@ -70,7 +70,7 @@ def standings(comparisons: Sequence[Comparison]) -> list[Standing]:
         Standing(
             name,
             sweep,
-            recipe.arms[recipe.families.get(name, [name])[0]].has_emotion,
+            recipe.arms[recipe.families.get(name, [name])[0]].optimizer,
             {task: cost / least for task, cost, least in zip(names, table[name], lowest, strict=True)},
         )
         for name, sweep in (*tuned, *fixed)
