@@ -100,7 +100,7 @@ def finish(folder: Path, run_config: RunConfig, **numbers: float | None) -> None
         "recipe": run_config.recipe, "size": run_config.size, "arm": run_config.name, "seed": run_config.seed,
         "optimizer": run_config.arm.optimizer, "tuning": str(run_config.arm.tuning),
         "train_examples": 5452, "test_examples": 500, "data_sha256": "ab" * 32, "parameters": 661760,
-        "trained_parameters": 661760, "steps": run_config.scale.steps, "train_loss": 0.7,
+        "trained_parameters": 661760, "steps": run_config.scale.steps or 60, "train_loss": 0.7,
         "step_size_median": run_config.arm.lr,
     }  # fmt: skip
     (folder / "summary.json").write_text(json.dumps(summary | numbers))
