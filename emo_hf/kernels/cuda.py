@@ -189,8 +189,8 @@ def _launch(
             found.append(target)
         with _on(traits.card):
             triton_rules.step[(programs[aligned],)](
-                buffer, len(table) // ROW, target, kind, lost is not None, measured, aligned, *TYPES[traits.dtype],
-                CHUNK, BLOCK, num_warps=WARPS,
+                buffer, len(table) // ROW, target, kind.value, lost is not None, measured, aligned,
+                *TYPES[traits.dtype], CHUNK, BLOCK, num_warps=WARPS,
             )  # fmt: skip
     return found
 
@@ -216,7 +216,17 @@ def _works(index: int) -> bool:
         with _on(index):
             nothing = _sent(bytearray(8 * (HEAD + ROW)), index)
             triton_rules.step[(1,)](
-                nothing, 1, nothing, SIGN, False, False, True, *TYPES[torch.float32], CHUNK, BLOCK, num_warps=WARPS
+                nothing,
+                1,
+                nothing,
+                SIGN.value,
+                False,
+                False,
+                True,
+                *TYPES[torch.float32],
+                CHUNK,
+                BLOCK,
+                num_warps=WARPS,
             )
     except Exception as error:  # of LLVM, ptxas, the C compiler, the driver: each has its own
         logger.warning(

@@ -120,7 +120,7 @@ def test_the_entry_after_two_to_the_31_is_found():
     buffer = torch.cat([numbers.view(torch.int64), row])
     types = cuda.TYPES[torch.float32]
     triton_rules.step[(1,)](
-        buffer, 1, buffer, cuda.SIGN, False, False, True, *types, cuda.CHUNK, cuda.BLOCK, num_warps=cuda.WARPS
+        buffer, 1, buffer, cuda.SIGN.value, False, False, True, *types, cuda.CHUNK, cuda.BLOCK, num_warps=cuda.WARPS
     )
     assert param.nonzero().flatten().tolist() == [0, 1, 2, 3, 4]
 
