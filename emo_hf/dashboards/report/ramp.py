@@ -52,6 +52,8 @@ class Ramp:
     @classmethod
     def of(cls, run: RecordedRun) -> "Ramp | None":
         """Returns the ramp of a run, None if it has none, or is in its first steps."""
+        if AGREEMENT not in run.series:
+            return None
         agreement, steering, used, end = (_by_step(run, key) for key in (AGREEMENT, STEERING, SIZE, END))
         steps = sorted(step for step in agreement if step in steering and step in used)
         ramp = [step for step in steps if steering[step] == 0]
