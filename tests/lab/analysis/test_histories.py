@@ -177,6 +177,20 @@ def test_figures_that_apply_are_drawn_twice_alike(place, tmp_path):
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in drawn]
 
 
+def test_what_has_one_value_for_each_run_has_no_panel(place, tmp_path):
+    reported(place, tmp_path)
+    table = histories.read(tmp_path, histories.CURVES)
+    at_the_end = table.assign(eval_loss=table["eval_loss"].where(table["step"] == table["step"].max()))
+    earlier = at_the_end.drop(columns=["step_size", "step_size_sd"])  # versions kept no step sizes
+    heights = []
+    for curves in (table, at_the_end, earlier):
+        curves.to_csv(tmp_path / histories.CURVES, index=False)
+        figures.loss(tmp_path, tmp_path / "loss.png")
+        heights.append(size_of_png(tmp_path / "loss.png")[1])
+    panel = heights[1] - heights[2]
+    assert heights[0] - heights[1] == panel > 200
+
+
 def test_sweeps_are_drawn_as_a_basin(tmp_path):
     arms = {
         "emosens": {"optim": "emosens", "sweep": [0.1, 1.0, 10.0], "tuning": "untuned"},
