@@ -9,6 +9,7 @@ gets a colour that none of the picture's optimizers owns, and where these are us
 
 import re
 from collections.abc import Sequence
+from itertools import count
 
 PALETTE = (
     ("#0068b3", "#5fb2f2"),
@@ -47,14 +48,16 @@ def assign(optimizers: Sequence[str]) -> list[int]:
     """
     names = [re.split(r"[-_]", name)[0] for name in optimizers]
     free = set(range(len(PALETTE))) - {OWN[name] for name in names if name in OWN}
+    dashed = count(len(PALETTE))
     given: list[int] = []
     for name in names:
-        own = OWN.get(name)
-        first, second = (WARM, COOL) if name.startswith("emo") else (COOL, WARM)
-        if own is None or own in given:
-            own = next((place for place in (*first, *second) if place in free), len(given) % len(PALETTE))
-        free.discard(own)
-        given.append(own if own not in given else own + len(PALETTE) * (1 + len(given) // len(PALETTE)))
+        place = OWN.get(name)
+        if place is None or place in given:
+            wanted = (*WARM, *COOL) if name.startswith("emo") else (*COOL, *WARM)
+            place = next((each for each in wanted if each in free), None)
+            place = next(dashed) if place is None else place
+        free.discard(place)
+        given.append(place)
     return given
 
 
