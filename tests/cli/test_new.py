@@ -75,11 +75,11 @@ def test_a_first_recipe(folder, models, capsys, arguments, file, data):
 def test_weights_in_gguf_get_adapters(folder, monkeypatch, capsys):
     (folder / "tiny").mkdir()
     (folder / "tiny/w.gguf").touch()
-    monkeypatch.setattr(first_recipe.AutoConfig, "from_pretrained", lambda *args, **kwargs: LlamaConfig(hidden_size=8))
+    monkeypatch.setattr(first_recipe.AutoConfig, "from_pretrained", lambda *_, **__: LlamaConfig(hidden_size=64))
     assert main(["new", "plays", "--model", "tiny"]) == 0
     assert "Guessed: weights in GGUF cannot be trained" in capsys.readouterr().out
     model = loading.recipe("plays.yaml").sizes["small"].model
-    assert (model.hub.name, model.hub.gguf, model.hub.config["hidden_size"]) == ("local/tiny", "w.gguf", 8)
+    assert (model.hub.name, model.hub.gguf, model.hub.config["hidden_size"]) == ("local/tiny", "w.gguf", 64)
     assert model.lora.targets == ["q_proj", "v_proj"]
 
 
