@@ -12,10 +12,10 @@ install: ## .venv with everything that working on the package needs
 	$(PYTHON) -m pip install -q -c $(CONSTRAINTS) -e ".[$(EXTRAS)]"
 
 test: ## all tests
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 test-fast: ## all tests but the slow ones
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: ## ruff: rules and format
 	$(PYTHON) -m ruff check .

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from transformers import ProgressCallback, Trainer, TrainerCallback
 
-from emo_hf.hf import EmotionCallback, registration
+from emo_hf.hf import EmotionCallback, registration, telling
 from emo_hf.hf.progress import find_progress, show
 
 SHOWN = r"loss=[\d.]+, lr=\d\.\d\de-\d\d, scalar=[+-]\d\.\d\d"
@@ -52,7 +52,8 @@ def test_every_step_shows_and_none_asks_for_a_redraw(options, make_trainer, read
     ]
 
 
-def test_the_real_bar_ends_with_the_last_step(make_trainer, read_signals, capsys):
+def test_the_real_bar_ends_with_the_last_step(make_trainer, read_signals, capsys, monkeypatch):
+    monkeypatch.setattr(telling.logger, "disabled", True)
     trainer = make_trainer(max_steps=3, logging_steps=1, disable_tqdm=False)
     trainer.train()
     err = capsys.readouterr().err

@@ -246,7 +246,7 @@ def test_only_an_outlier_leaves_the_frame(place, tmp_path, monkeypatch, risen, h
     kept = []
     monkeypatch.setattr(panels, "save", lambda figure, path: kept.append(figure))
     figures.loss(tmp_path, tmp_path / "x.png")
-    assert (kept[0].axes[1].get_ylim()[1] > height) == inside
+    assert (kept[0].axes[-1].get_ylim()[1] > height) == inside
     assert kept[0].get_supxlabel().endswith("; what lies higher is cut off") != inside
 
 
