@@ -29,6 +29,7 @@ WIDTH, HEIGHT = 440, 260  # of a panel, in pixels
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 30, 40  # around its axes
 LEAST, GREATEST = -1.0, 1.5  # agreement that is drawn
 COLUMNS = 2
+LONGEST = 46  # characters of a title that fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,8 @@ class _Axes:
 
 def _panel(ramp: Ramp) -> Iterator[str]:
     axes, bottom, right = _Axes.around(ramp), HEIGHT - BOTTOM, WIDTH - RIGHT
-    yield _text(LEFT, 18, ramp.title, "title")
+    title = ramp.title if len(ramp.title) <= LONGEST else f"…{ramp.title[1 - LONGEST :]}"
+    yield _text(LEFT, 18, title, "title")
     for size in _ticks(*axes.x):
         yield f'<line class="grid" x1="{axes.across(size)}" x2="{axes.across(size)}" y1="{TOP}" y2="{bottom}"/>'
         yield _text(axes.across(size), bottom + 15, f"{size:g}", "tick", "middle")

@@ -50,6 +50,12 @@ def test_a_ramp_under_way_is_drawn_without_a_find(tmp_path: Path) -> None:
     assert "not ended" in ramp.svg([found])
 
 
+def test_a_long_title_keeps_its_end() -> None:
+    drawn = ramp.svg([Ramp("tournament/" * 6 + "seed 10", (1e-4, 2e-4), (0.5, 0.1))])
+    (title,) = (text.text for text in ET.fromstring(drawn).iter(f"{SVG}text") if text.get("class") == "title")
+    assert (len(title), title[0], title[-8:]) == (ramp.LONGEST, "…", "/seed 10")
+
+
 def test_what_has_no_ramp_has_none(tmp_path: Path) -> None:
     assert read(write_run(tmp_path / "emosens")) is None
     assert read(write_ramp(tmp_path / "begun", AGREEMENTS[:3], ended=False)) is None
