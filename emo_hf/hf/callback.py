@@ -174,6 +174,8 @@ class EmotionCallback(TrainerCallback):
         signals = self._signals() if "loss" in logs else None
         if signals is not None and state.log_history:  # a Trainer's own `log` may keep none
             state.log_history[-1] |= signals.log()
+        if "loss" in logs and args.eval_strategy == "no":  # else a line is that of an evaluation
+            progress.show_in_table(self.progress, signals)
         if self._listener is not None:
             self._note_evaluation(args, state, control, logs)
         if "train_runtime" in logs and self._recorder is not None:
@@ -181,6 +183,9 @@ class EmotionCallback(TrainerCallback):
             if state.is_world_process_zero:  # reports read it
                 self._try(_save_state, state, folder_of(args) / TRAINER_STATE_NAME)
             self._end_record()
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        progress.show_in_table(self.progress, self._signals())
 
     def _note_evaluation(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float]

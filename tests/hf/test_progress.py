@@ -8,6 +8,7 @@ from transformers import ProgressCallback, Trainer, TrainerCallback
 
 from emo_hf.hf import EmotionCallback, registration, telling
 from emo_hf.hf.progress import find_progress, show
+from tests.hf.tiny_gpt2 import make_data
 
 SHOWN = r"loss=[\d.]+, lr=\d\.\d\de-\d\d, scalar=[+-]\d\.\d\d"
 
@@ -84,3 +85,24 @@ def test_other_ranks_and_other_progress_callbacks_are_left_alone():
     assert find_progress([Notebook()]) is None
     show(None, None)
     show(ProgressCallback(), None)  # of a rank that has no bar
+
+
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_the_table_of_a_notebook_has_step_size_and_scalar(make_trainer, read_signals, evaluates, monkeypatch):
+    notebook = pytest.importorskip("transformers.utils.notebook", reason="needs IPython", exc_type=ImportError)
+    tables = []
+    monkeypatch.setattr(
+        notebook.NotebookTrainingTracker, "display", lambda tracker: tables.append([*map(list, tracker.inner_table)])
+    )
+    more = {"eval_strategy": "steps", "eval_steps": 2} if evaluates else {}
+    own = {"callbacks": [notebook.NotebookProgressCallback()], "eval_dataset": make_data(2)}
+    trainer = make_trainer(max_steps=4, logging_steps=2, **more, trainer=own)
+    trainer.train()
+    rows = read_signals(trainer.args.output_dir)
+    columns, *lines = tables[-1]
+    validation = ["Validation Loss"] if evaluates else []
+    assert columns == ["Step", "Training Loss", *validation, "Step Size", "Scalar"]
+    assert [line[0] for line in lines] == [2, 4]
+    assert [line[-2:] for line in lines] == [
+        [f"{rows[step - 1]['emo/lr']:.2e}", f"{rows[step - 1]['emo/scalar']:+.2f}"] for step in (2, 4)
+    ]
