@@ -213,6 +213,8 @@ def strange_state(chance: random.Random, state: dict[str, Any]) -> None:
                 del group[name]
             else:
                 group[name] = chance.choice((*(number for number in NUMBERS if number != 1e300), [], {}, (0.9, 2.0)))
+            if group.get("eps") == 0.0:  # is allowed, as in torch, and divides 0 by 0 where no gradient has been
+                group["eps"] = 0.5
         case _:
             name = chance.choice(list(state))
             state[name] = chance.choice((None, [], {}, "text", 1, [{}], {99: {}}, {0: []}, [None]))
