@@ -4,6 +4,7 @@ They are data here; template.html makes elements of them, and escapes whatever i
 """
 
 import math
+import re
 import statistics
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from emo_hf.dashboards.report.page import Group, Page
 from emo_hf.dashboards.report.runs import RecordedRun
 
 NONE = "-"
+NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?%?(?!\w)")  # by itself, not within a name
 
 
 class Cell(NamedTuple):
@@ -44,15 +46,30 @@ class Table(NamedTuple):
 def findings(page: Page) -> list[tuple[str, Finding]]:
     """Returns the diagnosis of every run, then what else stands out, each with the names of its runs in a comparison.
 
-    Runs of which the same is said share a line, named by their group where they are all of it.
+    Runs of which the same is said share a line, named by their group where they are all of it. Within a group it may
+    differ in its numbers: the line gives their ranges.
     """
-    said: dict[tuple[bool, Finding], dict[int, list[RecordedRun]]] = {}  # by diagnosis or not -> group -> runs
+    said: dict[tuple[bool, int, str], list[tuple[RecordedRun, Finding]]] = {}  # by diagnosis or not, group, and words
     for place, group in enumerate(page.groups):
         for run in group.runs:
             for number, finding in enumerate(diagnose(run)):
-                said.setdefault((number > 0, finding), {}).setdefault(place, []).append(run)
-    lines = sorted(said.items(), key=lambda item: item[0][0])
-    return [(_names(page, found) if page.is_comparison else "", finding) for (_, finding), found in lines]
+                said.setdefault((number > 0, place, NUMBER.sub("", finding.text)), []).append((run, finding))
+    lines: dict[tuple[bool, Finding], dict[int, list[RecordedRun]]] = {}
+    for (others, place, _), found in said.items():
+        finding = found[0][1]._replace(text=_with_ranges([finding.text for _, finding in found]))
+        lines.setdefault((others, finding), {})[place] = [run for run, _ in found]
+    ordered = sorted(lines.items(), key=lambda item: item[0][0])
+    return [(_names(page, found) if page.is_comparison else "", finding) for (_, finding), found in ordered]
+
+
+def _with_ranges(texts: list[str]) -> str:
+    """Returns the text, which differs only in its numbers from all others, with "least to greatest" in their place."""
+    ranges = []
+    for differing in zip(*map(NUMBER.findall, texts), strict=True):
+        ordered = sorted(differing, key=lambda number: float(number.strip("%").replace(",", "")))
+        ranges.append(" to ".join(dict.fromkeys((ordered[0], ordered[-1]))))
+    found = iter(ranges)
+    return NUMBER.sub(lambda _: next(found), texts[0])
 
 
 def _names(page: Page, found: dict[int, list[RecordedRun]]) -> str:
