@@ -223,6 +223,7 @@ def idx_file(*shape: int, data: bytes, kind: int = 8) -> bytes:
         ("t10k-labels-idx1", gzip.compress(idx_file(256, data=bytes([10] * 256))), "labels from 0 to 9, got 10"),
         ("t10k-images-idx3", gzip.compress(idx_file(256, 1, 1, data=bytes(256))), "images of 28 x 28 .* got 1 x 1"),
     ],
+    ids=lambda value: "packed" if isinstance(value, bytes) else value,  # gzip packs the time, too
 )
 def test_malformed_pictures(data_folder, name, content, message):
     (data_folder / f"fashion_mnist/{name}-ubyte.gz").write_bytes(content)
