@@ -9,11 +9,10 @@ from torch.amp import GradScaler
 
 from emo_hf import geometry, kernels, registry
 from emo_hf.errors import EmoError
-from emo_hf.kernels import loop
 from emo_hf.updates import Hyper
 from tests import golden_traces
 from tests.kernels.test_kernels import COMPILED
-from tests.kernels.test_native import FREE, group, lists_of, measured
+from tests.kernels.test_native import FREE, by_rule, group, lists_of, measured
 from tests.optimizer_contract import (
     LOSSES,
     build,
@@ -253,7 +252,7 @@ def test_what_the_kernel_measures_is_what_the_rule_measures(dtype, device, trito
     for age in (1, 2):
         h = hyper._replace(age=age)
         twins = tuple([_in_float64(part) for part in column] for column in lists)
-        expected = measured(twins, h, lambda lists, h, sums: sums.measure(loop, FREE.update, lists, h))
+        expected = measured(twins, h, by_rule)
         found = measured(lists, h, lambda lists, h, sums: triton.run(FREE.update, lists, h, 1.0, sums))
         assert found == pytest.approx(expected, rel=1e-12 if dtype is torch.float64 else 1e-6)
 

@@ -5,11 +5,11 @@ import torch
 import torch.distributed as dist
 
 from emo_hf import geometry, kernels, registry, updates
-from emo_hf.kernels import compensation, loop
+from emo_hf.kernels import compensation
 from emo_hf.kernels.measuring import Sums
 from tests import golden_traces
 from tests.kernels.test_kernels import distance, rescaled, trained
-from tests.kernels.test_native import FREE, H, group, lists_of, measured
+from tests.kernels.test_native import FREE, H, check_measured, group, lists_of
 from tests.optimizer_contract import build, same, without_3_1_warning, without_16_bit_warning
 
 triton = pytest.importorskip("triton", reason='no triton: pip install "emo-hf[cuda]"')
@@ -170,17 +170,7 @@ def test_what_is_measured_is_what_the_rule_measures_in_float64(dtype, kahan):
     ours[1][1] = ours[0][1].grad
     if kahan:
         ours[2][0][compensation.KEY] = torch.zeros_like(ours[0][0])
-    for step in (1, 2):
-        for param, other, state, twin in zip(ours[0], theirs[0], ours[2], theirs[2], strict=True):
-            param.grad.copy_(torch.randn(param.shape, generator=torch.Generator().manual_seed(step)) + 0.3)
-            other.grad.copy_(param.grad)
-            for name, tensor in twin.items():
-                tensor.copy_(state[name])
-        h = H._replace(age=step)
-        expected = measured(theirs, h, lambda lists, h, sums: sums.measure(loop, FREE.update, lists, h), weight=2.0)
-        found = measured(ours, h, lambda lists, h, sums: cuda.run(FREE.update, lists, h, 1.0, sums), weight=2.0)
-        assert found == pytest.approx(expected, rel=1e-12 if dtype is torch.float64 else 1e-6)
-        assert (expected[0] == 0) == (step == 1)  # nothing was followed yet
+    check_measured(ours, theirs, lambda lists, h, sums: cuda.run(FREE.update, lists, h, 1.0, sums), steps=2)
 
 
 def test_the_norm_of_all_weights():
