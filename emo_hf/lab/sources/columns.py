@@ -45,7 +45,7 @@ def content(
 
 
 def stripped_lines(rows: Any) -> str:
-    """Joins the rows of a text, so that a file and the hub's data set give the same text."""
+    """Joins the rows of a table, or lines, so that a file and the hub's data set give the same text."""
     return "\n".join(row.strip() for row in rows).strip() + "\n"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from emo_hf.errors import RecipeError
+from emo_hf.lab.sources.columns import stripped_lines
 from emo_hf.lab.sources.kinds import Example, Examples, Images, Pictures, TaskData, Text
 
 MOST_BYTES = 100_000_000  # the largest file, the training images of Fashion-MNIST, has 47 million
@@ -172,11 +173,6 @@ def read_text(path: Path) -> str:
         return unpacked(path).decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is no UTF-8 text: byte {error.start}.") from None
-
-
-def stripped_lines(rows: list[str]) -> str:
-    """Joins the lines of a text, so that a file and the hub's data set give the same text."""
-    return "\n".join(row.strip() for row in rows).strip() + "\n"
 
 
 READERS: dict[str, Callable[..., TaskData]] = {

@@ -5,7 +5,7 @@ Labelled kinds can be shortened, held out and made noisy. A digest makes every c
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import TypeVar
@@ -41,11 +41,7 @@ class Examples:
     @property
     def sha256(self) -> str:
         """Fingerprint of texts, labels and split."""
-        digest = hashlib.sha256()
-        for split, part in (("train", self.train), ("test", self.test)):
-            for example in part:
-                digest.update(f"{split}\t{example.label}\t{example.text}\n".encode())
-        return digest.hexdigest()
+        return _fingerprint(*((f"{each.label}\t{each.text}" for each in part) for part in (self.train, self.test)))
 
     def hold_out(self, holdout: int | float) -> "Examples":
         """Moves a number or share of the training examples to the test part, and forgets the test set."""
@@ -134,10 +130,7 @@ class Text:
     @property
     def sha256(self) -> str:
         """Fingerprint of both parts."""
-        digest = hashlib.sha256()
-        for split, part in (("train", self.train), ("test", self.test)):
-            digest.update(f"{split}\t{part}\n".encode())
-        return digest.hexdigest()
+        return _fingerprint([self.train], [self.test])
 
     def hold_out(self, share: float) -> "Text":
         """Moves the beginning, up to the end of a line, to the test part, and forgets the test set."""
@@ -163,11 +156,8 @@ class Completions:
     @property
     def sha256(self) -> str:
         """Fingerprint of prompts, completions and split."""
-        digest = hashlib.sha256()
-        for split, part in (("train", self.train), ("test", self.test)):
-            for example in part:
-                digest.update(f"{split}\t{example.prompt}\t{example.completion}\n".encode())
-        return digest.hexdigest()
+        parts = (self.train, self.test)
+        return _fingerprint(*((f"{each.prompt}\t{each.completion}" for each in part) for part in parts))
 
     def hold_out(self, holdout: int | float) -> "Completions":
         """As with labelled texts, by the prompts."""
@@ -181,6 +171,15 @@ class Completions:
 
 TaskData = Examples | Images | Text | Completions
 PartT = TypeVar("PartT")
+
+
+def _fingerprint(train: Iterable[str], test: Iterable[str]) -> str:
+    """Returns the SHA-256 of all rows, each behind the name of its split."""
+    digest = hashlib.sha256()
+    for split, rows in (("train", train), ("test", test)):
+        for row in rows:
+            digest.update(f"{split}\t{row}\n".encode())
+    return digest.hexdigest()
 
 
 def check_limits(train: int | None, test: int | None, train_size: int, test_size: int) -> None:
