@@ -8,7 +8,6 @@ The runs are rows of ``docs/emofree_constants.csv``. The table stands in ``docs/
 """
 
 import argparse
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from emo_hf.lab.recipe.arms import Arm
 from emo_hf.lab.recipe.schema import Recipe
 from emo_hf.lab.run.training import train
 from emo_hf.run_folder import RunFolder
+from scripts.marked import between
 
 RUNS, PAGE = Path("docs/emofree_constants.csv"), Path("docs/emofree.md")
-TABLE = re.compile(r"(<!-- constants -->\n\n).*?(\n<!-- end -->)", re.DOTALL)
+TABLE = between("constants")
 TASKS, SEEDS, FACTORS = ("trec", "shakespeare", "fashion"), (100, 101), (0.5, 2.0)
 CONSTANTS = ("START", "NOISE_STOP", "PACE", "SPENT", "KEPT", "TRUSTED", "BRAKE")
 NONE = "none"  # stands for the constants as they are
@@ -74,7 +74,7 @@ def table(runs: pd.DataFrame) -> str:
 
 def filled(page: str, runs: pd.DataFrame) -> str:
     """Returns the page with its table written anew."""
-    return TABLE.sub(lambda match: match[1] + table(runs) + match[2], page)
+    return TABLE.sub(lambda match: match[1] + table(runs) + match[3], page)
 
 
 def _train(data_dir: Path) -> None:

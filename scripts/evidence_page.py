@@ -18,10 +18,10 @@ from emo_hf.lab.analysis.comparison import RECIPE, Comparison
 from emo_hf.lab.report import templating
 from emo_hf.lab.report.comparison_text import COLUMNS
 from emo_hf.lab.report.templating import count
+from scripts.marked import between
 
 RECIPES, PAGE, TEMPLATES = Path("recipes"), Path("docs/evidence.md"), Path(__file__).parent / "templates"
-RESULTS = re.compile(r"(<!-- results: (\S+) -->\n\n).*?(\n<!-- end -->)", re.DOTALL)
-LINES = re.compile(RESULTS.pattern.replace("results", "lines"), re.DOTALL)
+RESULTS, LINES = between("results"), between("lines")
 ANSWERS = ("not reproduced", "inconclusive", "reproduced")
 PICTURES = {  # in a folder of results, and what they show
     "loss": "Training and validation loss",
@@ -102,7 +102,8 @@ def _table_of_lines(folder: Path) -> str:
     for name, one in judged.items():
         lines = [*one.recipe.rule, *one.recipe.secondary]
         titles = [each.best_of if each.arm == one.recipe.baseline else f"{each.arm}: {each.best_of}" for each in lines]
-        rows[name] = [*one.verdict.lines, *one.verdict.secondary]
+        verdict = one.verdict
+        rows[name] = [*verdict.lines, *verdict.secondary]
     return _render("lines", titles=titles, rows=rows)
 
 
