@@ -159,6 +159,7 @@ def trainer_share(options: Namespace) -> Rows:
 
 
 def questions(path: Path, classes: list[str]) -> list[tuple[str, int]]:
+    """Reads TREC as emo_hf.lab.sources.files does, whose packages need not be installed for a benchmark."""
     lines = path.read_bytes().decode("latin-1").rstrip("\n").split("\n")
     pairs = [line.partition(" ")[::2] for line in lines]
     names = [label.partition(":")[0] for label, _ in pairs]

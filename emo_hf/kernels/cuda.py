@@ -187,12 +187,15 @@ def _launch(
         if measured:
             target = torch.empty(programs[aligned], 3, dtype=torch.float64, device=buffer.device)
             found.append(target)
-        with _on(traits.card):
-            triton_rules.step[(programs[aligned],)](
-                buffer, len(table) // ROW, target, kind.value, lost is not None, measured, aligned,
-                *TYPES[traits.dtype], CHUNK, BLOCK, num_warps=WARPS,
-            )  # fmt: skip
+        variant = kind.value, lost is not None, measured, aligned, *TYPES[traits.dtype]
+        _start(traits.card, programs[aligned], buffer, len(table) // ROW, target, variant)
     return found
+
+
+def _start(card: int, programs: int, buffer: Tensor, rows: int, target: Tensor, variant: tuple[Any, ...]) -> None:
+    """Starts that many programs of one variant of the kernel."""
+    with _on(card):
+        triton_rules.step[(programs,)](buffer, rows, target, *variant, CHUNK, BLOCK, num_warps=WARPS)
 
 
 def _on(index: int) -> contextlib.AbstractContextManager[Any]:
@@ -213,21 +216,8 @@ def _works(index: int) -> bool:
     if torch.cuda.get_device_capability(index) < LEAST_CAPABILITY:
         return False
     try:
-        with _on(index):
-            nothing = _sent(bytearray(8 * (HEAD + ROW)), index)
-            triton_rules.step[(1,)](
-                nothing,
-                1,
-                nothing,
-                SIGN.value,
-                False,
-                False,
-                True,
-                *TYPES[torch.float32],
-                CHUNK,
-                BLOCK,
-                num_warps=WARPS,
-            )
+        nothing = _sent(bytearray(8 * (HEAD + ROW)), index)
+        _start(index, 1, nothing, 1, nothing, (SIGN.value, False, False, True, *TYPES[torch.float32]))
     except Exception as error:  # of LLVM, ptxas, the C compiler, the driver: each has its own
         logger.warning(
             "emo_hf goes on with torch's own kernels: Triton could not compile or launch its kernel on cuda:%d (%s)."
