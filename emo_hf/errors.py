@@ -74,6 +74,8 @@ SAME = {"learning_rate": "lr", "wd": "weight_decay"}  # names elsewhere -> here
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ``" Did you mean 'x' or 'y'?"`` for the nearest of ``known``, or an empty string."""
     known = list(known)
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5) if len(name) <= 100 else []
-    nearest = [SAME[name]] if SAME.get(name) in known else nearest
+    if SAME.get(name) in known:
+        nearest = [SAME[name]]
+    else:
+        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5) if len(name) <= 100 else []
     return f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""

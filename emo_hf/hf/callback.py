@@ -79,7 +79,7 @@ class EmotionCallback(TrainerCallback):
         self._steps = 0  # that the listener has made
         self._recorder: Recorder | None = None
         self._accumulates = False  # gradients, over several micro-batches
-        self._finding: telling.Finding | None = None
+        self._ramp_end: telling.RampEnd | None = None
         self._feeding = False  # while this callback supplies the loss
         self._scheduler: Any = None  # set while this callback makes it tell the true learning rate
         self.by_name = False  # ``args.optim``, not the user's own object, says which optimizer trains
@@ -125,7 +125,7 @@ class EmotionCallback(TrainerCallback):
             self._reaction.refuse_own_signals()
         if isinstance(self._listener, EmoOptimizer):
             self._listener.plan(state.max_steps, anneals(args.lr_scheduler_type))
-        self._finding = telling.Finding(self._listener)
+        self._ramp_end = telling.RampEnd(self._listener)
         self._steps = self._listener.steps
         self._reaction.begin(state)
         feed = LossFeed.installed_on(self._listener)
@@ -154,8 +154,8 @@ class EmotionCallback(TrainerCallback):
             progress.show(self.progress, signals)
             if self._recorder is not None and (stopped := stop_settings(state, self._reaction.patience)):
                 self._try(self._recorder.note, stopped)
-        if signals is not None and self._finding is not None:
-            self._note_what_is_found(self._finding, state)
+        if signals is not None and self._ramp_end is not None:
+            self._note_what_is_found(self._ramp_end, state)
         if self._recorder is not None and signals is not None:
             self._try(self._recorder.write, state.global_step, signals)
         if self._recorder is not None and (control.should_log or control.should_evaluate):
@@ -212,8 +212,8 @@ class EmotionCallback(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._finish()
 
-    def _note_what_is_found(self, finding: telling.Finding, state: TrainerState) -> None:
-        if found := finding.news(state.global_step, aloud=state.is_world_process_zero):
+    def _note_what_is_found(self, ramp_end: telling.RampEnd, state: TrainerState) -> None:
+        if found := ramp_end.news(state.global_step, aloud=state.is_world_process_zero):
             attributes_of(state).setdefault("settings", {}).update(found)
             if self._recorder is not None:
                 self._try(self._recorder.note, found)
@@ -263,7 +263,7 @@ class EmotionCallback(TrainerCallback):
         if self._scheduler is not None:
             tell_schedule(self._scheduler)
         self._feeding = False
-        self._listener = self._scheduler = self._finding = None
+        self._listener = self._scheduler = self._ramp_end = None
 
     def _end_record(self) -> None:
         recorder, self._recorder = self._recorder, None

@@ -118,7 +118,7 @@ class LoopRecord:
         self._step, self._seen = start_step, self._listener.steps
         if isinstance(self._listener, EmoOptimizer) and total_steps:
             self._listener.plan(total_steps)
-        self._finding = telling.Finding(self._listener)
+        self._ramp_end = telling.RampEnd(self._listener)
         self._recorder: Recorder | None = None
         main = accelerator.is_main_process
         if main or keeps_own_loss(accelerator):
@@ -138,7 +138,7 @@ class LoopRecord:
             return
         self._step += 1
         self._recorder.write(self._step, signals)
-        if found := self._finding.news(self._step):
+        if found := self._ramp_end.news(self._step):
             self._recorder.note(found)
         self._send(signals)
 

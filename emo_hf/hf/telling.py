@@ -51,11 +51,8 @@ def _of_optimizer(optimizer: EmoOptimizer) -> Iterable[str]:
     if isinstance(optimizer.mechanism, Free):
         within = f"step size to be found within about {optimizer.mechanism.longest_ramp} steps"
         yield within if optimizer.found is None else str(optimizer.found)
-    elif optimizer.mechanism.bounds(rates[0]) is not None:
-        low, high = (optimizer.mechanism.bounds(rate) for rate in (rates[0], rates[-1]))
-        assert low is not None
-        assert high is not None
-        yield _steps(low.base, high.ceiling, optimizer.steps)
+    elif bounds := [found for rate in rates if (found := optimizer.mechanism.bounds(rate))]:
+        yield _steps(bounds[0].base, bounds[-1].ceiling, optimizer.steps)
 
 
 def _of_pulse(pulse: EmoPulse) -> Iterable[str]:
@@ -82,7 +79,7 @@ def short(rate: float) -> str:
     return f"{float(digits):g}e{int(exponent)}"
 
 
-class Finding:
+class RampEnd:
     """Notices when the ramp of an EmoFree has ended."""
 
     def __init__(self, listener: Listener) -> None:

@@ -120,8 +120,7 @@ class Comparison:
     def full_command(self) -> str:
         """The command that makes the runs again; DIR and MODELS stand for local folders of data and models."""
         text = f"{self.command} --size {self.size}"
-        data = self.recipe.task.data
-        if data.files or data.own or self.recipe.sizes[self.size].model.llama2c:
+        if self.recipe.reads_folder(self.size):
             text += " --data-dir DIR"
         if (hub := self.recipe.sizes[self.size].model.hub) and hub.config:
             text += " --model-dir MODELS"

@@ -121,6 +121,11 @@ class Recipe(StrictModel):
         """The metric of the report, and of each line that names no other."""
         return self.metric or self.task.metric
 
+    def reads_folder(self, size: SizeName) -> bool:
+        """Whether ``--data-dir`` names a folder that something is read from at this size."""
+        data = self.task.data
+        return bool(data.files or data.own or self.sizes[size].model.llama2c)
+
     @property
     def families(self) -> dict[str, list[str]]:
         """The arms of each sweep."""
@@ -161,8 +166,7 @@ class Recipe(StrictModel):
         size_name = chosen_size(self, size)
         chosen = self.sizes[size_name]
         data = self.task.data
-        reads = data.files or data.own or chosen.model.llama2c
-        if data_dir is not None and not reads:
+        if data_dir is not None and not self.reads_folder(size_name):
             raise RecipeError(f"{self.name} reads no local folder: leave out --data-dir.")
         if data_dir is None and data.needs_folder:
             read = data.files or (data.own and data.own[1])

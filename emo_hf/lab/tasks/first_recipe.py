@@ -23,6 +23,7 @@ from emo_hf.lab.sources import guess, own
 from emo_hf.lab.sources.guess import Guess
 from emo_hf.lab.sources.kinds import Completions, Examples, Text
 from emo_hf.lab.sources.packages import PACKAGES
+from emo_hf.lab.tasks.pretrained import NO_CODE
 
 HOLDOUT = 0.1
 TELLING = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")  # what tells a model from others
@@ -145,7 +146,7 @@ def _base(model: str | None, model_dir: Path | None, task: TaskType) -> Base:
     if weights:
         where["gguf_file"] = weights[0].name
     try:
-        config = AutoConfig.from_pretrained(str(folder) if is_copy else name, trust_remote_code=False, **where)
+        config = AutoConfig.from_pretrained(str(folder) if is_copy else name, **NO_CODE, **where)
     except Exception as error:  # the hub, its cache and transformers raise all kinds of errors
         told = str(error).strip().splitlines() or [type(error).__name__]
         raise RecipeError(
